@@ -1,0 +1,63 @@
+"""Where images and depths come from. Names load on first use, so that importing this package does not load torch."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from depthtokens.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from depthtokens.data.dataset import DepthDataset as DepthDataset
+    from depthtokens.data.folder import Folder as Folder
+    from depthtokens.data.kitti import KITTI as KITTI
+    from depthtokens.data.nyu import NYUv2 as NYUv2
+    from depthtokens.data.sample import Sample as Sample
+
+READERS = {"nyu": "NYUv2", "kitti": "KITTI", "folder": "Folder"}
+"""Data sets by the name they have in "name:ROOT"."""
+
+_LAZY = {"DepthDataset": "dataset", "NYUv2": "nyu", "KITTI": "kitti", "Folder": "folder", "Sample": "sample"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+
+
+def open_dataset(
+    spec: str,
+    split: str = "train",
+    *,
+    list_file: str | Path | None = None,
+    augment: bool = False,
+    crop: tuple[int, int] | None = None,
+    seed: int = 42,
+    depth_scale: float | None = None,
+    depth_range: tuple[float, float] | None = None,
+    allow_missing: bool = False,
+) -> DepthDataset:
+    """Open the data set that `spec` names: "nyu:ROOT", "kitti:ROOT" or "folder:ROOT".
+
+    split: "train", "test" or "all". augment: random views for training; crop: their (height, width) in pixels where not the data set's own.
+    depth_scale (units per metre) and depth_range (metres) are for "folder" only: the published data sets fix theirs.
+    allow_missing: keep pairs whose files are absent, for `check` to report.
+    Raises UsageError for a spec that is none, DataError for what is wrong with the data.
+    """
+    name, colon, root = spec.partition(":")
+    if not colon and name in READERS:
+        raise UsageError(f"'{name}' needs its folder: {name}:ROOT")
+    if not root or Path(spec).exists():
+        forms = " or ".join(f"{known}:{spec.rstrip(':')}" for known in READERS)
+        raise UsageError(f"'{spec}' does not say which data set it is: write {forms}")
+    if name not in READERS:
+        raise unknown("data set", name, READERS)
+    options: dict[str, Any] = {"augment": augment, "crop": crop, "seed": seed, "allow_missing": allow_missing}
+    for option, value in (("depth_scale", depth_scale), ("depth_range", depth_range)):
+        if value is not None and name != "folder":
+            raise UsageError(f"--{option.replace('_', '-')} is for folder:ROOT only: {name}'s is fixed")
+        if value is not None:
+            options[option] = value
+    return __getattr__(READERS[name])(root, split, list_file, **options)

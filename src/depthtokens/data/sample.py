@@ -23,10 +23,10 @@ class Sample(NamedTuple):
 
     image: Tensor
     depth: Tensor
-    index: int
+    index: int  # type: ignore[assignment]  # the field hides tuple.index, which nobody needs here
 
 
 def normalise(image: NDArray[np.float32]) -> Tensor:
     """RGB [H, W, 3] in 0..1 -> normalised float32 tensor [3, H, W]."""
-    mean, std = np.float32(IMAGENET_MEAN), np.float32(IMAGENET_STD)
+    mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
     return torch.from_numpy(np.ascontiguousarray(((image - mean) / std).transpose(2, 0, 1)))

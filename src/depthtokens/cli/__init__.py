@@ -1,0 +1,73 @@
+"""The command line: one module per verb, found by name and loaded only when asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+from ..errors import DepthTokensError, UsageError, unknown
+
+VERBS = {
+    "train": ("train", "learn depth tokens on a data set"),
+    "evaluate": ("evaluate", "score tokens by a protocol, beside two controls that need no image"),
+    "predict": ("predict", "depth of photos: 16-bit PNG, .npy, pictures"),
+    "data check": ("data_check", "what is in a data set, and what is wrong with it"),
+}
+"""Verb -> (module of this package, what it does). A module has `main(arguments) -> None`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one verb and exit: 0 = ok, 1 = failed, 2 = bad usage. A user's mistake gets one line, or a traceback with --debug."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        _run([word for word in words if word != "--debug"])
+    except DepthTokensError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"depthtokens: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("depthtokens: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _run(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return
+    if words[0] == "--version":
+        from .. import __version__
+
+        print(f"depthtokens {__version__}")
+        return
+    verb = " ".join(words[:2]) if words[0] == "data" else words[0]
+    if verb in ("data", "data -h", "data --help"):
+        print(_help("data "))
+        return
+    if verb not in VERBS:
+        raise unknown("verb", verb, VERBS)
+    module = importlib.import_module(f".{VERBS[verb][0]}", __name__)
+    module.main(words[len(verb.split()) :])
+
+
+def _help(prefix: str = "") -> str:
+    width = max(map(len, VERBS)) + 2
+    lines = [f"  {verb:<{width}}{text}" for verb, (_, text) in VERBS.items() if verb.startswith(prefix)]
+    return "\n".join([
+        "usage: depthtokens VERB [options]",
+        "",
+        "Teach a frozen CLIP new words for depth.",
+        "",
+        "verbs:",
+        *lines,
+        "",
+        "`depthtokens VERB --help` lists a verb's options; all verbs know --debug (full traceback on errors).",
+    ])  # fmt: skip
+
+
+__all__ = ["VERBS", "UsageError", "main"]

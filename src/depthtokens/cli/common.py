@@ -1,0 +1,76 @@
+"""What verbs share: reading flags, progress, tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+T = TypeVar("T")
+
+err = Console(stderr=True, highlight=False)
+"""Progress and notes go to standard error, so that standard output holds results only."""
+
+
+def parse(kind: type[T], verb: str, arguments: Sequence[str], default: T | None = None) -> T:
+    """Read flags into a dataclass; bad usage prints what is wrong and exits with 2."""
+    config = (tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes)[1:]
+    kwargs: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(kind, prog=f"depthtokens {verb}", args=list(arguments), description=kind.__doc__, config=config, **kwargs)
+
+
+class Reporter:
+    """A progress bar on a terminal, else a plain line now and then, both on standard error."""
+
+    def __init__(self, label: str) -> None:
+        self.label, self.last, self.bar = label, 0.0, None
+        if err.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, console=err, transient=False)
+            self.task = self.bar.add_task(label, total=None, note="")
+            self.bar.start()
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        if self.bar:
+            self.bar.update(self.task, completed=done, total=total, note=note)
+        elif done == total or time.monotonic() - self.last > 10:
+            self.last = time.monotonic()
+            print(f"{self.label}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=1))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on standard output, numbers right-aligned to three decimals."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
+
+
+ProgressCallback = Callable[[int, int], None]

@@ -1,0 +1,96 @@
+"""depthtokens evaluate"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .common import Reporter, parse, print_json, print_table
+
+
+@dataclass
+class Evaluate:
+    """Score a token file on a data set, beside one constant depth and the mean depth map of its training split."""
+
+    tokens: Annotated[Path, tyro.conf.Positional]
+    """Token file, as `train` writes it."""
+    data: str
+    """nyu:ROOT, kitti:ROOT or folder:ROOT."""
+    split: str = "test"
+    list_file: str | None = None
+    """The split's list file, where it is not found under ROOT."""
+    train_list: str | None = None
+    """The training split's list file, for the controls."""
+    controls: bool = True
+    """Score the two controls as well."""
+    protocol: str | None = None
+    """auty2023, pooled or depthclip; the tokens' own if not given."""
+    clip: str | None = None
+    """The CLIP that the tokens were learned on, where it is not found by itself."""
+    weights: str | None = "openai"
+    force: bool = False
+    """Use the tokens with another CLIP than theirs."""
+    depth_scale: float | None = None
+    depth_range: tuple[float, float] | None = None
+    """Metres; for a folder."""
+    batch_size: int = 4
+    workers: int = 2
+    device: str = "auto"
+    precision: str = "float32"
+    csv: Path | None = None
+    """Write per-image scores here."""
+    json: bool = False
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, evaluate, print."""
+    args = parse(Evaluate, "evaluate", arguments)
+
+    from ..clip.load import load_clip
+    from ..data import open_dataset
+    from ..depth.metrics import METRICS
+    from ..depth.model import DepthTokens
+    from ..experiment.controls import evaluate_with_controls
+    from ..experiment.device import find_device
+
+    device = find_device(args.device)
+    clip = load_clip(args.clip, args.weights) if args.clip else None
+    model = DepthTokens.load(args.tokens, clip, args.force).to(device)
+    dataset = open_dataset(args.data, args.split, list_file=args.list_file, depth_scale=args.depth_scale, depth_range=args.depth_range)
+    training = None
+    if args.controls:
+        training = open_dataset(args.data, "train", list_file=args.train_list, depth_scale=args.depth_scale, depth_range=args.depth_range)
+    protocol = args.protocol or model.provenance.get("protocol", "auty2023")
+    with Reporter("evaluating") as reporter:
+        rows = evaluate_with_controls(
+            model,
+            dataset,
+            training,
+            protocol,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            precision=args.precision,
+            progress=reporter,
+        )
+    scores = rows["tokens"]
+    if args.csv:
+        scores.save_csv(args.csv)
+    if args.json:
+        print_json({"tokens": str(args.tokens), "rows": [{"name": name, **row.to_dict()} for name, row in rows.items()]})
+        return
+    lo, hi = scores.depth_range
+    print(f"{args.data} {args.split}: {len(scores.per_image)} images, protocol {scores.protocol.name} ({scores.protocol.source})")
+    crop = dataset.eval_crop if scores.protocol.valid_crop == "data" else scores.protocol.valid_crop
+    print(
+        f"range {lo:g}-{hi:g} m, crop {crop or 'none'}, flip averaging {'on' if scores.protocol.flip else 'off'}, resize {scores.protocol.resize}\n"
+    )
+    for title, kind in (("mean over images", "image_wise"), ("pooled over pixels", "pixel_wise")):
+        mark = " (the protocol's figures)" if getattr(scores, kind) is scores.quoted else ""
+        print_table(title + mark, ["", *METRICS], [[name, *getattr(row, kind).values()] for name, row in rows.items()])
+    if scores.skipped:
+        print(f"note: {len(scores.skipped)} images without valid depth were skipped: {', '.join(scores.skipped[:3])}", file=sys.stderr)

@@ -1,0 +1,115 @@
+"""depthtokens predict"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..errors import DataError, UsageError
+from .common import Reporter, parse, print_json, print_table
+
+IMAGES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
+
+
+@dataclass
+class Predict:
+    """Predict depth for photos: files, folders and globs."""
+
+    tokens: Annotated[Path, tyro.conf.Positional]
+    """Token file, as `train` writes it."""
+    images: Annotated[list[str], tyro.conf.Positional]
+    """Image files, folders of them, or globs."""
+    out: Path = Path("depth")
+    """Folder for the results."""
+    formats: list[Literal["png", "npy", "colour", "side"]] = field(default_factory=lambda: ["png", "side"])
+    """png: 16-bit millimetres (1/256 m where the range passes 65.535 m); npy: metres; colour: picture; side: photo, depth, uncertainty."""
+    clip: str | None = None
+    """The CLIP that the tokens were learned on, where it is not found by itself."""
+    weights: str | None = "openai"
+    force: bool = False
+    """Use the tokens with another CLIP than theirs."""
+    overwrite: bool = False
+    """Replace results that are there already."""
+    device: str = "auto"
+    precision: str = "float32"
+    json: bool = False
+
+
+ENDINGS = {"png": "_depth.png", "npy": "_depth.npy", "colour": "_colour.png", "side": "_side.png"}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, predict, print."""
+    args = parse(Predict, "predict", arguments)
+    files = find_images(args.images)
+    targets = {file: {kind: args.out / (file.stem + ENDINGS[kind]) for kind in args.formats} for file in files}
+    written = [path for paths in targets.values() for path in paths.values()]
+    if len(set(written)) < len(written):
+        raise UsageError("two of the images have the same name and would share their results: predict them into separate --out folders")
+    existing = [path for path in written if path.exists()]
+    if existing and not args.overwrite:
+        raise UsageError(
+            f"{existing[0]} exists{f' ({len(existing)} such files)' if len(existing) > 1 else ''}: choose another --out, or --overwrite"
+        )
+
+    from ..clip.load import load_clip
+    from ..depth.model import DepthTokens
+    from ..experiment.device import autocast, find_device
+    from ..files import atomic
+
+    device = find_device(args.device)
+    clip = load_clip(args.clip, args.weights) if args.clip else None
+    model = DepthTokens.load(args.tokens, clip, args.force).to(device)
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows, failed = [], []
+    with Reporter("predicting") as reporter:
+        for done, file in enumerate(files, 1):
+            try:
+                with autocast(device, args.precision):
+                    depth = model.predict(file)
+            except DataError as error:
+                failed.append(str(error))
+                continue
+            for kind, path in targets[file].items():
+                if kind in ("png", "npy"):
+                    depth.save(path)
+                else:
+                    with atomic(path) as output:
+                        (depth.colour() if kind == "colour" else depth.side_by_side()).save(output, format="PNG")
+            metres = depth.metres
+            rows.append({
+                "image": str(file), "height": metres.shape[0], "width": metres.shape[1], "min": float(metres.min()),
+                "mean": float(metres.mean()), "max": float(metres.max()), "uncertainty": float(depth.uncertainty.mean()),
+                "png_scale": depth.png_scale, "files": [str(path) for path in targets[file].values()],
+            })  # fmt: skip
+            reporter(done, len(files))
+    if args.json:
+        print_json({"images": rows, "failed": failed})
+    elif rows:
+        keys = ("min", "mean", "max", "uncertainty")
+        print_table(f"depth in metres, written to {args.out}", ["image", "size", *keys],
+                    [[Path(str(r["image"])).name, f"{r['height']}x{r['width']}", *(r[k] for k in keys)] for r in rows])  # fmt: skip
+    if failed:
+        raise DataError(f"{len(failed)} of {len(files)} images could not be read: {'; '.join(failed[:3])}")
+
+
+def find_images(patterns: Sequence[str]) -> list[Path]:
+    """Image files for paths, folders and globs, sorted, each once. Raises DataError for a pattern that matches nothing."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            matches = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES)
+        else:
+            matches = (
+                [path] if path.is_file() else sorted(Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file())
+            )
+        if not matches:
+            raise DataError(f"no image at {pattern}")
+        found |= dict.fromkeys(matches)
+    return list(found)

@@ -1,0 +1,73 @@
+"""depthtokens train"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UsageError
+from ..experiment.config import Experiment
+from .common import Reporter, parse, print_json
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Learn tokens. `--config FILE` or `--resume FOLDER` give the settings; flags override them."""
+    words, config = _take(list(arguments), "--config")
+    words, folder = _take(words, "--resume")
+    as_json = "--json" in words
+    words = [word for word in words if word != "--json"]
+    if config and folder:
+        raise UsageError("--config and --resume cannot be given together: a resumed run keeps its own settings")
+    default = None
+    if folder:
+        file = Path(folder) / "experiment.toml"
+        if not file.is_file():
+            raise UsageError(f"nothing to resume in {folder}: no experiment.toml there")
+        default = Experiment.from_toml(file)
+        default.out = folder
+    elif config:
+        default = Experiment.from_toml(config)
+    if {"-h", "--help"} & set(words):
+        print("Besides the settings below: --config FILE.toml (settings from a file), --resume FOLDER (go on with a run), --json.\n")
+    experiment = parse(Experiment, "train", words, default)
+
+    from ..experiment.train import Step, train
+
+    steps = [0]
+    with Reporter("training") as reporter:
+
+        def on_step(step: Step) -> None:
+            steps[0] = step.step
+            left = f"{step.seconds_left / 60:.0f} min left" if step.seconds_left > 90 else f"{step.seconds_left:.0f} s left"
+            note = f"epoch {step.epoch}/{experiment.epochs}  loss {step.loss:.3f}  {step.images_per_second:.1f} images/s  {left}"
+            reporter(step.step, step.steps, note)
+
+        result = train(experiment, resume=folder is not None, on_step=on_step)
+    if result.skipped:
+        print(f"note: {result.skipped} batches had no valid depth and were skipped", file=sys.stderr)
+    if as_json:
+        print_json({
+            "tokens": str(result.tokens), "epoch_losses": result.epoch_losses, "skipped_batches": result.skipped,
+            "interrupted": result.interrupted, "trained_parameters": sum(p.numel() for p in result.model.trainable().values()),
+        })  # fmt: skip
+    elif result.interrupted:
+        print(f"stopped after step {steps[0]} and saved; go on with: depthtokens train --resume {experiment.out}")
+    else:
+        losses = ", ".join(f"{loss:.3f}" for loss in result.epoch_losses[-5:])
+        print(f"tokens: {result.tokens}  (mean loss of the last epochs: {losses})")
+        print(f"next:   depthtokens evaluate {result.tokens} --data {experiment.data}")
+    if result.interrupted:
+        sys.exit(130)
+
+
+def _take(words: list[str], flag: str) -> tuple[list[str], str | None]:
+    """Remove `flag VALUE` or `flag=VALUE` from the words; return the rest and the value."""
+    for i, word in enumerate(words):
+        if word == flag:
+            if i + 1 == len(words):
+                raise UsageError(f"{flag} needs a value")
+            return words[:i] + words[i + 2 :], words[i + 1]
+        if word.startswith(f"{flag}="):
+            return words[:i] + words[i + 1 :], word.partition("=")[2]
+    return words, None

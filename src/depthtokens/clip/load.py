@@ -1,0 +1,246 @@
+"""Load a CLIP by name or from a file, freeze it, and name it by a fingerprint of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import warnings
+import zipfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import build_model_from_openai_state_dict
+from torch import Tensor, nn
+
+from ..errors import WeightsError, unknown
+from .dense import dense_features
+from .text import TextTower
+from .tokenizer import Tokenizer
+
+_NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # numbers that OpenAI's archives keep beside the tensors
+
+
+class FrozenCLIP(nn.Module):
+    """An open_clip model that nothing changes: no parameter requires grad and every layer stays in eval mode.
+
+    model: the open_clip model. name, weights: what it was loaded as. fingerprint: SHA-256 over names, shapes and values of its
+    weights (float32), 64 hex digits. text: its `TextTower`. joint_dim: width C of the joint space.
+    """
+
+    def __init__(self, model: nn.Module, name: str, weights: str | None, tokenizer: Tokenizer | None = None) -> None:
+        super().__init__()
+        self.model = model.float().eval().requires_grad_(False)
+        self.name = name
+        self.weights = weights
+        self.fingerprint = fingerprint(model)
+        self.text = TextTower(model)
+        self._tokenizer = tokenizer
+
+    @property
+    def visual(self) -> nn.Module:
+        """The image tower."""
+        visual = self.model.visual
+        assert isinstance(visual, nn.Module)
+        return visual
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The CLIP's own tokenizer; made on first use, since some need the hub. Raises WeightsError where it cannot be had."""
+        if self._tokenizer is not None:
+            return self._tokenizer
+        known = self.name in open_clip.list_models() or ":" in self.name
+        try:
+            return Tokenizer.of(open_clip.get_tokenizer(self.name) if known else open_clip.SimpleTokenizer())
+        except (ImportError, OSError) as error:
+            raise WeightsError(
+                f"the tokenizer of {self.name} cannot be had ({_first_line(error)}): it needs `transformers` and the hub"
+            ) from error
+
+    @cached_property
+    def joint_dim(self) -> int:
+        """Width C of the joint image-text space."""
+        projection = getattr(self.text.tower, "text_projection", None)
+        if isinstance(projection, Tensor):
+            return projection.shape[1]
+        if isinstance(projection, nn.Linear):
+            return projection.out_features
+        return int(getattr(self.visual, "output_dim", self.text.width))
+
+    def dense(self, images: Tensor, mode: str = "layer4") -> Tensor:
+        """Patch features [B, C, h, w]; see `clip.dense.dense_features`."""
+        return dense_features(self.visual, images, mode)
+
+    def train(self, mode: bool = True) -> FrozenCLIP:
+        """Stay in eval mode, whatever is asked: frozen means that BatchNorm keeps CLIP's own statistics."""
+        return super().train(False)
+
+
+def load_clip(name: str = "RN50", weights: str | None = "openai") -> FrozenCLIP:
+    """Load and freeze a CLIP, in float32 on the CPU.
+
+    name: an open_clip model name (with `weights` one of its tags, a weights file, or None for random weights), `hf-hub:org/model`,
+    or itself a file (OpenAI's .pt, safetensors, a plain state dict; the architecture is read off the tensors, with OpenAI's QuickGELU)
+    or an open_clip folder (`open_clip_config.json` + weights); `weights` is then not used.
+
+    A file under the name of one of OpenAI's (`RN50.pt`, ...) must have the SHA-256 that OpenAI published. Pickles are read as tensors
+    only; code in them is never executed. Raises UsageError for an unknown name or tag, WeightsError for weights that cannot be had,
+    are damaged or do not fit.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _from_folder(path)
+    if path.is_file():
+        return _from_file(path)
+    if path.suffix in {".pt", ".pth", ".bin", ".safetensors"} or path.is_absolute():
+        raise WeightsError(f"no CLIP file or folder at {path}")
+    if name.startswith("hf-hub:"):
+        return FrozenCLIP(_fetched(name, None), name, None)
+    if name not in open_clip.list_models():
+        raise unknown("CLIP model", name, open_clip.list_models())
+    if weights is None:
+        warnings.warn(f"{name} with random weights: good for benchmarks and tests, not for depth", stacklevel=2)
+        return FrozenCLIP(_create(name), name, None)
+    if Path(weights).expanduser().is_file():
+        return _from_named_file(name, Path(weights).expanduser())
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if weights not in tags:
+        if Path(weights).suffix or "/" in weights:
+            raise WeightsError(f"no weights file at {weights}")
+        raise unknown(f"weights tag of {name}", weights, tags)
+    return FrozenCLIP(_fetched(name, weights), name, weights)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over every weight's name, shape and float32 values, in name order; counters are left out."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        if key.endswith("num_batches_tracked"):
+            continue
+        digest.update(f"{key}{tuple(value.shape)}".encode())
+        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _fetched(name: str, tag: str | None) -> nn.Module:
+    # open_clip leaves a tag's QuickGELU to the caller: OpenAI's weights under the plain name `RN50` need it.
+    config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
+    try:
+        return open_clip.create_model(name, pretrained=tag, force_quick_gelu=bool(config.get("quick_gelu")), require_pretrained=True)
+    except Exception as error:
+        raise WeightsError(f"cannot fetch {name} {tag or ''} from the hub ({_first_line(error)}): give a file with --weights") from error
+
+
+def _from_folder(path: Path) -> FrozenCLIP:
+    if not (path / "open_clip_config.json").is_file():
+        raise WeightsError(f"{path} has no open_clip_config.json: not an open_clip folder")
+    try:
+        model = open_clip.create_model(f"local-dir:{path}", require_pretrained=True)
+    except Exception as error:
+        raise WeightsError(f"cannot load the open_clip folder {path}: {_first_line(error)}") from error
+    return FrozenCLIP(model, f"local-dir:{path}", None)
+
+
+def _from_file(path: Path) -> FrozenCLIP:
+    state = read_state_dict(path)
+    try:
+        model = build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32)
+        # The builder passes through half precision; load once more so that a float32 file loses nothing.
+        model.float().load_state_dict({key: value for key, value in state.items() if key not in _NOT_WEIGHTS})
+    except (KeyError, IndexError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"{path} is not a CLIP in OpenAI's layout ({_first_line(error)}): for another layout give --clip MODEL --weights {path}"
+        ) from error
+    return FrozenCLIP(model, str(path), None)
+
+
+def _from_named_file(name: str, path: Path) -> FrozenCLIP:
+    state = read_state_dict(path)
+    openai = bool(_NOT_WEIGHTS & state.keys())
+    model = _create(name, force_quick_gelu=openai)
+    if not openai and isinstance(model, open_clip.CLIP) and "quickgelu" not in name and f"{name}-quickgelu" in open_clip.list_models():
+        warnings.warn(f"{path.name} is read as a {name} with GELU; if these are OpenAI's weights say {name}-quickgelu", stacklevel=3)
+    state = {key: value for key, value in state.items() if key not in _NOT_WEIGHTS}
+    try:
+        model.load_state_dict(open_clip.model.convert_to_custom_text_state_dict(state) if hasattr(model, "text") else state)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} holds no {name}: {_first_difference(model.state_dict(), state)}") from error
+    return FrozenCLIP(model, name, str(path))
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read tensors from safetensors, a TorchScript archive or a pickled state dict, never executing code from a pickle.
+
+    Raises WeightsError where the file is damaged, holds code, or is not what OpenAI published under its name.
+    """
+    _check_published(path)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        if _is_torchscript(path):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # TorchScript is deprecated; OpenAI's files stay what they are
+                state: Any = torch.jit.load(path, map_location="cpu").state_dict()
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            raise WeightsError(
+                f"{path} is a pickle with more than tensors in it; its code was not executed: ask for safetensors"
+            ) from error
+        raise WeightsError(f"{path} is damaged or not a weights file ({_first_line(error)})") from error
+    except Exception as error:
+        raise WeightsError(f"{path} is truncated or not a weights file ({_first_line(error)})") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds no state dict")
+    tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    return tensors
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
+
+
+def _check_published(path: Path) -> None:
+    """Compare with the SHA-256 in OpenAI's download address, where the file's name is one of OpenAI's."""
+    url = open_clip.get_pretrained_url(path.stem, "openai") if path.suffix == ".pt" else ""
+    published = url.split("/")[-2] if "openaipublic" in (url or "") else ""
+    if len(published) != 64:
+        return
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != published:
+            raise WeightsError(f"{path} has not the SHA-256 that OpenAI published for {path.name}: fetch it again, or rename your own file")
+
+
+def _first_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    for key, value in expected.items():
+        if key not in found:
+            return f"'{key}' is missing"
+        if found[key].shape != value.shape:
+            return f"'{key}' has shape {tuple(found[key].shape)}, not {tuple(value.shape)}"
+    return f"'{next(iter(found.keys() - expected.keys()))}' is not part of it"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:160]
+
+
+def _create(name: str, force_quick_gelu: bool = False) -> nn.Module:
+    """A model by name with random weights, without open_clip's warning about them: `load_clip` gives its own."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        return open_clip.create_model(name, pretrained=None, pretrained_text=False, force_quick_gelu=force_quick_gelu)
+    finally:
+        root.setLevel(level)

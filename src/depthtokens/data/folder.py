@@ -1,0 +1,121 @@
+"""Anybody's own images and depth maps, in plain folders."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from depthtokens.data.augment import FOLDER
+from depthtokens.data.dataset import DepthDataset, check_root, read_text
+from depthtokens.errors import DataError, UsageError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+SETTINGS = "depthtokens.json"
+
+
+class Folder(DepthDataset):
+    """Images (PNG, JPEG, TIFF) with depth maps (16-bit PNG, .npy, .npz with one array or one called "depth") in one of two layouts:
+
+      ROOT/train/images/, ROOT/train/depth/ and the same under ROOT/test/: files of one stem are a pair;
+      ROOT/images/, ROOT/depth/ and lists ROOT/train.csv, ROOT/test.csv with the header "image,depth", paths relative to ROOT.
+
+    split: "train", "test" or "all" (both). list_file: such a CSV, used instead. ROOT/images with ROOT/depth and no lists, files of one stem
+    being a pair, is "all" only, so that nobody tests on training images without knowing.
+    depth_scale: units per metre, needed for PNG (1000 for millimetres, 256 for KITTI's); arrays are metres unless it is given.
+    8-bit PNG is read too, at this scale. OpenEXR is not supported: no light library that is still kept up reads it; convert to .npy.
+    depth_range: (lo, hi) metres, (0.001, 10.0) by default. ROOT/depthtokens.json, {"depth_scale": 1000, "depth_range": [0.5, 10]}, states
+    either for the folder; an argument goes before it.
+    augment: NYUv2's rotation, flip and colours, without its pre-crop; crop: (height, width) of a random crop, None = whole images.
+    Raises UsageError where the scale is needed, DataError where files are absent (unless `allow_missing`) or there is no such split.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "test",
+        list_file: str | Path | None = None,
+        *,
+        depth_scale: float | None = None,
+        depth_range: tuple[float, float] | None = None,
+        augment: bool = False,
+        crop: tuple[int, int] | None = None,
+        seed: int = 42,
+        allow_missing: bool = False,
+    ) -> None:
+        root = check_root(root, split)
+        settings = _settings(root)
+        if depth_scale is None:
+            depth_scale = settings.get("depth_scale")
+        if depth_range is None:
+            depth_range = settings.get("depth_range", (0.001, 10.0))
+        pairs = _pairs(root, split, None if list_file is None else Path(list_file))
+        image_only = next((depth for _, depth in pairs if depth.suffix.lower() == ".png"), None)
+        if depth_scale is None and image_only is not None:
+            raise UsageError(f"{image_only} does not say its unit: state --depth-scale (1000 for millimetres, 256 for KITTI's)")
+        super().__init__(
+            pairs,
+            name="folder",
+            split=split,
+            root=root,
+            depth_range=depth_range,
+            depth_scale=depth_scale,
+            eight_bit=True,
+            augment=FOLDER.with_crop(crop) if augment else None,
+            seed=seed,
+            allow_missing=allow_missing,
+        )
+
+
+def _settings(root: Path) -> dict[str, Any]:
+    path = root / SETTINGS
+    if not path.is_file():
+        return {}
+    try:
+        stated = dict(json.loads(path.read_text(encoding="utf-8")))
+        settings: dict[str, Any] = {}
+        if "depth_scale" in stated:
+            settings["depth_scale"] = float(stated["depth_scale"])
+        if "depth_range" in stated:
+            lo, hi = stated["depth_range"]
+            settings["depth_range"] = (float(lo), float(hi))
+        return settings
+    except (ValueError, TypeError) as error:
+        raise DataError(f'{path} should be like {{"depth_scale": 1000, "depth_range": [0.5, 10]}}') from error
+
+
+def _pairs(root: Path, split: str, list_file: Path | None) -> list[tuple[Path, Path]]:
+    splits = ("train", "test") if split == "all" else (split,)
+    if list_file is not None:
+        return _listed(root, list_file)
+    nested = [root / name for name in splits if (root / name / "images").is_dir()]
+    if nested:
+        return [pair for folder in nested for pair in _equal_stems(folder)]
+    lists = [root / f"{name}.csv" for name in splits if (root / f"{name}.csv").is_file()]
+    if lists:
+        return [pair for path in lists for pair in _listed(root, path)]
+    if not (root / "images").is_dir():
+        raise DataError(f"no {splits[0]}/images with {splits[0]}/depth, nor images with depth and {splits[0]}.csv, in {root}")
+    if split != "all":
+        hint = f"add {split}.csv (header image,depth), state --list-file, or ask for split 'all'"
+        raise DataError(f"{root} has images but no {split} split: {hint}")
+    return _equal_stems(root)
+
+
+def _listed(root: Path, path: Path) -> list[tuple[Path, Path]]:
+    rows = list(csv.DictReader(read_text(path).splitlines(), skipinitialspace=True))
+    if not rows or any(not row.get("image") or not row.get("depth") for row in rows):
+        raise DataError(f"{path} should be a CSV with the header image,depth and two paths in each line")
+    return [(root / row["image"], root / row["depth"]) for row in rows]
+
+
+def _equal_stems(folder: Path) -> list[tuple[Path, Path]]:
+    depths: dict[str, Path] = {}
+    for path in sorted((folder / "depth").glob("[!.]*")):
+        if path.stem in depths:
+            raise DataError(f"two depth maps for one image in {path.parent}: {depths[path.stem].name} and {path.name}")
+        depths[path.stem] = path
+    images = sorted(path for path in (folder / "images").iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    # An image without depth stays in, with a name that is not there, so that it is reported as missing.
+    return [(image, depths.get(image.stem, folder / "depth" / f"{image.stem}.*")) for image in images]

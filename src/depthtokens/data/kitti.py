@@ -1,0 +1,111 @@
+"""KITTI (Geiger et al. 2013) with annotated depth (Uhrig et al. 2017) in the split of Eigen et al. (2014)."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from depthtokens.data.augment import KITTI as RECIPE
+from depthtokens.data.dataset import DepthDataset, check_root, locate, read_list
+from depthtokens.errors import DataError
+
+LISTS = {
+    "train": ("eigen_train_files_with_gt.txt", "kitti_eigen_train.txt"),
+    "test": ("eigen_test_files_with_gt.txt", "kitti_eigen_test.txt"),
+}
+PUBLISHED = "the lists are in the BTS and AdaBins repositories (train_test_inputs)"
+BENCHMARK_CROP = (352, 1216)
+
+_TEST_DRIVES = {
+    "2011_09_26": "0002 0009 0013 0020 0023 0027 0029 0036 0046 0048 0052 0056 0059 0064 0084 0086 0093 0096 0101 0106 0117",
+    "2011_09_28": "0002",
+    "2011_09_29": "0071",
+    "2011_09_30": "0016 0018 0027",
+    "2011_10_03": "0027 0047",
+}
+TEST_DRIVES = frozenset(f"{date}_drive_{number}_sync" for date, numbers in _TEST_DRIVES.items() for number in numbers.split())
+"""The 28 drives that Eigen et al. test on."""
+
+
+class KITTI(DepthDataset):
+    """KITTI: depth 16-bit PNG / 256, 0 = none, range 0.001-80 m; image and depth always cut to the benchmark crop 352x1216.
+
+    root: images ROOT/raw/<date>/<drive>/image_02/data/*.png or .jpg (or without raw/), whichever of the two a list says;
+    depth ROOT/data_depth_annotated/<drive>/proj_depth/groundtruth/image_02/*.png, with or without train/ or val/ before <drive>, or
+    without data_depth_annotated/.
+    split: "train", "test" or "all"; it is, in this order:
+      `list_file`, lines "image depth focal"; lines whose depth is None are left out and counted in `without_depth` (45 of Eigen's 697);
+      a list in ROOT under one of its usual names (`LISTS`);
+      every left-camera pair found, sorted by path: "test" = those of Eigen's 28 test drives, "train" = all others. This is not the
+      published choice of frames: results to compare with published ones need the lists.
+    augment: the released recipe (`augment.KITTI`); crop: (height, width) of its random crop instead of 352x704.
+    Raises DataError where listed files are absent (unless `allow_missing`) or there are no pairs.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "test",
+        list_file: str | Path | None = None,
+        *,
+        augment: bool = False,
+        crop: tuple[int, int] | None = None,
+        seed: int = 42,
+        allow_missing: bool = False,
+    ) -> None:
+        root = check_root(root, split)
+        list_path = None if list_file is None else Path(list_file)
+        if list_path is None:
+            list_path = next((root / name for name in LISTS.get(split, ()) if (root / name).is_file()), None)
+        lines = [] if list_path is None else read_list(list_path)
+        with_depth = [(image, depth) for image, depth in lines if depth != "None"]
+        super().__init__(
+            _tree_pairs(root, split) if list_path is None else _listed_pairs(root, with_depth),
+            name="kitti",
+            split=split,
+            root=root,
+            depth_range=(0.001, 80.0),
+            depth_scale=256,
+            eval_crop="garg",
+            fixed_crop=BENCHMARK_CROP,
+            augment=RECIPE.with_crop(crop) if augment else None,
+            seed=seed,
+            without_depth=len(lines) - len(with_depth),
+            allow_missing=allow_missing,
+        )
+
+
+def _image_folders(root: Path) -> list[Path]:
+    return [folder for folder in (root / "raw", root) if folder.is_dir()]
+
+
+def _depth_folders(root: Path) -> list[Path]:
+    parents = (root / "data_depth_annotated", root)
+    return [folder for parent in parents for folder in (parent, parent / "train", parent / "val") if folder.is_dir()]
+
+
+def _listed_pairs(root: Path, lines: list[tuple[str, str]]) -> list[tuple[Path, Path]]:
+    images, depths = _image_folders(root), _depth_folders(root)
+    return [(locate(images, image, _other_suffix(image)), locate(depths, depth)) for image, depth in lines]
+
+
+def _other_suffix(image: str) -> str:
+    path = PurePosixPath(image)
+    return str(path.with_suffix(".jpg" if path.suffix == ".png" else ".png"))
+
+
+def _tree_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
+    images = _image_folders(root)
+    found: dict[str, dict[Path, Path]] = {"train": {}, "test": {}}
+    for folder in _depth_folders(root):
+        for depth in folder.glob("*/proj_depth/groundtruth/image_02/*.png"):
+            drive = depth.parents[3].name
+            # A drive's name begins with its date, under which the raw images lie.
+            image = locate(images, *(f"{drive[:10]}/{drive}/image_02/data/{depth.stem}{suffix}" for suffix in (".png", ".jpg")))
+            if image.is_file():
+                found["test" if drive in TEST_DRIVES else "train"].setdefault(image, depth)
+    pairs = sorted((found["train"] | found["test"] if split == "all" else found[split]).items())
+    if not pairs:
+        others = [f"{len(pairs)} pairs of '{name}'" for name, pairs in found.items() if pairs]
+        what = f"only {others[0]}" if others else "no raw/<date>/<drive>/image_02/data with data_depth_annotated/<drive>"
+        raise DataError(f"no pairs for split '{split}' in {root}, {what}: state --list-file or --split; {PUBLISHED}")
+    return pairs

@@ -1,0 +1,158 @@
+"""NYU Depth v2 (Silberman et al., ECCV 2012): the tree that BTS and AdaBins use, or the official labelled .mat file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthtokens.data.augment import NYUV2
+from depthtokens.data.dataset import DepthDataset, check_root, locate, read_list
+from depthtokens.errors import DataError
+
+LISTS = {
+    "train": ("nyudepthv2_train_files_with_gt.txt", "nyu_train.txt"),
+    "test": ("nyudepthv2_test_files_with_gt.txt", "nyu_test.txt"),
+}
+FOLDERS = {"train": "sync", "test": "official_splits/test"}
+
+
+class NYUv2(DepthDataset):
+    """NYU Depth v2: images 480x640, depth 16-bit PNG in millimetres, range 0.001-10 m.
+
+    root: a tree ROOT/sync/<scene>/rgb_X.jpg + sync_depth_X.png (train) and ROOT/official_splits/test/<scene>/... (test), or the file
+    nyu_depth_v2_labeled.mat (needs `pip install 'depthtokens[h5]'`).
+    split: "train", "test" or "all". A tree's split is, in this order:
+      `list_file`, lines "image depth focal", names relative to the split's folder or else to ROOT;
+      a list in ROOT under one of its usual names (`LISTS`);
+      every rgb_X.jpg or .png with sync_depth_X.png beside it, sorted by path, below the split's folder. "all" is every pair below ROOT.
+    A tree without list and without these folders has "all" only: train and test never are the same pairs unasked.
+    A .mat file is split by splits.mat: `list_file`, or the one beside it.
+    augment: the released recipe (`augment.NYUV2`), which begins with the crop to columns 43:608, rows 45:472; without it images are whole.
+    crop: (height, width) of its random crop instead of 416x544.
+    Raises DataError where files are absent (unless `allow_missing`) or there are no pairs.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "test",
+        list_file: str | Path | None = None,
+        *,
+        augment: bool = False,
+        crop: tuple[int, int] | None = None,
+        seed: int = 42,
+        allow_missing: bool = False,
+    ) -> None:
+        root = check_root(root, split, may_be_file=True)
+        list_path = None if list_file is None else Path(list_file)
+        self._mat: LabeledMat | None = None
+        names = None
+        if root.is_file():
+            self._mat = LabeledMat(root)
+            self._rows = self._mat.rows(split, list_path)
+            pairs, names, root = [(root, root)] * len(self._rows), [f"{row:05d}" for row in self._rows], root.parent
+        else:
+            pairs = _tree_pairs(root, split, list_path)
+        super().__init__(
+            pairs,
+            name="nyu",
+            split=split,
+            root=root,
+            names=names,
+            depth_range=(0.001, 10.0),
+            depth_scale=1000,
+            eval_crop="eigen",
+            augment=NYUV2.with_crop(crop) if augment else None,
+            seed=seed,
+            allow_missing=allow_missing,
+        )
+
+    def _load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        return super()._load(index) if self._mat is None else self._mat.read(self._rows[index])
+
+    def _size(self, index: int) -> tuple[int, int]:
+        return super()._size(index) if self._mat is None else self._mat.size
+
+
+def _tree_pairs(root: Path, split: str, list_file: Path | None) -> list[tuple[Path, Path]]:
+    own = [root / folder for name, folder in FOLDERS.items() if split in (name, "all")]
+    if list_file is None:
+        list_file = next((root / name for name in LISTS.get(split, ()) if (root / name).is_file()), None)
+    if list_file is not None:
+        folders = [folder for folder in (*own, root) if folder.is_dir()]
+        return [(locate(folders, image), locate(folders, depth)) for image, depth in read_list(list_file)]
+    pairs = _beside(root if split == "all" else own[0])
+    if not pairs:
+        where = root if split == "all" else own[0]
+        elsewhere = f" (but elsewhere in {root}: split 'all')" if split != "all" and _beside(root) else ""
+        hint = "state --list-file" if split == "all" else f"state --list-file or put {LISTS[split][0]} in {root}"
+        raise DataError(f"no list, and no rgb_X.jpg with sync_depth_X.png in {where}{elsewhere}: {hint}")
+    return pairs
+
+
+def _beside(folder: Path) -> list[tuple[Path, Path]]:
+    pairs = []
+    for image in sorted(path for path in folder.rglob("rgb_*") if path.suffix in (".jpg", ".png")):
+        depth = image.with_name(f"sync_depth_{image.stem.removeprefix('rgb_')}.png")
+        if depth.is_file():
+            pairs.append((image, depth))
+    return pairs
+
+
+class LabeledMat:
+    """nyu_depth_v2_labeled.mat, an HDF5 file: images [N, 3, W, H] uint8 and depths [N, W, H] float32 metres, MATLAB's order read backwards.
+
+    The file is opened for each read: an open handle survives neither a fork nor pickling, and opening costs little beside decoding.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._open() as file:
+            images, depths = (tuple[int, ...](getattr(file.get(name), "shape", ())) for name in ("images", "depths"))
+        if len(images) != 4 or images[1] != 3 or depths != (images[0], *images[2:]):
+            raise DataError(f"{path} has no arrays images [N, 3, W, H] and depths [N, W, H]: is it nyu_depth_v2_labeled.mat?")
+        self.count, _, width, height = images
+        self.size = (height, width)
+
+    def rows(self, split: str, splits_file: Path | None) -> list[int]:
+        """0-based rows of a split; splits.mat holds trainNdxs and testNdxs, 1-based."""
+        if split == "all":
+            return list(range(self.count))
+        path = splits_file or self.path.with_name("splits.mat")
+        if not path.is_file():
+            raise DataError(f"no {path}: get splits.mat from the data set's page, or state it with --list-file")
+        try:
+            from scipy.io import loadmat  # optional: only this file needs it
+        except ImportError as error:
+            raise DataError(f"reading {path} needs scipy: pip install 'depthtokens[h5]'") from error
+        try:
+            numbers: Iterable[int] = loadmat(path)[f"{split}Ndxs"].ravel().tolist()
+        except Exception as error:  # on other files scipy raises errors of many kinds
+            raise DataError(f"{path} has no {split}Ndxs: is it splits.mat?") from error
+        rows = [int(number) - 1 for number in numbers]
+        if rows and not 0 <= min(rows) <= max(rows) < self.count:
+            raise DataError(f"{path} names images beyond the {self.count} of {self.path}")
+        return rows
+
+    def read(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """RGB [H, W, 3] uint8, depth [H, W] float32 metres, 0 = none."""
+        try:
+            with self._open() as file:
+                rgb, depth = file["images"][row].transpose(2, 1, 0), file["depths"][row].T.astype(np.float32)
+        except OSError as error:
+            raise DataError(f"cannot read image {row} of {self.path}: the file is damaged") from error
+        return np.ascontiguousarray(rgb), np.ascontiguousarray(np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0)))
+
+    def _open(self) -> Any:
+        try:
+            import h5py  # optional: only this file needs it
+        except ImportError as error:
+            raise DataError(f"reading {self.path} needs h5py: pip install 'depthtokens[h5]'") from error
+        try:
+            return h5py.File(self.path, "r")
+        except OSError as error:
+            raise DataError(f"{self.path} is not the labelled NYUv2 file, or is damaged: HDF5 cannot open it") from error

@@ -1,0 +1,114 @@
+"""Evaluation protocols as data: range, crops, resizing, flip averaging, averaging."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import DataError, unknown
+
+Box = tuple[int, int, int, int]
+"""top, bottom, left, right in pixels, half open."""
+
+
+def eigen_crop(h: int, w: int) -> Box:
+    """NYUv2's Eigen crop; defined for 480x640 only."""
+    if (h, w) != (480, 640):
+        raise DataError(f"the Eigen crop is defined for 480x640 images, this one is {h}x{w}: evaluate it as a folder")
+    return 45, 471, 41, 601
+
+
+def garg_crop(h: int, w: int) -> Box:
+    """KITTI's Garg crop, after the benchmark crop (352x1216)."""
+    return int(0.40810811 * h), int(0.99189189 * h), int(0.03594771 * w), int(0.96405229 * w)
+
+
+CROPS: dict[str, Callable[[int, int], Box]] = {"eigen": eigen_crop, "garg": garg_crop}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a prediction is compared with ground truth.
+
+    input_crop: what CLIP is shown (None = the whole image). valid_crop: where errors count, in coordinates of the whole image
+    ("data" = the data set's own crop). depth_range: metres; None = the data set's. include_upper: whether truth equal to the upper
+    bound counts. average: "image" (mean of per-image metrics) or "pixel" (pooled) is the figure quoted.
+    """
+
+    name: str
+    source: str
+    input_crop: Box | None = None
+    valid_crop: Box | str | None = "data"
+    depth_range: tuple[float, float] | None = None
+    include_upper: bool = True
+    flip: bool = True
+    average: str = "image"
+    resize: str = "bilinear, align_corners"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The protocol as plain values, saved with every score."""
+        return asdict(self)
+
+    def box(self, crop: str | None, h: int, w: int) -> Box:
+        """Where errors count in an image of h x w pixels from a data set whose own crop is named `crop`."""
+        if not isinstance(self.valid_crop, str):
+            return self.valid_crop or (0, h, 0, w)
+        return CROPS[crop](h, w) if crop else (0, h, 0, w)
+
+    def valid(self, target: Tensor, depth_range: tuple[float, float], crop: str | None) -> Tensor:
+        """Pixels that count: target [..., H, W] metres (the whole image) -> bool, the same shape."""
+        lo, hi = depth_range
+        top, bottom, left, right = self.box(crop, target.shape[-2], target.shape[-1])
+        inside = torch.zeros_like(target, dtype=torch.bool)
+        inside[..., top:bottom, left:right] = True
+        return inside & (target > lo) & ((target <= hi) if self.include_upper else (target < hi))
+
+    def shown(self, images: Tensor) -> Tensor:
+        """The part [..., h, w] of images or truth [..., H, W] that the input crop keeps."""
+        if self.input_crop is None:
+            return images
+        top, bottom, left, right = self.input_crop
+        if images.shape[-2] < bottom or images.shape[-1] < right:
+            raise DataError(f"protocol {self.name} is for 480x640 images, this one is {images.shape[-2]}x{images.shape[-1]}")
+        return images[..., top:bottom, left:right]
+
+    def predict(self, network: Callable[[Tensor], Tensor], images: Tensor, depth_range: tuple[float, float]) -> Tensor:
+        """Full-size depth [B, 1, H, W] of images [B, 3, H, W] by a network that returns low-resolution depth [B, 1, h, w].
+
+        Clamped to the range at low resolution, averaged with the mirrored image's, resized; NaN becomes lo, infinities hi.
+        """
+        lo, hi = depth_range
+        depth = network(images).clamp(lo, hi)
+        if self.flip:
+            depth = (depth + network(images.flip(-1)).clamp(lo, hi).flip(-1)) / 2
+        depth = F.interpolate(depth, size=images.shape[-2:], mode="bilinear", align_corners=True)
+        return torch.nan_to_num(depth, nan=lo, posinf=hi, neginf=hi)
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("auty2023", "Auty & Mikolajczyk 2023, released code; mean over images"),
+        Protocol("pooled", "auty2023, pooled over all pixels", average="pixel"),
+        Protocol(
+            "depthclip",
+            "Zhang et al. 2022 (DepthCLIP), released code, NYUv2",
+            input_crop=(56, 472, 60, 604),
+            valid_crop=(56, 470, 60, 600),
+            depth_range=(0.001, 10.0),
+            include_upper=False,
+        ),
+    )
+}
+
+
+def find_protocol(name: str) -> Protocol:
+    """A protocol by name. Raises UsageError with the nearest name."""
+    if name not in PROTOCOLS:
+        raise unknown("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]

@@ -1,0 +1,103 @@
+"""Controls that need no image: one constant depth, and the mean depth map, both learned from the training split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..data.dataset import DepthDataset
+from ..depth.model import DepthTokens
+from ..depth.protocol import Protocol, find_protocol
+from ..errors import DataError
+from .evaluate import Progress, Scores, model_network, score_all
+
+MOST = 2000
+"""Training depth maps read at most, evenly spaced over the split."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """constant: geometric mean depth, metres. mean_map: [1, 1, H, W] geometric mean per pixel, metres. maps: training maps read."""
+
+    constant: float
+    mean_map: Tensor
+    maps: int
+
+    def constant_network(self, images: Tensor) -> Tensor:
+        """The constant as a network's depth [B, 1, 1, 1]."""
+        return torch.full((len(images), 1, 1, 1), self.constant, device=images.device)
+
+    def mean_map_network(self, images: Tensor) -> Tensor:
+        """The mean map as a network's depth [B, 1, H, W], resized to the images."""
+        resized = F.interpolate(self.mean_map, size=images.shape[-2:], mode="bilinear", align_corners=True)
+        return resized.to(images.device).expand(len(images), -1, -1, -1)
+
+
+def learn_controls(dataset: DepthDataset, depth_range: tuple[float, float], workers: int = 2, progress: Progress | None = None) -> Controls:
+    """Geometric means over valid depths (within depth_range, metres) of a training split, given without augmentation.
+
+    Maps of another size than the first are resized to it (nearest). Pixels that no training image has depth for take the constant.
+    Raises DataError where the split has no valid depth.
+    """
+    count = min(len(dataset), MOST)
+    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
+    lo, hi = depth_range
+    total = seen = None
+    for done, depth in enumerate(DataLoader(_Depths(dataset, chosen), batch_size=None, num_workers=workers), 1):
+        if total is None or seen is None:
+            total, seen = torch.zeros(depth.shape, dtype=torch.float64), torch.zeros(depth.shape, dtype=torch.float64)
+        if depth.shape != total.shape:
+            depth = F.interpolate(depth[None, None], size=total.shape, mode="nearest")[0, 0]
+        valid = (depth > lo) & (depth <= hi)
+        total += torch.where(valid, depth, 1.0).double().log()
+        seen += valid
+        if progress:
+            progress(done, count)
+    if total is None or seen is None or not seen.any():
+        raise DataError(f"the training split of {dataset.name} has no depth within {lo:g}-{hi:g} m to learn controls from")
+    constant = float((total.sum() / seen.sum()).exp())
+    mean_map = torch.where(seen > 0, (total / seen.clamp(min=1)).exp(), constant).float()
+    return Controls(constant, mean_map[None, None], count)
+
+
+def evaluate_with_controls(
+    model: DepthTokens,
+    dataset: DepthDataset,
+    training: DepthDataset | None,
+    protocol: str | Protocol = "auty2023",
+    *,
+    batch_size: int = 4,
+    workers: int = 2,
+    precision: str = "float32",
+    progress: Progress | None = None,
+) -> dict[str, Scores]:
+    """Score a model ("tokens") and, learned from `training`, one constant depth and the mean depth map, in one pass.
+
+    Controls do not depend on the image, so the protocol's flip averaging is left out for them. Raises as `evaluate`.
+    """
+    protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    networks, protocols = {"tokens": model_network(model, precision)}, {"tokens": protocol}
+    if training is not None:
+        controls = learn_controls(training, protocol.depth_range or dataset.depth_range, workers)
+        controls = replace(controls, mean_map=protocol.shown(controls.mean_map))
+        networks |= {"constant": controls.constant_network, "mean map": controls.mean_map_network}
+        protocols |= dict.fromkeys(("constant", "mean map"), replace(protocol, flip=False))
+    return score_all(networks, dataset, protocols, batch_size=batch_size, workers=workers, device=model.centres.device, progress=progress)
+
+
+class _Depths(Dataset[Tensor]):
+    """Depth maps [H, W] metres of chosen items, without the work on the images' pixels."""
+
+    def __init__(self, dataset: DepthDataset, indices: list[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return torch.from_numpy(self.dataset.read(self.indices[i])[1])

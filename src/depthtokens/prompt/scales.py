@@ -1,0 +1,59 @@
+"""Human words for depth: the paper's hand-made scales, one word per bin, bin 0 first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import UsageError, unknown
+
+
+@dataclass(frozen=True)
+class Token:
+    """One entry of CLIP's BPE vocabulary, put into a prompt as it is (`inian` is no word that BPE would leave whole)."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Word = str | Token
+
+SCALES: dict[str, tuple[Word, ...]] = {
+    "depth-7": ("very close", "close", "slightly close", "neither close nor distant", "slightly distant", "distant", "very distant"),
+    "size-7": ("very small", "small", "slightly small", "neither small nor large", "slightly large", "large", "very large"),
+    "colour-7": ("very red", "red", "slightly red", "neither red nor green", "slightly green", "green", "very green"),
+    "rand-txt-7": tuple(Token(text) for text in ("summer", "inian", "fellow", "greg", "bis", "ksh", "aidan")),
+    "depthclip": ("giant", "extremely close", "close", "not in distance", "a little remote", "far", "unseen"),
+}
+"""Paper section 3.3 and DepthCLIP; rand-txt-7 are single vocabulary tokens. `random:7` and `learned:7` are the two scales of vectors."""
+
+
+@dataclass(frozen=True)
+class DepthWords:
+    """What fills {depth}, one entry per bin: words (kind "words"), or vectors that are "learned" or "random" (drawn once, frozen)."""
+
+    spec: str | tuple[str, ...]
+    kind: str
+    count: int
+    words: tuple[Word, ...] = ()
+
+
+def depth_words(spec: str | list[str] | tuple[str, ...]) -> DepthWords:
+    """Read a depth specification: "learned:N", "random:N", a scale's name, or one word or phrase per bin (a list, or "near|far").
+
+    Raises UsageError for an unknown name, a count below two, or an empty word.
+    """
+    if not isinstance(spec, str) or "|" in spec:
+        words = tuple(word.strip() for word in (spec.split("|") if isinstance(spec, str) else spec))
+        if len(words) < 2 or not all(words):
+            raise UsageError(f"depth words need at least two entries, none of them empty: {list(words)}")
+        return DepthWords(words, "words", len(words), words)
+    if spec in SCALES:
+        return DepthWords(spec, "words", len(SCALES[spec]), SCALES[spec])
+    kind, _, count = spec.partition(":")
+    if kind in ("learned", "random") and count.isdigit() and int(count) >= 2:
+        return DepthWords(spec, kind, int(count))
+    if kind in ("learned", "random"):
+        raise UsageError(f"'{spec}': say how many, at least two, as in '{kind}:7'")
+    raise unknown("depth scale", spec, [*SCALES, "learned:7", "random:7"])

@@ -1,0 +1,35 @@
+"""Vectors in the place of words: how learned and random tokens begin."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..clip.load import FrozenCLIP
+from ..errors import UsageError
+from .scales import Token, Word, depth_words
+
+STD = 0.02
+"""Standard deviation of new vectors, that of CLIP's own token embeddings at its initialisation (released code)."""
+
+
+def random_vectors(count: int, width: int, seed: int, stream: int) -> Tensor:
+    """[count, width] float32 ~ N(0, 0.02^2); `stream` separates the draws of one seed (0 context, 1 depth)."""
+    generator = torch.Generator().manual_seed(2 * seed + stream)
+    return STD * torch.randn(count, width, generator=generator)
+
+
+def vectors_from_words(clip: FrozenCLIP, spec: str | list[str] | tuple[str, ...], count: int) -> Tensor:
+    """[count, width]: the token embedding of each word of a scale or list, the mean over a phrase's tokens.
+
+    Raises UsageError where there are not `count` words.
+    """
+    words = depth_words(spec).words
+    if len(words) != count:
+        raise UsageError(f"init needs one word or phrase for each of {count} tokens, '{spec}' has {len(words)}")
+    weight = clip.text.embedding.weight.detach()
+    return torch.stack([weight[_ids(clip, word)].mean(dim=0) for word in words]).float().cpu()
+
+
+def _ids(clip: FrozenCLIP, word: Word) -> list[int]:
+    return [clip.tokenizer.token_id(word.text)] if isinstance(word, Token) else clip.tokenizer.ids(word)

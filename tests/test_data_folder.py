@@ -1,0 +1,112 @@
+"""Plain folders: layouts, units, and a split that is never made up."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from depthtokens.data import open_dataset
+from depthtokens.data.folder import Folder
+from depthtokens.errors import DataError, DepthTokensError, UsageError
+
+
+def write(root, stem, depth=".npy", image=".jpg", size=(12, 16), metres=2.5, scale=1000):
+    for folder in ("images", "depth"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*size, 3), 90, np.uint8)).save(root / "images" / f"{stem}{image}")
+    target = root / "depth" / f"{stem}{depth}"
+    if depth == ".npy":
+        np.save(target, np.full(size, metres))
+    elif depth == ".npz":
+        np.savez(target, np.full(size, metres))
+    else:
+        Image.fromarray(np.full(size, metres * scale, np.uint16)).save(target)
+
+
+def message(action, kind=DataError):
+    with pytest.raises(kind) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("image", [".jpg", ".png", ".tiff", ".JPEG"])
+@pytest.mark.parametrize("depth", [".npy", ".npz", ".png"])
+def test_split_folders(tmp_path, image, depth):
+    for split, stem in (("train", "a"), ("train", "b"), ("test", "c")):
+        write(tmp_path / split, stem, depth, image)
+    options = {"depth_scale": 1000} if depth == ".png" else {}
+    train, test, everything = (Folder(tmp_path, split, **options) for split in ("train", "test", "all"))
+    assert train.names == [f"train/images/a{image}", f"train/images/b{image}"] and test.names == [f"test/images/c{image}"]
+    assert everything.names == train.names + test.names
+    assert (test[0].depth == 2.5).all() and test[0].image.shape == (3, 12, 16)
+    assert (test.name, test.eval_crop, test.depth_range) == ("folder", None, (0.001, 10.0))
+
+
+def test_lists(tmp_path):
+    for stem in "abc":
+        write(tmp_path, stem)
+    (tmp_path / "train.csv").write_text("image,depth\nimages/a.jpg,depth/b.npy\n")
+    (tmp_path / "test.csv").write_text("image, depth\nimages/c.jpg, depth/c.npy\n")
+    assert Folder(tmp_path, "train").names == ["images/a.jpg"] and Folder(tmp_path, "train").pairs[0][1].name == "b.npy"
+    assert Folder(tmp_path, "test").names == ["images/c.jpg"] and len(Folder(tmp_path, "all")) == 2
+    assert Folder(tmp_path, "train", tmp_path / "test.csv").names == ["images/c.jpg"]
+    (tmp_path / "test.csv").write_text("images/c.jpg,depth/c.npy\n")
+    assert "header image,depth" in message(lambda: Folder(tmp_path, "test"))
+    (tmp_path / "test.csv").write_text("image,depth\nimages/c.jpg\n")
+    assert "header image,depth" in message(lambda: Folder(tmp_path, "test"))
+    (tmp_path / "test.csv").write_text("image,depth\nimages/z.jpg,depth/c.npy\n")
+    assert "1 of 2 files are not in" in message(lambda: Folder(tmp_path, "test"))
+
+
+def test_train_is_never_test_unasked(tmp_path):
+    write(tmp_path, "a")
+    for split in ("train", "test"):
+        assert f"add {split}.csv (header image,depth)" in message(lambda split=split: Folder(tmp_path, split))
+    assert len(Folder(tmp_path, "all")) == 1
+    assert "no test/images" in message(lambda: Folder(tmp_path / "depth"))
+
+
+def test_every_image_needs_one_depth_map(tmp_path):
+    write(tmp_path, "a")
+    write(tmp_path, "b")
+    (tmp_path / "depth/b.npy").unlink()
+    assert "1 of 4 files are not in" in message(lambda: Folder(tmp_path, "all"))
+    assert len(Folder(tmp_path, "all", allow_missing=True)) == 2
+    write(tmp_path, "b")
+    write(tmp_path, "b", ".png")
+    assert "two depth maps for one image" in message(lambda: Folder(tmp_path, "all", depth_scale=1000))
+    (tmp_path / "depth/b.png").unlink()
+    (tmp_path / "depth/b.npy").rename(tmp_path / "depth/b.exr")
+    assert "OpenEXR is not supported" in message(lambda: Folder(tmp_path, "all")[1])
+
+
+def test_png_needs_a_scale(tmp_path):
+    write(tmp_path, "a", ".png")
+    assert "state --depth-scale (1000 for millimetres, 256 for KITTI's)" in message(lambda: Folder(tmp_path, "all"), UsageError)
+    assert (Folder(tmp_path, "all", depth_scale=100)[0].depth == 25).all()
+    Image.fromarray(np.full((12, 16), 50, np.uint8)).save(tmp_path / "depth/a.png")
+    assert (Folder(tmp_path, "all", depth_scale=10)[0].depth == 5).all(), "8 bits are read at a stated scale"
+
+
+def test_settings_file(tmp_path):
+    write(tmp_path, "a", ".png")
+    settings = tmp_path / "depthtokens.json"
+    settings.write_text(json.dumps({"depth_scale": 1000, "depth_range": [0.5, 20]}))
+    data = Folder(tmp_path, "all")
+    assert data.depth_range == (0.5, 20) and (data[0].depth == 2.5).all()
+    data = Folder(tmp_path, "all", depth_scale=500, depth_range=(1, 8))
+    assert data.depth_range == (1, 8) and (data[0].depth == 5).all()
+    for text in ("{", "[1]", '{"depth_range": 3}', '{"depth_scale": "much"}', '{"depth_range": [1, 2, 3]}'):
+        settings.write_text(text)
+        assert "should be like" in message(lambda: Folder(tmp_path, "all"))
+    settings.write_text('{"depth_range": [3, 1]}')
+    message(lambda: Folder(tmp_path, "all", depth_scale=1), DepthTokensError)
+
+
+def test_training_views(tmp_path):
+    write(tmp_path / "train", "a")
+    assert open_dataset(f"folder:{tmp_path}", augment=True)[0].image.shape == (3, 12, 16), "whole images unless a crop is asked for"
+    data = open_dataset(f"folder:{tmp_path}", augment=True, crop=(8, 8), depth_scale=2, depth_range=(1, 5))
+    assert data[0].image.shape == (3, 8, 8) and data.depth_range == (1, 5) and data[0].depth.max() == 1.25
