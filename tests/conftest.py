@@ -42,3 +42,56 @@ def reference_clip(reference_file):
     from depthtokens import load_clip
 
     return load_clip(str(reference_file))
+
+
+TINY_CONFIG = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """A CLIP ResNet of a few thousand weights (beside its vocabulary) with BatchNorm statistics that are not trivial."""
+    import open_clip
+
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**TINY_CONFIG, quick_gelu=True).eval()
+    generator = torch.Generator().manual_seed(1)
+    for name, value in model.state_dict().items():
+        if name.endswith("running_mean"):
+            value.copy_(0.1 * torch.randn(value.shape, generator=generator))
+        if name.endswith(("running_var", "bn3.weight")):
+            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tiny_model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny") / "tiny.pt"
+    torch.save(tiny_model.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tiny_file):
+    from depthtokens import load_clip
+
+    return load_clip(str(tiny_file))
+
+
+@pytest.fixture(scope="session")
+def nyu_tree(tmp_path_factory):
+    """A small tree in NYUv2's layout: 6 training and 3 test pairs of smooth made-up rooms."""
+    root = tmp_path_factory.mktemp("nyu")
+    rng = np.random.default_rng(0)
+    for folder, count in (("sync/room", 6), ("official_splits/test/room", 3)):
+        (root / folder).mkdir(parents=True)
+        for i in range(count):
+            far = rng.uniform(3, 9)
+            depth = np.linspace(far, 1.0, 480)[:, None] * np.linspace(1, rng.uniform(0.7, 1.0), 640)[None]
+            rgb = (255 * np.stack([depth / 10, 1 - depth / 10, rng.random(depth.shape)], axis=-1)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(rgb).save(root / folder / f"rgb_{i:05d}.jpg")
+            Image.fromarray((depth * 1000).astype(np.uint16)).save(root / folder / f"sync_depth_{i:05d}.png")
+    return root

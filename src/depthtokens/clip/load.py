@@ -161,13 +161,13 @@ def _from_named_file(name: str, path: Path) -> FrozenCLIP:
     state = read_state_dict(path)
     openai = bool(_NOT_WEIGHTS & state.keys())
     model = _create(name, force_quick_gelu=openai)
-    if not openai and isinstance(model, open_clip.CLIP) and "quickgelu" not in name and f"{name}-quickgelu" in open_clip.list_models():
-        warnings.warn(f"{path.name} is read as a {name} with GELU; if these are OpenAI's weights say {name}-quickgelu", stacklevel=3)
     state = {key: value for key, value in state.items() if key not in _NOT_WEIGHTS}
     try:
         model.load_state_dict(open_clip.model.convert_to_custom_text_state_dict(state) if hasattr(model, "text") else state)
     except RuntimeError as error:
         raise WeightsError(f"{path} holds no {name}: {_first_difference(model.state_dict(), state)}") from error
+    if not openai and isinstance(model, open_clip.CLIP) and "quickgelu" not in name and f"{name}-quickgelu" in open_clip.list_models():
+        warnings.warn(f"{path.name} is read as a {name} with GELU; if these are OpenAI's weights say {name}-quickgelu", stacklevel=3)
     return FrozenCLIP(model, name, str(path))
 
 

@@ -6,14 +6,14 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthtokens.errors import UsageError, unknown
+from ..errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from depthtokens.data.dataset import DepthDataset as DepthDataset
-    from depthtokens.data.folder import Folder as Folder
-    from depthtokens.data.kitti import KITTI as KITTI
-    from depthtokens.data.nyu import NYUv2 as NYUv2
-    from depthtokens.data.sample import Sample as Sample
+    from .dataset import DepthDataset as DepthDataset
+    from .folder import Folder as Folder
+    from .kitti import KITTI as KITTI
+    from .nyu import NYUv2 as NYUv2
+    from .sample import Sample as Sample
 
 READERS = {"nyu": "NYUv2", "kitti": "KITTI", "folder": "Folder"}
 """Data sets by the name they have in "name:ROOT"."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from depthtokens.errors import DataError, UsageError
+from ..errors import DataError, UsageError
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthtokens.data.dataset import DepthDataset
-from depthtokens.errors import DataError
+from ..errors import DataError
+from .dataset import DepthDataset
 
 SAMPLED_MAPS = 200
 SAMPLED_PIXELS = 20_000  # per map, for the median

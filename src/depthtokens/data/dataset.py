@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import Dataset
 
-from depthtokens.data.augment import Augmentation, apply
-from depthtokens.data.sample import Sample, normalise
-from depthtokens.errors import DataError, UsageError, unknown
+from ..errors import DataError, UsageError, unknown
+from .augment import Augmentation, apply
+from .sample import Sample, normalise
 
 SPLITS = ("train", "test", "all")
 
@@ -130,13 +130,16 @@ class DepthDataset(Dataset[Sample]):
         return top, left
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """RGB [H, W, 3] uint8 of an 8-bit image file. Raises DataError for what is not one."""
+def read_image(path: Path, *, upright: bool = False) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] uint8 of an 8-bit image file. Raises DataError for what is not one.
+
+    upright: turn it as its EXIF says; for photos, not for data sets, whose depth maps are stored as the image's pixels are.
+    """
     with _reading("image", path), Image.open(path) as image:
         if image.mode.startswith("I") or image.mode == "F":
             # Pillow would clip it to white instead of scaling it.
             raise DataError(f"{path} is a map of more than 8 bits, not a colour image: are image and depth swapped?")
-        return np.array(image.convert("RGB"))
+        return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
 
 
 def read_depth(path: Path, scale: float | None = None, *, eight_bit: bool = False) -> NDArray[np.float32]:

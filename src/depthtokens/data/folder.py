@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from depthtokens.data.augment import FOLDER
-from depthtokens.data.dataset import DepthDataset, check_root, read_text
-from depthtokens.errors import DataError, UsageError
+from ..errors import DataError, UsageError
+from .augment import FOLDER
+from .dataset import DepthDataset, check_root, read_text
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SETTINGS = "depthtokens.json"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from depthtokens.data.augment import KITTI as RECIPE
-from depthtokens.data.dataset import DepthDataset, check_root, locate, read_list
-from depthtokens.errors import DataError
+from ..errors import DataError
+from .augment import KITTI as RECIPE
+from .dataset import DepthDataset, check_root, locate, read_list
 
 LISTS = {
     "train": ("eigen_train_files_with_gt.txt", "kitti_eigen_train.txt"),

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthtokens.data.augment import NYUV2
-from depthtokens.data.dataset import DepthDataset, check_root, locate, read_list
-from depthtokens.errors import DataError
+from ..errors import DataError
+from .augment import NYUV2
+from .dataset import DepthDataset, check_root, locate, read_list
 
 LISTS = {
     "train": ("nyudepthv2_train_files_with_gt.txt", "nyu_train.txt"),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..clip.dense import check_mode, dense_features
 from ..clip.load import FrozenCLIP
-from ..data.images import read_rgb
+from ..data.dataset import read_image
 from ..data.sample import normalise
 from ..errors import UsageError, unknown
 from ..prompt.encoder import PromptEncoder
@@ -149,11 +149,10 @@ class DepthTokens(nn.Module):
         Images taller than `predict_side` (the height of the training images, kept with the tokens) are brought to it for CLIP; the
         map has the photo's own size. Raises DataError for a file that is no image.
         """
-        rgb = (
-            read_rgb(image)
-            if isinstance(image, str | Path)
-            else np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-        )
+        if isinstance(image, str | Path):
+            rgb = read_image(Path(image), upright=True)
+        else:
+            rgb = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise UsageError(f"predict takes RGB images uint8 [H, W, 3], this is {rgb.dtype} {list(rgb.shape)}")
         height, width = rgb.shape[:2]
