@@ -10,9 +10,9 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from conftest import TINY_CONFIG
 from safetensors.torch import save_file
 
+from conftest import TINY_CONFIG
 from depthtokens import UsageError, WeightsError, load_clip
 from depthtokens.clip.load import fingerprint
 
@@ -74,7 +74,9 @@ def test_every_format_gives_the_same_clip(files, tiny_model, name):
 def test_named_model_from_a_file(tmp_path):
     with pytest.warns(UserWarning, match="random weights"):
         random = load_clip("RN50-quickgelu", None)
-    torch.save({key: value.half() if value.is_floating_point() else value for key, value in random.model.state_dict().items()}, tmp_path / "w.pt")
+    torch.save(
+        {key: value.half() if value.is_floating_point() else value for key, value in random.model.state_dict().items()}, tmp_path / "w.pt"
+    )
     named, inferred = load_clip("RN50-quickgelu", str(tmp_path / "w.pt")), load_clip(str(tmp_path / "w.pt"))
     assert named.fingerprint == inferred.fingerprint != random.fingerprint
     with pytest.warns(UserWarning, match="RN50-quickgelu"):

@@ -6,8 +6,8 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY_CONFIG
 
+from conftest import TINY_CONFIG
 from depthtokens import UsageError
 from depthtokens.clip.dense import RESNET_MODES, VIT_MODES, attention_pool, dense_features, resized_positions, thinned_channels, trunk
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -96,7 +97,7 @@ def test_bins_lie_inside_the_range_in_order(count, lo, hi, name):
     centres = bin_centres(f"{name}:{count}", count, (lo, hi))
     assert len(centres) == count and lo < centres[0] and centres[-1] < hi
     steps = [math.log(c) if name == "log" else c for c in centres]
-    gaps = [b - a for a, b in zip(steps, steps[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(steps)]
     assert min(gaps) > 0 and max(gaps) == pytest.approx(min(gaps), rel=1e-6)
 
 

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import REFERENCE, SHARED, needs_data, needs_reference
 
+from conftest import REFERENCE, SHARED, needs_data, needs_reference
 from depthtokens import DepthTokens, evaluate, make_optimizer, silog
 from depthtokens.data import open_dataset
 from depthtokens.depth.metrics import MetricAccumulator

@@ -83,12 +83,7 @@ def main(arguments: Sequence[str]) -> None:
     if args.json:
         print_json({"tokens": str(args.tokens), "rows": [{"name": name, **row.to_dict()} for name, row in rows.items()]})
         return
-    lo, hi = scores.depth_range
-    print(f"{args.data} {args.split}: {len(scores.per_image)} images, protocol {scores.protocol.name} ({scores.protocol.source})")
-    crop = dataset.eval_crop if scores.protocol.valid_crop == "data" else scores.protocol.valid_crop
-    print(
-        f"range {lo:g}-{hi:g} m, crop {crop or 'none'}, flip averaging {'on' if scores.protocol.flip else 'off'}, resize {scores.protocol.resize}\n"
-    )
+    print(f"{args.data} {args.split}: {len(scores.per_image)} images, {scores.protocol.describe(scores.depth_range, dataset.eval_crop)}\n")
     for title, kind in (("mean over images", "image_wise"), ("pooled over pixels", "pixel_wise")):
         mark = " (the protocol's figures)" if getattr(scores, kind) is scores.quoted else ""
         print_table(title + mark, ["", *METRICS], [[name, *getattr(row, kind).values()] for name, row in rows.items()])

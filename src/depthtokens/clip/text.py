@@ -28,7 +28,8 @@ class TextTower:
         self.tower = tower
         self.embedding: nn.Embedding = tower.token_embedding if hasattr(tower, "token_embedding") else transformer.get_input_embeddings()
         self.width = self.embedding.embedding_dim
-        self.context_length: int = tower.context_length if hasattr(tower, "context_length") else self.model.context_length
+        context: Any = getattr(tower, "context_length", None) or self.model.context_length
+        self.context_length = int(context)
         pool = getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", None)
         self.causal = (
             isinstance(transformer, Transformer)

@@ -54,6 +54,13 @@ class Protocol:
         """The protocol as plain values, saved with every score."""
         return asdict(self)
 
+    def describe(self, depth_range: tuple[float, float], crop: str | None) -> str:
+        """The protocol in words, for a data set of that range (metres) and crop."""
+        lo, hi = self.depth_range or depth_range
+        valid = crop if self.valid_crop == "data" else self.valid_crop
+        flip = "flip averaging" if self.flip else "no flip averaging"
+        return f"protocol {self.name} ({self.source}): {lo:g}-{hi:g} m, crop {valid or 'none'}, {flip}, {self.resize}"
+
     def box(self, crop: str | None, h: int, w: int) -> Box:
         """Where errors count in an image of h x w pixels from a data set whose own crop is named `crop`."""
         if not isinstance(self.valid_crop, str):

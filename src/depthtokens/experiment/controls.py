@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ..data.dataset import DepthDataset
+from ..data.loader import batches
 from ..depth.model import DepthTokens
 from ..depth.protocol import Protocol, find_protocol
 from ..errors import DataError
@@ -48,7 +48,7 @@ def learn_controls(dataset: DepthDataset, depth_range: tuple[float, float], work
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
     lo, hi = depth_range
     total = seen = None
-    for done, depth in enumerate(DataLoader(_Depths(dataset, chosen), batch_size=None, num_workers=workers), 1):
+    for done, (depth,) in enumerate(batches(_Depths(dataset), chosen, 1, workers), 1):
         if total is None or seen is None:
             total, seen = torch.zeros(depth.shape, dtype=torch.float64), torch.zeros(depth.shape, dtype=torch.float64)
         if depth.shape != total.shape:
@@ -90,14 +90,11 @@ def evaluate_with_controls(
     return score_all(networks, dataset, protocols, batch_size=batch_size, workers=workers, device=model.centres.device, progress=progress)
 
 
-class _Depths(Dataset[Tensor]):
-    """Depth maps [H, W] metres of chosen items, without the work on the images' pixels."""
+class _Depths:
+    """Depth maps [H, W] metres of a data set, without the work on the images' pixels."""
 
-    def __init__(self, dataset: DepthDataset, indices: list[int]) -> None:
-        self.dataset, self.indices = dataset, indices
+    def __init__(self, dataset: DepthDataset) -> None:
+        self.dataset = dataset
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, i: int) -> Tensor:
-        return torch.from_numpy(self.dataset.read(self.indices[i])[1])
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.from_numpy(self.dataset.read(index)[1])

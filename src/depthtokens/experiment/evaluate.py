@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ..data.dataset import DepthDataset
+from ..data.loader import batches
 from ..data.sample import Sample
 from ..depth.metrics import METRICS, MetricAccumulator
 from ..depth.model import DepthTokens
@@ -127,7 +127,7 @@ def score_all(
     names: list[str] = []
     skipped: list[str] = []
     done = 0
-    for images, targets, indices in _batches(dataset, batch_size, workers):
+    for images, targets, indices in _same_size_batches(dataset, batch_size, workers):
         for i, name in enumerate(networks):
             protocol = protocols[name]
             depth_range = protocol.depth_range or dataset.depth_range
@@ -153,10 +153,9 @@ def score_all(
     }  # fmt: skip
 
 
-def _batches(dataset: DepthDataset, batch_size: int, workers: int) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+def _same_size_batches(dataset: DepthDataset, batch_size: int, workers: int) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
     """Images, depths and indices in order; images of other sizes start a new batch."""
-    loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=list)
-    for samples in loader:
+    for samples in batches(dataset, range(len(dataset)), batch_size, workers):
         group: list[Sample] = []
         for sample in [*samples, None]:
             if group and (sample is None or sample.image.shape != group[0].image.shape):

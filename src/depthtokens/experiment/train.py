@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -12,10 +11,10 @@ from typing import Any, TextIO
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
 from ..clip.load import FrozenCLIP, load_clip
 from ..data.dataset import DepthDataset
+from ..data.loader import batches
 from ..data.sample import Sample
 from ..depth.checkpoint import model_tensors, read, restore_tensors, write
 from ..depth.loss import MIN_TRUTH, silog
@@ -117,8 +116,6 @@ class _Run:
                             board.add_scalar("lr", lr, self.step)
                         if on_step:
                             on_step(report)
-                    self.epoch_losses.append(sum(self.losses) / max(len(self.losses), 1))
-                    self.losses = []
                     self.save(out)
             except KeyboardInterrupt:
                 interrupted = True
@@ -134,19 +131,15 @@ class _Run:
         experiment = self.experiment
         self.dataset.epoch = epoch
         order = torch.randperm(len(self.dataset), generator=torch.Generator().manual_seed(experiment.seed + epoch)).tolist()
-        rest = Subset(self.dataset, order[start * experiment.batch_size :])
-        loader = DataLoader(
-            rest, experiment.batch_size, num_workers=experiment.workers, collate_fn=_collate, worker_init_fn=_ignore_interrupt,
-            pin_memory=self.device.type == "cuda",
-        )  # fmt: skip
-        yield from loader
+        for samples in batches(self.dataset, order[start * experiment.batch_size :], experiment.batch_size, experiment.workers):
+            yield _collate(samples)
 
     def _update(self, batch: Sample) -> float:
         """One optimiser step; returns the loss, NaN for a batch without any ground truth (which is skipped)."""
         images, target = batch.image.to(self.device, non_blocking=True), batch.depth.to(self.device, non_blocking=True)
         if not (target > MIN_TRUTH).any():
             self.skipped += 1
-            self._advance()
+            self._advance(None)
             return float("nan")
         with autocast(self.device, self.experiment.precision):
             patches = self.model.image_features(images)
@@ -160,13 +153,17 @@ class _Run:
                 "try a smaller --lr or check the depths with `depthtokens data check`"
             )
         self.optimizer.step()
-        self._advance()
         value = loss.item()
-        self.losses.append(value)
+        self._advance(value)
         return value
 
-    def _advance(self) -> None:
+    def _advance(self, loss: float | None) -> None:
         self.step += 1
+        if loss is not None:
+            self.losses.append(loss)
+        if self.step % self.steps_per_epoch == 0:
+            self.epoch_losses.append(sum(self.losses) / max(len(self.losses), 1))
+            self.losses = []
         if self.step < self.experiment.epochs * self.steps_per_epoch:
             self.scheduler.step()
 
@@ -223,10 +220,6 @@ def _collate(samples: list[Sample]) -> Sample:
             f"training images differ in size ({', '.join(f'{h}x{w}' for h, w in sorted(shapes)[:3])}): give --crop HEIGHT WIDTH"
         )
     return Sample(torch.stack([s.image for s in samples]), torch.stack([s.depth for s in samples]), samples[0].index)
-
-
-def _ignore_interrupt(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
 
 
 def _write_line(log: TextIO, report: Step) -> None:

@@ -1,0 +1,64 @@
+"""How named things are written down as data: each is a few solids in a box of one by one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .solids import BOX, ELLIPSOID, FRUSTUM, PRISM
+
+# What a part is painted with: the thing's own colour and material, or one of these
+MAIN, SECOND, DARK, WHITE, METAL, GLASS, LAMP, LEAVES, BOOKS, WALL, BARK, SKIN, SCREEN = range(13)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A solid: centre x, z in half widths and half depths, y in heights above the foot; half sizes in the same units."""
+
+    shape: int
+    centre: tuple[float, float, float]
+    half: tuple[float, float, float]
+    paint: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A kind of thing: usual (width, height, depth) in metres, how far sizes vary (a factor), its parts and what it may be made of.
+
+    Its back is at -z. colours: names it may have, empty = any.
+    """
+
+    size: tuple[float, float, float]
+    vary: float
+    parts: tuple[Part, ...]
+    materials: tuple[str, ...] = ("plain",)
+    colours: tuple[str, ...] = ()
+
+
+def box(x: float, y: float, z: float, hx: float, hy: float, hz: float, paint: int = MAIN) -> Part:
+    """A box."""
+    return Part(BOX, (x, y, z), (hx, hy, hz), paint)
+
+
+def roof(x: float, y: float, z: float, hx: float, hy: float, hz: float, paint: int = SECOND) -> Part:
+    """A gable roof, its ridge along x."""
+    return Part(PRISM, (x, y, z), (hx, hy, hz), paint)
+
+
+def ball(x: float, y: float, z: float, hx: float, hy: float, hz: float, paint: int = MAIN) -> Part:
+    """An ellipsoid."""
+    return Part(ELLIPSOID, (x, y, z), (hx, hy, hz), paint)
+
+
+def cone(y: float, bottom: float, hy: float, top: float, paint: int = MAIN, x: float = 0, z: float = 0) -> Part:
+    """A cylinder or cone: height of its middle, radius at its foot, half its height, radius at its top."""
+    return Part(FRUSTUM, (x, y, z), (bottom, hy, top), paint)
+
+
+def legs(top: float, x: float = 0.9, z: float = 0.86, thick: float = 0.06, paint: int = MAIN) -> tuple[Part, ...]:
+    """Four legs that reach up to `top`."""
+    return tuple(box(sx * x, top / 2, sz * z, thick, top / 2, thick * 1.3, paint) for sx in (-1, 1) for sz in (-1, 1))
+
+
+def wheels(*places: float) -> tuple[Part, ...]:
+    """A pair of wheels at each place along a vehicle."""
+    return tuple(ball(side * 0.86, 0.2, z, 0.14, 0.2, 0.15, DARK) for z in places for side in (-1, 1))

@@ -1,0 +1,140 @@
+"""Loss, metrics and protocols against first principles and sklearn-like one-liners in numpy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from depthtokens import DataError, UsageError, silog
+from depthtokens.depth.metrics import HIGHER_IS_BETTER, METRICS, MetricAccumulator, depth_metrics
+from depthtokens.depth.protocol import PROTOCOLS, eigen_crop, find_protocol, garg_crop
+from depthtokens.experiment.evaluate import score
+
+metres = st.lists(st.tuples(st.floats(0.01, 80), st.floats(0.01, 80)), min_size=1, max_size=30)
+
+
+@given(metres)
+def test_metrics_against_numpy(pairs):
+    d, t = np.array(pairs).T
+    ours = depth_metrics(torch.from_numpy(d), torch.from_numpy(t))
+    ratio = np.maximum(d / t, t / d)
+    expected = {
+        "abs_rel": np.mean(np.abs(d - t) / t), "sq_rel": np.mean((d - t) ** 2 / t), "rmse": np.sqrt(np.mean((d - t) ** 2)),
+        "rmse_log": np.sqrt(np.mean(np.log(d / t) ** 2)), "rmsl_paper": np.mean(np.log(d / t) ** 2),
+        "log10": np.mean(np.abs(np.log10(d) - np.log10(t))),
+        "d1": np.mean(ratio < 1.25), "d2": np.mean(ratio < 1.25**2), "d3": np.mean(ratio < 1.25**3),
+    }  # fmt: skip
+    assert ours.keys() == expected.keys() == set(METRICS) == HIGHER_IS_BETTER.keys()
+    for key, value in expected.items():
+        assert ours[key] == pytest.approx(value, rel=1e-6, abs=1e-9), key
+
+
+@given(st.lists(metres, min_size=1, max_size=5))
+def test_accumulator_averages_images_and_pools_pixels(images):
+    total = MetricAccumulator()
+    tensors = [torch.tensor(image, dtype=torch.float64).T for image in images]
+    rows = [total.update(d, t) for d, t in tensors]
+    pooled = depth_metrics(*torch.cat(tensors, dim=1))
+    for key in METRICS:
+        assert total.image_wise()[key] == pytest.approx(np.mean([row[key] for row in rows]))
+        assert total.pixel_wise()[key] == pytest.approx(pooled[key], rel=1e-6, abs=1e-9)
+
+
+def test_perfect_prediction():
+    t = torch.rand(100) + 0.1
+    scores = depth_metrics(t, t)
+    assert all(value == (1 if HIGHER_IS_BETTER[key] else 0) for key, value in scores.items())
+
+
+def test_silog():
+    torch.manual_seed(0)
+    depth, target = 1 + torch.rand(2, 1, 3, 4), 5 * torch.rand(2, 1, 12, 16)
+    target[0, 0, :6] = 0
+    resized = F.interpolate(depth, size=(12, 16), mode="bilinear", align_corners=True)
+    g = (resized.log() - target.log())[target > 0.001].double()
+    expected = 10 * math.sqrt((g**2).mean() - 0.85 * g.mean() ** 2)
+    assert silog(depth, target).item() == pytest.approx(expected, rel=1e-5)
+    # A global factor costs only the 0.15 share.
+    same = torch.full((1, 1, 4, 4), 2.0)
+    assert silog(2 * same, same).item() == pytest.approx(10 * math.sqrt(0.15) * math.log(2), rel=1e-5)
+    with pytest.raises(DataError, match="no valid ground truth"):
+        silog(depth, torch.zeros(2, 1, 12, 16))
+
+
+def test_crops():
+    assert eigen_crop(480, 640) == (45, 471, 41, 601)
+    assert garg_crop(352, 1216) == (143, 349, 43, 1172)
+    with pytest.raises(DataError, match="480x640"):
+        eigen_crop(240, 320)
+
+
+def test_valid_pixels():
+    target = torch.full((1, 480, 640), 5.0)
+    target[0, 100, 100], target[0, 100, 101], target[0, 100, 102] = 10.0, 10.01, 0.001
+    auty, depthclip = find_protocol("auty2023"), find_protocol("depthclip")
+    valid = auty.valid(target, (0.001, 10.0), "eigen")
+    assert valid.sum() == (471 - 45) * (601 - 41) - 2 and valid[0, 100, 100] and not valid[0, 44, 100]
+    assert auty.valid(target, (0.001, 10.0), None).sum() == 480 * 640 - 2
+    valid = depthclip.valid(target, (0.001, 10.0), "eigen")
+    assert valid.sum() == (470 - 56) * (600 - 60) - 3
+    assert depthclip.shown(target).shape == (1, 416, 544)
+    with pytest.raises(DataError, match="480x640"):
+        depthclip.shown(target[..., :400, :])
+
+
+def test_prediction_is_clamped_flipped_and_cleaned():
+    auty = find_protocol("auty2023")
+    ramp = torch.tensor([[[[-1.0, 2.0, 30.0]]]])
+    images = torch.zeros(1, 3, 4, 9)
+    images[..., 0] = 1  # tells the mirrored image from the first
+    calls = []
+
+    def network(shown):
+        calls.append(shown)
+        return ramp
+
+    depth = auty.predict(network, images, (0.5, 10.0))
+    assert torch.equal(calls[1], images.flip(-1))
+    assert depth.shape == (1, 1, 4, 9)
+    assert depth[0, 0, 0, 0] == pytest.approx((0.5 + 10) / 2) and depth[0, 0, 0, 4] == 2.0
+    broken = torch.tensor([[[[float("nan"), float("inf"), 1.0]]]])
+    assert auty.predict(lambda _: broken, images, (0.5, 10.0))[0, 0, 0, 0] == 0.5
+
+
+def test_protocols_are_data():
+    assert set(PROTOCOLS) == {"auty2023", "pooled", "depthclip"}
+    for protocol in PROTOCOLS.values():
+        assert {"name", "source", "depth_range", "input_crop", "valid_crop", "flip", "average", "resize"} <= protocol.to_dict().keys()
+    with pytest.raises(UsageError, match="did you mean 'auty2023'"):
+        find_protocol("auty2022")
+
+
+class Truth:
+    """A data set of three images, one without depth, one of another size."""
+
+    name, split, depth_range, eval_crop = "made up", "test", (0.1, 10.0), None
+    names = ("a", "empty", "wide")
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        from depthtokens.data.sample import Sample
+
+        h, w = (32, 64) if i == 2 else (32, 32)
+        return Sample(torch.zeros(3, h, w), torch.zeros(1, h, w) if i == 1 else torch.full((1, h, w), 2.0), i)
+
+
+def test_score(tmp_path):
+    scores = score(lambda x: torch.full((len(x), 1, 1, 1), 3.0), Truth(), "auty2023", workers=0)
+    assert scores.skipped == ["empty"] and [row["name"] for row in scores.per_image] == ["a", "wide"]
+    assert scores.quoted["abs_rel"] == pytest.approx(0.5) and scores.quoted["d2"] == 1 and scores.quoted["d1"] == 0
+    scores.save_csv(tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_text().splitlines()[0] == "name," + ",".join(METRICS)
+    assert len((tmp_path / "s.csv").read_text().splitlines()) == 3
