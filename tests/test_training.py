@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from depthtokens import DepthTokens, Experiment, TrainingError, UsageError, evaluate, make_optimizer, train
+from depthtokens import DataError, DepthTokens, Experiment, TrainingError, UsageError, evaluate, make_optimizer, train
 from depthtokens.data import open_dataset
 from depthtokens.experiment.controls import evaluate_with_controls, learn_controls
 from depthtokens.experiment.train import LOG, STATE, TOKENS
@@ -31,10 +31,18 @@ class Stop(Exception):
     pass
 
 
-def stop_at(step, error):
+def interrupt_at(step):
     def on_step(report):
         if report.step == step:
-            raise error
+            signal.raise_signal(signal.SIGINT)
+
+    return on_step
+
+
+def fail_at(step):
+    def on_step(report):
+        if report.step == step:
+            raise Stop
 
     return on_step
 
@@ -56,7 +64,7 @@ def test_optimizer_is_the_released_recipe(tiny_clip):
 def test_resumed_equals_uninterrupted_bit_for_bit(nyu_tree, tiny_file, tmp_path, changes, at):
     whole = train(experiment(nyu_tree, tiny_file, tmp_path / "whole", **changes))
     part = experiment(nyu_tree, tiny_file, tmp_path / "part", **changes)
-    stopped = train(part, on_step=stop_at(at, KeyboardInterrupt()))
+    stopped = train(part, on_step=interrupt_at(at))
     assert stopped.interrupted and not whole.interrupted
     resumed = train(part, resume=True)
     assert resumed.epoch_losses == whole.epoch_losses
@@ -75,21 +83,21 @@ def test_a_run_killed_between_checkpoints_redoes_the_steps(nyu_tree, tiny_file, 
     whole = train(experiment(nyu_tree, tiny_file, tmp_path / "whole"))
     part = experiment(nyu_tree, tiny_file, tmp_path / "part")
     with pytest.raises(Stop):  # after the checkpoint of epoch 1 and two more steps; nothing is saved on the way out
-        train(part, on_step=stop_at(5, Stop()))
+        train(part, on_step=fail_at(5))
     resumed = train(part, resume=True)
     assert torch.equal(load_file(whole.tokens)["tokens.depth"], load_file(resumed.tokens)["tokens.depth"])
     assert len((tmp_path / "part" / LOG).read_text().splitlines()) == 6
 
 
-def test_learning_lowers_the_loss(nyu_tree, tiny_file, tmp_path):
-    result = train(experiment(nyu_tree, tiny_file, tmp_path / "run", epochs=10, lr=0.05))
-    assert result.epoch_losses[-1] < 0.8 * result.epoch_losses[0]
-    model = DepthTokens.load(result.tokens)
-    test = open_dataset(f"nyu:{nyu_tree}", "test")
-    before = evaluate(DepthTokens(model.clip), test, workers=0).image_wise
-    after = evaluate(model, test, workers=0).image_wise
-    assert after["rmse_log"] < before["rmse_log"]
-    assert model.provenance["training"]["steps"] == 30 and model.provenance["protocol"] == "auty2023"
+def test_learning_lowers_the_error(nyu_tree, tiny_file, tmp_path):
+    # With the released scale a random CLIP saturates into one bin within a few steps; a mild one lets it learn.
+    run = experiment(nyu_tree, tiny_file, tmp_path / "run", epochs=15, lr=0.03, batch_size=6, scale="50", dense="value", augment=False)
+    data = open_dataset(f"nyu:{nyu_tree}", "train")
+    model = DepthTokens.load(train(run).tokens)
+    untrained = run.make_model(model.clip, data.depth_range)
+    before, after = (evaluate(m, data, workers=0).image_wise["rmse_log"] for m in (untrained, model))
+    assert after < 0.75 * before
+    assert model.provenance["training"]["steps"] == 15 and model.provenance["protocol"] == "auty2023"
     assert model.settings["predict_side"] == 480
 
 
@@ -112,7 +120,9 @@ def test_refusals(nyu_tree, tiny_file, tmp_path, monkeypatch):
         train(experiment(nyu_tree, tiny_file, tmp_path / "run", epochs=1, lr=1e-3), resume=True)
     with pytest.raises(TrainingError, match="nothing to learn"):
         train(experiment(nyu_tree, tiny_file, tmp_path / "words", depth="depth-7"))
-    assert not (tmp_path / "words").exists()
+    with pytest.raises(DataError, match="smaller than the"):
+        train(experiment(nyu_tree, tiny_file, tmp_path / "words", crop=(600, 600)))
+    assert not (tmp_path / "words").exists()  # nothing in the way of the next try
     for changes, message in (({"device": "cuda"}, "no cuda device"), ({"precision": "float8"}, "did you mean 'float"),
                              ({"protocol": "auty"}, "did you mean 'auty2023'")):  # fmt: skip
         if not (changes.get("device") == "cuda" and torch.cuda.is_available()):

@@ -88,7 +88,7 @@ def load_tokens(path: Path, clip: FrozenCLIP | None, force: bool) -> DepthTokens
         try:
             clip = load_clip(named["name"], named["weights"])
         except WeightsError as error:
-            raise WeightsError(f"{path} needs the CLIP '{named['name']}', not to be had: give it with --clip ({error})") from error
+            raise WeightsError(f"{path} needs the CLIP '{named['name']}': give it with --clip ({error})") from error
     if clip.fingerprint != named["fingerprint"] and not force:
         raise WeightsError(
             f"{path} was learned on another CLIP ({named['name']}, {named['fingerprint'][:12]}) than {clip.name} ({clip.fingerprint[:12]}): "

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -73,11 +76,18 @@ def train(
     run = _Run(experiment, dataset, clip or load_clip(experiment.clip, experiment.weights), device)
     if resume:
         run.restore(out)
-    else:
-        out.mkdir(parents=True, exist_ok=True)
+        return run.go(out, on_step)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
         with atomic(out / CONFIG) as file:
             file.write(experiment.to_toml().encode())
-    return run.go(out, on_step)
+        return run.go(out, on_step)
+    finally:
+        if run.step == 0:  # failed before it began: leave nothing in the way of the next try
+            for name in (CONFIG, LOG):
+                (out / name).unlink(missing_ok=True)
+            if not any(out.iterdir()):
+                out.rmdir()
 
 
 class _Run:
@@ -97,34 +107,28 @@ class _Run:
     def go(self, out: Path, on_step: Callable[[Step], None] | None) -> TrainResult:
         experiment, steps = self.experiment, self.experiment.epochs * self.steps_per_epoch
         self.model.train()
-        started, first, interrupted = time.perf_counter(), self.step, False
-        board = _tensorboard(out) if experiment.tensorboard else None
-        with (out / LOG).open("a", encoding="utf-8") as log:
-            try:
-                while self.step < steps:
-                    epoch = self.step // self.steps_per_epoch
-                    for batch in self._batches(epoch, start=self.step % self.steps_per_epoch):
-                        lr = float(self.scheduler.get_last_lr()[0])
-                        loss = self._update(batch)
-                        seconds = time.perf_counter() - started
-                        done = self.step - first
-                        speed, left = done * experiment.batch_size / seconds, seconds / done * (steps - self.step)
-                        report = Step(epoch + 1, self.step, steps, loss, lr, speed, left)
-                        _write_line(log, report)
-                        if board:
-                            board.add_scalar("loss", loss, self.step)
-                            board.add_scalar("lr", lr, self.step)
-                        if on_step:
-                            on_step(report)
-                    self.save(out)
-            except KeyboardInterrupt:
-                interrupted = True
+        started, first = time.perf_counter(), self.step
+        with (out / LOG).open("a", encoding="utf-8") as log, _board(out, experiment.tensorboard) as board, _Interrupt() as interrupt:
+            while self.step < steps and not interrupt.asked:
+                epoch = self.step // self.steps_per_epoch
+                for batch in self._batches(epoch, start=self.step % self.steps_per_epoch):
+                    lr = float(self.scheduler.get_last_lr()[0])
+                    loss = self._update(batch)
+                    seconds = time.perf_counter() - started
+                    done = self.step - first
+                    speed, left = done * experiment.batch_size / seconds, seconds / done * (steps - self.step)
+                    report = Step(epoch + 1, self.step, steps, loss, lr, speed, left)
+                    _write_line(log, report)
+                    if board:
+                        board.add_scalar("loss", loss, self.step)
+                        board.add_scalar("lr", lr, self.step)
+                    if on_step:
+                        on_step(report)
+                    if interrupt.asked:
+                        break
                 self.save(out)
-            finally:
-                if board:
-                    board.close()
         self.model.eval()
-        return TrainResult(self.model, out / TOKENS, self.epoch_losses, self.skipped, interrupted)
+        return TrainResult(self.model, out / TOKENS, self.epoch_losses, self.skipped, interrupt.asked)
 
     def _batches(self, epoch: int, start: int) -> Iterator[Sample]:
         """The batches of an epoch from number `start` on; order and augmentation depend on seed, epoch and index only."""
@@ -239,9 +243,35 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, int | float | str | bool | list)
 
 
-def _tensorboard(out: Path) -> Any:
+class _Interrupt:
+    """Turns the first Ctrl-C into a request to stop after this step; the second acts as usual."""
+
+    asked = False
+
+    def __enter__(self) -> _Interrupt:
+        self.before: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _ask(self, _signal: int, _frame: object) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def _board(out: Path, wanted: bool) -> Iterator[Any]:
+    """A TensorBoard writer, or None where it is not wanted."""
+    if not wanted:
+        yield None
+        return
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UsageError("--tensorboard needs an extra: pip install 'depthtokens[tensorboard]'") from None
-    return SummaryWriter(str(out))
+    with SummaryWriter(str(out)) as writer:
+        yield writer
