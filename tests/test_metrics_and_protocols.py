@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from depthtokens import DataError, UsageError, silog
 from depthtokens.depth.metrics import HIGHER_IS_BETTER, METRICS, MetricAccumulator, depth_metrics
 from depthtokens.depth.protocol import PROTOCOLS, eigen_crop, find_protocol, garg_crop
-from depthtokens.experiment.evaluate import score
+from depthtokens.experiment.evaluate import score_rows
 
 metres = st.lists(st.tuples(st.floats(0.01, 80), st.floats(0.01, 80)), min_size=1, max_size=30)
 
@@ -132,7 +132,14 @@ class Truth:
 
 
 def test_score(tmp_path):
-    scores = score(lambda x: torch.full((len(x), 1, 1, 1), 3.0), Truth(), "auty2023", workers=0)
+    rows = {
+        "three": lambda x: torch.full((len(x), 1, 1, 1), 3.0),
+        "map": lambda x: torch.tensor([[[[2.0, 3.0]]]]).expand(len(x), -1, -1, -1),
+    }
+    found = score_rows(rows, Truth(), "auty2023", lambda images: images, image_free=["map"], workers=0)
+    assert found["map"].protocol.flip is False and found["three"].protocol.flip is True
+    assert found["map"].image_wise["abs_rel"] == pytest.approx(0.25)
+    scores = found["three"]
     assert scores.skipped == ["empty"] and [row["name"] for row in scores.per_image] == ["a", "wide"]
     assert scores.quoted["abs_rel"] == pytest.approx(0.5) and scores.quoted["d2"] == 1 and scores.quoted["d1"] == 0
     scores.save_csv(tmp_path / "s.csv")

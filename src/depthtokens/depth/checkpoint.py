@@ -90,10 +90,8 @@ def load_tokens(path: Path, clip: FrozenCLIP | None, force: bool) -> DepthTokens
         except WeightsError as error:
             raise WeightsError(f"{path} needs the CLIP '{named['name']}': give it with --clip ({error})") from error
     if clip.fingerprint != named["fingerprint"] and not force:
-        raise WeightsError(
-            f"{path} was learned on another CLIP ({named['name']}, {named['fingerprint'][:12]}) than {clip.name} ({clip.fingerprint[:12]}): "
-            f"give that one with --clip, or --force to use them all the same"
-        )
+        theirs, ours = f"{named['name']}, {named['fingerprint'][:12]}", f"{clip.name}, {clip.fingerprint[:12]}"
+        raise WeightsError(f"{path} was learned on another CLIP ({theirs}) than this one ({ours}): give it with --clip, or --force")
     settings = {key: value for key, value in metadata["model"].items() if key not in ("centres", "words")}
     # The stored vectors replace the initial ones, so what those began from does not matter now.
     model = DepthTokens(clip, **{**settings, "init": "random", "depth_range": tuple(settings["depth_range"])})

@@ -85,15 +85,20 @@ class Protocol:
         return images[..., top:bottom, left:right]
 
     def predict(self, network: Callable[[Tensor], Tensor], images: Tensor, depth_range: tuple[float, float]) -> Tensor:
-        """Full-size depth [B, 1, H, W] of images [B, 3, H, W] by a network that returns low-resolution depth [B, 1, h, w].
+        """Full-size depth [B, 1, H, W] of images [B, 3, H, W] by a network that returns low-resolution depth [B, 1, h, w]."""
+        depth, mirrored = network(images), network(images.flip(-1)) if self.flip else None
+        return self.full_size(depth, mirrored, (images.shape[-2], images.shape[-1]), depth_range)
 
-        Clamped to the range at low resolution, averaged with the mirrored image's, resized; NaN becomes lo, infinities hi.
+    def full_size(self, depth: Tensor, mirrored: Tensor | None, size: tuple[int, int], depth_range: tuple[float, float]) -> Tensor:
+        """Depth [B, 1, H, W] of `size` from low-resolution depth [B, 1, h, w] and, where there is one, the mirrored image's.
+
+        Clamped to the range at low resolution, averaged with the mirrored one turned back, resized; NaN becomes lo, infinities hi.
         """
         lo, hi = depth_range
-        depth = network(images).clamp(lo, hi)
-        if self.flip:
-            depth = (depth + network(images.flip(-1)).clamp(lo, hi).flip(-1)) / 2
-        depth = F.interpolate(depth, size=images.shape[-2:], mode="bilinear", align_corners=True)
+        depth = depth.clamp(lo, hi)
+        if mirrored is not None:
+            depth = (depth + mirrored.clamp(lo, hi).flip(-1)) / 2
+        depth = F.interpolate(depth, size=size, mode="bilinear", align_corners=True)
         return torch.nan_to_num(depth, nan=lo, posinf=hi, neginf=hi)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from ..data.loader import batches
 from ..depth.model import DepthTokens
 from ..depth.protocol import Protocol, find_protocol
 from ..errors import DataError
-from .evaluate import Progress, Scores, model_network, score_all
+from .evaluate import Progress, Row, Scores, image_encoder, score_rows, token_row
 
 MOST = 2000
 """Training depth maps read at most, evenly spaced over the split."""
@@ -28,14 +28,13 @@ class Controls:
     mean_map: Tensor
     maps: int
 
-    def constant_network(self, images: Tensor) -> Tensor:
-        """The constant as a network's depth [B, 1, 1, 1]."""
-        return torch.full((len(images), 1, 1, 1), self.constant, device=images.device)
-
-    def mean_map_network(self, images: Tensor) -> Tensor:
-        """The mean map as a network's depth [B, 1, H, W], resized to the images."""
-        resized = F.interpolate(self.mean_map, size=images.shape[-2:], mode="bilinear", align_corners=True)
-        return resized.to(images.device).expand(len(images), -1, -1, -1)
+    def rows(self, protocol: Protocol) -> dict[str, Row]:
+        """The two controls as rows of an evaluation by `protocol`, whose input crop the map gets as the images do."""
+        constant, mean_map = torch.full((1, 1, 1, 1), self.constant), protocol.shown(self.mean_map)
+        return {
+            "constant": lambda encoded: constant.expand(len(encoded), -1, -1, -1),
+            "mean map": lambda encoded: mean_map.expand(len(encoded), -1, -1, -1),
+        }
 
 
 def learn_controls(dataset: DepthDataset, depth_range: tuple[float, float], workers: int = 2, progress: Progress | None = None) -> Controls:
@@ -81,13 +80,12 @@ def evaluate_with_controls(
     Controls do not depend on the image, so the protocol's flip averaging is left out for them. Raises as `evaluate`.
     """
     protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
-    networks, protocols = {"tokens": model_network(model, precision)}, {"tokens": protocol}
+    controls: dict[str, Row] = {}
     if training is not None:
-        controls = learn_controls(training, protocol.depth_range or dataset.depth_range, workers)
-        controls = replace(controls, mean_map=protocol.shown(controls.mean_map))
-        networks |= {"constant": controls.constant_network, "mean map": controls.mean_map_network}
-        protocols |= dict.fromkeys(("constant", "mean map"), replace(protocol, flip=False))
-    return score_all(networks, dataset, protocols, batch_size=batch_size, workers=workers, device=model.centres.device, progress=progress)
+        controls = learn_controls(training, protocol.depth_range or dataset.depth_range, workers).rows(protocol)
+    rows = {"tokens": token_row(model), **controls}
+    encode = image_encoder(model, precision)
+    return score_rows(rows, dataset, protocol, encode, image_free=controls, batch_size=batch_size, workers=workers, progress=progress)
 
 
 class _Depths:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from .device import autocast
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and their total."""
+Row = Callable[[Tensor], Tensor]
+"""From what was made of the images, once for all rows, to depth [B, 1, h, w] metres."""
 
 
 @dataclass(frozen=True)
@@ -77,80 +79,79 @@ def evaluate(
     protocol: "auty2023", "pooled", "depthclip" or one's own `Protocol`; its depth range defaults to the data set's. Images without
     valid ground truth are skipped and named. Raises DataError where none is left.
     """
-    network = model_network(model, precision)
-    return score(network, dataset, protocol, batch_size=batch_size, workers=workers, device=model.centres.device, progress=progress)
+    rows = {"tokens": token_row(model)}
+    encode = image_encoder(model, precision)
+    return score_rows(rows, dataset, protocol, encode, batch_size=batch_size, workers=workers, progress=progress)["tokens"]
 
 
-def model_network(model: DepthTokens, precision: str = "float32") -> Callable[[Tensor], Tensor]:
-    """The model as a function of images [B, 3, H, W] to depth [B, 1, h, w]; the text side runs once, here."""
+def image_encoder(model: DepthTokens, precision: str = "float32") -> Callable[[Tensor], Tensor]:
+    """The frozen half of a model: images [B, 3, H, W] -> patch features, on the model's device."""
     device = model.centres.device
+
+    def encode(images: Tensor) -> Tensor:
+        with torch.inference_mode(), autocast(device, precision):
+            return model.image_features(images.to(device))
+
+    return encode
+
+
+def token_row(model: DepthTokens) -> Row:
+    """The other half: patch features -> depth. The text side runs once, here, never per image."""
     model.eval()
     with torch.inference_mode():
         text = model.text_features()
 
-    def network(images: Tensor) -> Tensor:
+    def row(patches: Tensor) -> Tensor:
         with torch.inference_mode():
-            with autocast(device, precision):
-                patches = model.image_features(images)
             return model.depth_from(patches, text).depth
 
-    return network
+    return row
 
 
-def score(
-    network: Callable[[Tensor], Tensor],
+def score_rows(
+    rows: Mapping[str, Row],
     dataset: DepthDataset,
     protocol: str | Protocol,
+    encode: Callable[[Tensor], Tensor],
     *,
+    image_free: Collection[str] = (),
     batch_size: int = 4,
     workers: int = 2,
-    device: torch.device | None = None,
-    progress: Progress | None = None,
-) -> Scores:
-    """Score any network, normalised images [B, 3, H, W] -> depth [B, 1, h, w] metres, by a protocol. Raises as `evaluate`."""
-    return score_all({"": network}, dataset, {"": find_protocol(protocol) if isinstance(protocol, str) else protocol},
-                     batch_size=batch_size, workers=workers, device=device, progress=progress)[""]  # fmt: skip
-
-
-def score_all(
-    networks: dict[str, Callable[[Tensor], Tensor]],
-    dataset: DepthDataset,
-    protocols: dict[str, Protocol],
-    *,
-    batch_size: int = 4,
-    workers: int = 2,
-    device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Scores]:
-    """Score several networks in one pass over the images, each by its protocol of the same key. Raises as `evaluate`."""
-    sums = {name: MetricAccumulator() for name in networks}
+    """Score several rows by one protocol in one pass; what `encode` makes of the images is computed once for all of them.
+
+    image_free: rows that do not look at what they get, for which averaging with the mirrored image is left out. Raises as `evaluate`.
+    """
+    protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    depth_range = protocol.depth_range or dataset.depth_range
+    sums = {name: MetricAccumulator() for name in rows}
     names: list[str] = []
     skipped: list[str] = []
     done = 0
     for images, targets, indices in _same_size_batches(dataset, batch_size, workers):
-        for i, name in enumerate(networks):
-            protocol = protocols[name]
-            depth_range = protocol.depth_range or dataset.depth_range
-            predicted = protocol.predict(networks[name], protocol.shown(images.to(device)), depth_range).cpu()
-            truth = protocol.shown(targets)
-            valid = protocol.shown(protocol.valid(targets, depth_range, dataset.eval_crop))
-            for depth, target, mask, index in zip(predicted, truth, valid, indices, strict=True):
-                if mask.any():
-                    sums[name].update(depth[mask].clamp(*depth_range), target[mask])
-                if i == 0:
-                    (names if mask.any() else skipped).append(dataset.names[index])
+        shown, truth = protocol.shown(images), protocol.shown(targets)
+        valid = protocol.shown(protocol.valid(targets, depth_range, dataset.eval_crop))
+        counted = [i for i, mask in enumerate(valid) if mask.any()]
+        names += [dataset.names[indices[i]] for i in counted]
+        skipped += [dataset.names[index] for i, index in enumerate(indices) if i not in counted]
+        encoded, mirrored = encode(shown), encode(shown.flip(-1)) if protocol.flip else None
+        for name, row in rows.items():
+            flipped = None if mirrored is None or name in image_free else row(mirrored)
+            depth = protocol.full_size(row(encoded), flipped, (truth.shape[-2], truth.shape[-1]), depth_range).cpu()
+            for i in counted:
+                sums[name].update(depth[i][valid[i]], truth[i][valid[i]])
         done += len(indices)
         if progress:
             progress(done, len(dataset))
     if not names:
         raise DataError(f"no image of {dataset.name} ({dataset.split}) has valid ground truth in the range and crop of this protocol")
-    return {
-        name: Scores(
-            protocols[name], protocols[name].depth_range or dataset.depth_range, total.image_wise(), total.pixel_wise(),
-            [{"name": image, **row} for image, row in zip(names, total.per_image, strict=True)], skipped,
-        )
-        for name, total in sums.items()
-    }  # fmt: skip
+    scores = {}
+    for name, total in sums.items():
+        per_image = [{"name": image, **values} for image, values in zip(names, total.per_image, strict=True)]
+        used = replace(protocol, flip=False) if name in image_free else protocol
+        scores[name] = Scores(used, depth_range, total.image_wise(), total.pixel_wise(), per_image, skipped)
+    return scores
 
 
 def _same_size_batches(dataset: DepthDataset, batch_size: int, workers: int) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
