@@ -146,6 +146,7 @@ def test_data_check(capsys, nyu_tree, tmp_path):
     (["evaluate", "{none}", "--data", "nyu:{root}"], 1, "no token file"),
     (["evaluate", "{tokens}", "--data", "nyu:{root}", "--protocol", "auty"], 2, "did you mean 'auty2023'"),
     (["predict", "{tokens}", "{root}/missing.jpg"], 1, "no image at"),
+    (["predict", "{tokens}"], 2, "no images given"),
     (["train", "--data", "nyu:{root}", "--list-file", "{list}"], 1, "4 of 4 files are not in"),
 ])  # fmt: skip
 def test_mistakes_get_one_helpful_line(capsys, nyu_tree, tiny_file, tokens, tmp_path, monkeypatch, words, code, message):

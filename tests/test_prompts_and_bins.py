@@ -1,4 +1,4 @@
-"""Templates, scales, initial vectors and bins: the words and numbers of METHOD."""
+"""Templates, scales, initial vectors and bins: the paper's words and numbers."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_refusals(nyu_tree, tiny_file, tmp_path, monkeypatch):
 
 
 def test_nan_loss_keeps_the_last_good_checkpoint(nyu_tree, tiny_file, tmp_path, monkeypatch):
-    import depthtokens.experiment.train as module
+    import depthtokens.experiment.optimizer as module
 
     run = experiment(nyu_tree, tiny_file, tmp_path / "run")
     calls = []
@@ -145,7 +145,7 @@ def test_nan_loss_keeps_the_last_good_checkpoint(nyu_tree, tiny_file, tmp_path, 
 
     silog = module.silog
     monkeypatch.setattr(module, "silog", broken)
-    with pytest.raises(TrainingError, match="not a number at step 5.*last good checkpoint stays"):
+    with pytest.raises(TrainingError, match="stopped at step 5, the last good checkpoint stays.*not a number"):
         train(run)
     monkeypatch.setattr(module, "silog", silog)
     saved = DepthTokens.load(tmp_path / "run" / TOKENS)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .data.folder import Folder as Folder
     from .data.kitti import KITTI as KITTI
     from .data.nyu import NYUv2 as NYUv2
+    from .data.scenes.dataset import Scenes as Scenes
     from .depth.depthmap import DepthMap as DepthMap
     from .depth.loss import silog as silog
     from .depth.model import DepthTokens as DepthTokens
@@ -37,6 +38,7 @@ _HOME = {
     "NYUv2": "data.nyu",
     "KITTI": "data.kitti",
     "Folder": "data.folder",
+    "Scenes": "data.scenes.dataset",
     "Experiment": "experiment.config",
     "make_optimizer": "experiment.optimizer",
     "train": "experiment.train",

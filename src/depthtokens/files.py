@@ -11,6 +11,13 @@ from typing import BinaryIO
 from .errors import DepthTokensError
 
 
+def cache_folder() -> Path:
+    """Where things that can be made again are kept: $DEPTHTOKENS_CACHE, else the user's cache folder."""
+    if chosen := os.environ.get("DEPTHTOKENS_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "depthtokens"
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` for writing; rename it into place when the block ends well, else remove it.

@@ -13,6 +13,8 @@ VERBS = {
     "train": ("train", "learn depth tokens on a data set"),
     "evaluate": ("evaluate", "score tokens by a protocol, beside two controls that need no image"),
     "predict": ("predict", "depth of photos: 16-bit PNG, .npy, pictures"),
+    "demo": ("demo", "the whole method on rendered scenes with the CLIP that comes with the package"),
+    "data scenes": ("data_scenes", "render scenes with exact depth into a folder"),
     "data check": ("data_check", "what is in a data set, and what is wrong with it"),
 }
 """Verb -> (module of this package, what it does). A module has `main(arguments) -> None`."""

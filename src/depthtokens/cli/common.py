@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -50,6 +50,14 @@ class Reporter:
             self.last = time.monotonic()
             print(f"{self.label}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
 
+    def named(self, label: str, done: int, total: int) -> None:
+        """The same for work in several parts."""
+        if label != self.label:
+            self.label, self.last = label, 0.0
+        if self.bar:
+            self.bar.update(self.task, description=label)
+        self(done, total)
+
     def __enter__(self) -> Reporter:
         return self
 
@@ -71,6 +79,3 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     for row in rows:
         table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
-
-
-ProgressCallback = Callable[[int, int], None]

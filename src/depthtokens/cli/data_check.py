@@ -16,7 +16,7 @@ from .common import Reporter, parse, print_json
 class DataCheck:
     """Say what is in a data set: pairs, missing and unreadable files, sizes, depth range, valid share, and what looks wrong."""
 
-    data: Annotated[str, tyro.conf.Positional]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME:ROOT")]
     """nyu:ROOT, kitti:ROOT or folder:ROOT."""
     split: str = "train"
     """train, test or all."""

@@ -17,7 +17,7 @@ from .common import Reporter, parse, print_json, print_table
 class Evaluate:
     """Score a token file on a data set, beside one constant depth and the mean depth map of its training split."""
 
-    tokens: Annotated[Path, tyro.conf.Positional]
+    tokens: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")]
     """Token file, as `train` writes it."""
     data: str
     """nyu:ROOT, kitti:ROOT or folder:ROOT."""

@@ -20,9 +20,9 @@ IMAGES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 class Predict:
     """Predict depth for photos: files, folders and globs."""
 
-    tokens: Annotated[Path, tyro.conf.Positional]
+    tokens: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")]
     """Token file, as `train` writes it."""
-    images: Annotated[list[str], tyro.conf.Positional]
+    images: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
     """Image files, folders of them, or globs."""
     out: Path = Path("depth")
     """Folder for the results."""
@@ -46,6 +46,8 @@ ENDINGS = {"png": "_depth.png", "npy": "_depth.npy", "colour": "_colour.png", "s
 def main(arguments: Sequence[str]) -> None:
     """Parse, predict, print."""
     args = parse(Predict, "predict", arguments)
+    if not args.images:
+        raise UsageError("no images given: name files, folders or globs behind the token file")
     files = find_images(args.images)
     targets = {file: {kind: args.out / (file.stem + ENDINGS[kind]) for kind in args.formats} for file in files}
     written = [path for paths in targets.values() for path in paths.values()]

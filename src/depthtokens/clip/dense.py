@@ -1,4 +1,4 @@
-"""Image to patch features: the ways to read CLIP's image tower at every position (METHOD: dense image features)."""
+"""Image to patch features: the ways to read CLIP's image tower at every position."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class TextTower:
         )
 
     def shared_prefix(self, prefix: Tensor, suffix: Tensor, last: Tensor) -> Tensor:
-        """Features of N prompts that begin alike, exact for causal towers (METHOD: nothing after end-of-text reaches it).
+        """Features of N prompts that begin alike, exact for causal towers (nothing after end-of-text reaches it).
 
         prefix [P, width], suffix [N, S, width]: token embeddings without position; last [N]: index of end-of-text in the suffix.
         Returns [N, C], not normalised. The prefix's keys and values are computed once and attended to by every prompt.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 READERS = {"nyu": "NYUv2", "kitti": "KITTI", "folder": "Folder"}
 """Data sets by the name they have in "name:ROOT"."""
 
-_LAZY = {"DepthDataset": "dataset", "NYUv2": "nyu", "KITTI": "kitti", "Folder": "folder", "Sample": "sample"}
+_LAZY = {"DepthDataset": "dataset", "NYUv2": "nyu", "KITTI": "kitti", "Folder": "folder", "Scenes": "scenes.dataset", "Sample": "sample"}
 
 
 def __getattr__(name: str) -> Any:
@@ -39,7 +39,7 @@ def open_dataset(
     depth_range: tuple[float, float] | None = None,
     allow_missing: bool = False,
 ) -> DepthDataset:
-    """Open the data set that `spec` names: "nyu:ROOT", "kitti:ROOT" or "folder:ROOT".
+    """Open the data set that `spec` names: "nyu:ROOT", "kitti:ROOT", "folder:ROOT", or rendered "scenes" ("scenes:road").
 
     split: "train", "test" or "all". augment: random views for training; crop: their (height, width) in pixels where not the data set's own.
     depth_scale (units per metre) and depth_range (metres) are for "folder" only: the published data sets fix theirs.
@@ -47,13 +47,15 @@ def open_dataset(
     Raises UsageError for a spec that is none, DataError for what is wrong with the data.
     """
     name, colon, root = spec.partition(":")
+    if name == "scenes":
+        return _scenes(root or "indoor", split, augment, crop)
     if not colon and name in READERS:
         raise UsageError(f"'{name}' needs its folder: {name}:ROOT")
     if not root or Path(spec).exists():
         forms = " or ".join(f"{known}:{spec.rstrip(':')}" for known in READERS)
         raise UsageError(f"'{spec}' does not say which data set it is: write {forms}")
     if name not in READERS:
-        raise unknown("data set", name, READERS)
+        raise unknown("data set", name, [*READERS, "scenes"])
     options: dict[str, Any] = {"augment": augment, "crop": crop, "seed": seed, "allow_missing": allow_missing}
     for option, value in (("depth_scale", depth_scale), ("depth_range", depth_range)):
         if value is not None and name != "folder":
@@ -61,3 +63,14 @@ def open_dataset(
         if value is not None:
             options[option] = value
     return __getattr__(READERS[name])(root, split, list_file, **options)
+
+
+def _scenes(domain: str, split: str, augment: bool, crop: tuple[int, int] | None) -> DepthDataset:
+    """1,000 training or 200 test scenes of seed 0, rendered once and kept in the cache folder."""
+    from ..files import cache_folder
+    from .augment import FOLDER
+    from .scenes import Scenes
+
+    scenes = Scenes(domain, split, 1000 if split == "train" else 200, cache=cache_folder() / "scenes")
+    scenes.augment = FOLDER.with_crop(crop) if augment else None
+    return scenes

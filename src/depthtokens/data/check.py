@@ -86,8 +86,7 @@ def check(dataset: DepthDataset, *, quick: bool = False, progress: Callable[[int
     pixels: list[NDArray[np.float32]] = []
     coarse: list[bool] = []
     for index in range(count):
-        absent = [path for path in dataset.pairs[index] if not path.is_file()]
-        if absent:
+        if absent := dataset.absent(index):
             missing.append(f"{dataset.names[index]}: no {' and no '.join(map(str, absent))}")
         else:
             try:

@@ -110,7 +110,11 @@ class DepthDataset(Dataset[Sample]):
 
     def missing(self) -> list[Path]:
         """Files of pairs that are not there."""
-        return [path for pair in self.pairs for path in pair if not path.is_file()]
+        return [path for index in range(len(self)) for path in self.absent(index)]
+
+    def absent(self, index: int) -> list[Path]:
+        """Files of one pair that are not there."""
+        return [path for path in self.pairs[index] if not path.is_file()]
 
     def _load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         image, depth = self.pairs[index]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Experiment:
-    """Everything that a training run depends on; the defaults are METHOD's, the paper's released recipe with CLIP frozen."""
+    """Everything that a training run depends on; the defaults are the released recipe, with CLIP frozen as the paper says."""
 
     data: str
     """Training data: nyu:ROOT, kitti:ROOT or folder:ROOT."""

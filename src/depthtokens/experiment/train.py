@@ -20,14 +20,14 @@ from ..data.dataset import DepthDataset
 from ..data.loader import batches
 from ..data.sample import Sample
 from ..depth.checkpoint import model_tensors, read, restore_tensors, write
-from ..depth.loss import MIN_TRUTH, silog
+from ..depth.loss import MIN_TRUTH
 from ..depth.model import DepthTokens
 from ..depth.protocol import find_protocol
 from ..errors import TrainingError, UsageError
 from ..files import atomic
 from .config import Experiment
 from .device import autocast, find_device
-from .optimizer import make_optimizer
+from .optimizer import make_optimizer, update
 
 TOKENS, STATE, CONFIG, LOG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml", "log.jsonl"
 _MAY_CHANGE = {"workers", "device", "out", "tensorboard"}  # settings that a resumed run may have otherwise
@@ -60,7 +60,7 @@ class TrainResult:
 def train(
     experiment: Experiment, resume: bool = False, clip: FrozenCLIP | None = None, on_step: Callable[[Step], None] | None = None
 ) -> TrainResult:
-    """Learn the tokens of an experiment and write them to its `out` folder, with a checkpoint every epoch (METHOD section 4).
+    """Learn the tokens of an experiment and write them to its `out` folder, with a checkpoint every epoch (released recipe).
 
     resume: go on from the checkpoint in `out`; on the same machine the tokens come out as if the run had never stopped, bit for bit.
     clip: one that is loaded already. Ctrl-C saves and returns. Raises UsageError where `out` exists (or, resuming, differs in its
@@ -147,16 +147,10 @@ class _Run:
             return float("nan")
         with autocast(self.device, self.experiment.precision):
             patches = self.model.image_features(images)
-        loss = silog(self.model.depth_from(patches, self.model.text_features()).depth, target)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(list(self.model.trainable().values()), self.experiment.clip_norm)
-        if not torch.isfinite(loss + norm):
-            raise TrainingError(
-                f"the loss or its gradient is not a number at step {self.step + 1}: stopped, the last good checkpoint stays; "
-                "try a smaller --lr or check the depths with `depthtokens data check`"
-            )
-        self.optimizer.step()
+        try:
+            loss = update(self.model, self.optimizer, patches, target, self.experiment.clip_norm)
+        except TrainingError as error:
+            raise TrainingError(f"stopped at step {self.step + 1}, the last good checkpoint stays: {error}") from None
         value = loss.item()
         self._advance(value)
         return value

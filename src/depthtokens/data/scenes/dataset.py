@@ -52,7 +52,7 @@ class Scenes(DepthDataset):
         self.domain, self.job = domain, job
         self.store = None if cache is None else Store(cache, job, workers, progress)
 
-    def missing(self) -> list[Path]:
+    def absent(self, index: int) -> list[Path]:
         """None: there are no files."""
         return []
 
