@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 READERS = {"nyu": "NYUv2", "kitti": "KITTI", "folder": "Folder"}
 """Data sets by the name they have in "name:ROOT"."""
 
+SCENES = {"train": 1000, "test": 200}
+"""How many scenes "scenes" has."""
+
 _LAZY = {"DepthDataset": "dataset", "NYUv2": "nyu", "KITTI": "kitti", "Folder": "folder", "Scenes": "scenes.dataset", "Sample": "sample"}
 
 
@@ -66,11 +69,11 @@ def open_dataset(
 
 
 def _scenes(domain: str, split: str, augment: bool, crop: tuple[int, int] | None) -> DepthDataset:
-    """1,000 training or 200 test scenes of seed 0, rendered once and kept in the cache folder."""
+    """Scenes of seed 0, as many as `SCENES` says, rendered once and kept in the cache folder."""
     from ..files import cache_folder
     from .augment import FOLDER
     from .scenes import Scenes
 
-    scenes = Scenes(domain, split, 1000 if split == "train" else 200, cache=cache_folder() / "scenes")
+    scenes = Scenes(domain, split, SCENES.get(split, 0), cache=cache_folder() / "scenes")
     scenes.augment = FOLDER.with_crop(crop) if augment else None
     return scenes

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..clip.load import FrozenCLIP
 from ..clip.text import put
 from ..errors import UsageError
 from .template import Segment
+from .tokens import word_ids
 
 
 @dataclass(frozen=True)
@@ -74,27 +76,27 @@ class PromptEncoder(nn.Module):
         if not prompts:
             raise UsageError("no prompts to encode")
         tokenizer = self.clip.tokenizer
+        stand_in = tokenizer.start[0] if tokenizer.start else 0  # under a vector; never looked up
         rows: list[tuple[list[int], list[int]]] = []
         for prompt in prompts:
             ids, slots = list(tokenizer.start), [-1] * len(tokenizer.start)
             for segment in prompt:
-                new = (
-                    [tokenizer.start[0] if tokenizer.start else 0]
-                    if isinstance(segment, int)
-                    else (tokenizer.ids(segment) if isinstance(segment, str) else [tokenizer.token_id(segment.text)])
-                )
-                ids += new
-                slots += [segment if isinstance(segment, int) else -1] * len(new)
+                if isinstance(segment, int):
+                    ids.append(stand_in)
+                    slots.append(segment)
+                else:
+                    words = word_ids(self.clip, segment)
+                    ids += words
+                    slots += [-1] * len(words)
             ids += tokenizer.end
             slots += [-1] * len(tokenizer.end)
             if len(ids) > self.clip.text.context_length:
                 raise UsageError(f"a prompt of {len(ids)} tokens is longer than this CLIP's context of {self.clip.text.context_length}")
             rows.append((ids, slots))
         length = max(len(ids) for ids, _ in rows)
-        device = self.clip.text.embedding.weight.device
-        padded_ids = torch.tensor([ids + [tokenizer.pad] * (length - len(ids)) for ids, _ in rows], device=device)
-        padded_slots = torch.tensor([slots + [-1] * (length - len(slots)) for _, slots in rows], device=device)
-        end = torch.tensor([len(ids) - 1 for ids, _ in rows], device=device)
+        padded_ids = torch.tensor([ids + [tokenizer.pad] * (length - len(ids)) for ids, _ in rows])
+        padded_slots = torch.tensor([slots + [-1] * (length - len(slots)) for _, slots in rows])
+        end = torch.tensor([len(ids) - 1 for ids, _ in rows])
         agree = ((padded_ids == padded_ids[:1]) & (padded_slots == padded_slots[:1])).all(dim=0)
         shared = int(agree.long().cumprod(dim=0).sum())
         return PromptLayout(padded_ids, padded_slots, end, min(shared, int(end.min())))
@@ -102,10 +104,11 @@ class PromptEncoder(nn.Module):
     def encode(self, layout: PromptLayout, vectors: Tensor | None = None) -> Tensor:
         """Features [N, C] of a layout, its slots filled from vectors [V, width]; not normalised."""
         text = self.clip.text
+        device = text.embedding.weight.device
+        ids, slots, end, shared = layout.ids.to(device), layout.slots.to(device), layout.end.to(device), layout.shared
         if text.causal:
-            embedded_prefix = put(text.embedding(layout.ids[0, : layout.shared]), layout.slots[0, : layout.shared], vectors)
-            embedded_suffix = put(text.embedding(layout.ids[:, layout.shared :]), layout.slots[:, layout.shared :], vectors)
-            return text.shared_prefix(embedded_prefix, embedded_suffix, layout.end - layout.shared)
-        missing = text.context_length - layout.ids.shape[1]
-        ids = nn.functional.pad(layout.ids, (0, missing), value=self.clip.tokenizer.pad)
-        return text.full_length(ids, nn.functional.pad(layout.slots, (0, missing), value=-1), vectors)
+            prefix = put(text.embedding(ids[0, :shared]), slots[0, :shared], vectors)
+            suffix = put(text.embedding(ids[:, shared:]), slots[:, shared:], vectors)
+            return text.shared_prefix(prefix, suffix, end - shared)
+        missing = (0, text.context_length - ids.shape[1])
+        return text.full_length(F.pad(ids, missing, value=self.clip.tokenizer.pad), F.pad(slots, missing, value=-1), vectors)

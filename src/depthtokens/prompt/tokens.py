@@ -28,8 +28,9 @@ def vectors_from_words(clip: FrozenCLIP, spec: str | list[str] | tuple[str, ...]
     if len(words) != count:
         raise UsageError(f"init needs one word or phrase for each of {count} tokens, '{spec}' has {len(words)}")
     weight = clip.text.embedding.weight.detach()
-    return torch.stack([weight[_ids(clip, word)].mean(dim=0) for word in words]).float().cpu()
+    return torch.stack([weight[word_ids(clip, word)].mean(dim=0) for word in words]).float().cpu()
 
 
-def _ids(clip: FrozenCLIP, word: Word) -> list[int]:
+def word_ids(clip: FrozenCLIP, word: Word) -> list[int]:
+    """Vocabulary ids of a word or phrase, or the one id of a `Token`."""
     return [clip.tokenizer.token_id(word.text)] if isinstance(word, Token) else clip.tokenizer.ids(word)

@@ -32,7 +32,7 @@ def nearest_words(
     """
     parsed = parse_template(template)
     rows: list[Tensor] = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for start in range(0, len(vocabulary), chunk):
             layout = model.encoder.layout([parsed.fill([Token(word)]) for word in vocabulary[start : start + chunk]])
             rows.append(F.normalize(model.encoder.encode(layout), dim=-1))
