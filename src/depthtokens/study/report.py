@@ -34,7 +34,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; } th:first-child, td:first-child { text-align: left; }
+th, td { padding: .3rem .6rem; white-space: nowrap; text-align: right;
+  border-bottom: 1px solid #e4e4e4; } th:first-child, td:first-child { text-align: left; }
 tr.control td { color: #777; } tr.learned td:first-child { font-weight: 600; }
 td.bar { width: 26%; text-align: left; } td.bar div { height: .8rem; background: #b8b8c8; } tr.learned td.bar div { background: #7b2d8b; }
 tr.control td.bar div { background: #dcdcdc; }
@@ -108,7 +109,7 @@ def _pictures(demo: Demo) -> str:
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
     scales = (
         f'<div class="scale">{lo:g} m <img alt="depth scale" src="{_png(colourise(ramp, 0, 1))}"> {hi:g} m '
-        f'&emsp; relative error 0 <img alt="error scale" src="{_png(_error(1 + WORST * ramp, np.ones_like(ramp)))}"> {WORST:g} and more</div>'
+        f'&emsp; relative error 0 <img alt="error scale" src="{_png(_error(1 + WORST * ramp, np.ones_like(ramp)))}"> {WORST:g}+</div>'
     )
     return f'{scales}<div class="grid">{"".join(cells)}</div>'
 
@@ -137,10 +138,15 @@ def _neighbours(demo: Demo) -> str:
     words_known = [token for token in trained_tokens().values() if not token.startswith("<")]
     rows: list[str] = []
     for centre, neighbours in zip(model.centres.tolist(), nearest_words(model, words_known), strict=True):
-        words = ", ".join(f"{html.escape(n.name)} <span class='small'>{n.distance:.2f}</span>" for n in neighbours)
+        words = ", ".join(f"{html.escape(_shown(n.name))} <span class='small'>{n.distance:.2f}</span>" for n in neighbours)
         rows.append(f'<tr><td>{{depth_{len(rows)}}}</td><td>{centre:.2f} m</td><td style="text-align:left">{words}</td></tr>')
     note = (
         '<p class="small">Euclidean distance between embeddings of the whole prompt; only words that this CLIP has ever seen in training '
         "are candidates, and other learned tokens.</p>"
     )
     return f"<table><tr><th>token</th><th>bin centre</th><th style='text-align:left'>nearest</th></tr>{''.join(rows)}</table>{note}"
+
+
+def _shown(token: str) -> str:
+    """A vocabulary token for a reader: words as they are, fragments with a dash where they go on."""
+    return token.removesuffix("</w>") if token.endswith("</w>") or token.startswith("{") else f"{token}-"
