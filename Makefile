@@ -1,8 +1,11 @@
-# make test: everything a change must pass, set up from nothing but Python 3.11, make and a package index.
+# make demo: the method on rendered scenes. make test: everything a change must pass, set up from nothing but Python 3.11, make and a package index.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test fast lint benchmark clean
+.PHONY: demo test fast lint benchmark clean
+
+demo: .venv/ready
+	$(BIN)/depthtokens demo
 
 test: lint
 	$(BIN)/pytest -q
@@ -17,6 +20,7 @@ lint: .venv/ready
 
 benchmark: .venv/ready
 	$(BIN)/python benchmarks/text.py
+	$(BIN)/python benchmarks/memory.py
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -82,8 +82,10 @@ def test_workers_do_not_change_the_tokens(nyu_tree, tiny_file, tmp_path):
 def test_a_run_killed_between_checkpoints_redoes_the_steps(nyu_tree, tiny_file, tmp_path):
     whole = train(experiment(nyu_tree, tiny_file, tmp_path / "whole"))
     part = experiment(nyu_tree, tiny_file, tmp_path / "part")
+    with pytest.raises(Stop):  # before the first checkpoint
+        train(part, on_step=fail_at(2))
     with pytest.raises(Stop):  # after the checkpoint of epoch 1 and two more steps; nothing is saved on the way out
-        train(part, on_step=fail_at(5))
+        train(part, resume=True, on_step=fail_at(5))
     resumed = train(part, resume=True)
     assert torch.equal(load_file(whole.tokens)["tokens.depth"], load_file(resumed.tokens)["tokens.depth"])
     assert len((tmp_path / "part" / LOG).read_text().splitlines()) == 6

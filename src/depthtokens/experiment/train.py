@@ -188,9 +188,12 @@ class _Run:
         write(out / STATE, tensors, state)
 
     def restore(self, out: Path) -> None:
-        """Take up the checkpoint in `out`."""
+        """Take up the checkpoint in `out`; a run that was killed before its first one begins again."""
+        if not (out / CONFIG).is_file():
+            raise UsageError(f"nothing to resume in {out}: no {CONFIG} there")
         if not (out / STATE).is_file():
-            raise UsageError(f"nothing to resume in {out}: no {STATE} there")
+            _cut_log(out / LOG, 0)
+            return
         tensors, state = read(out / STATE)
         now, then = asdict(self.experiment), state["experiment"]
         changed = [name for name in now if name not in _MAY_CHANGE and json.loads(json.dumps(now[name])) != then.get(name)]
