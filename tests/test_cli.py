@@ -147,12 +147,29 @@ def test_data_check(capsys, nyu_tree, tmp_path):
     (["evaluate", "{tokens}", "--data", "nyu:{root}", "--protocol", "auty"], 2, "did you mean 'auty2023'"),
     (["predict", "{tokens}", "{root}/missing.jpg"], 1, "no image at"),
     (["predict", "{tokens}"], 2, "no images given"),
+    (["predict", "{tokens}", "{photo}", "--out", "{file}"], 1, "{file}"),
+    (["predict", "{tokens}", "{photo}", "--out", "{file}/x"], 1, "{file}/x"),
+    (["predict", "{tokens}", "{strip}"], 1, "smaller than one 32x32 patch"),
+    (["predict", "{tokens}", "{photo}", "--precision", "float8"], 2, "did you mean 'float"),
+    (["train", "--data", "nyu:{root}", "--clip", "{clip}", "--out", "{file}"], 2, "is a file"),
+    (["train", "--data", "nyu:{root}", "--clip", "{clip}", "--out", "{file}/x"], 1, "{file}/x"),
+    (["train", "--data", "nyu:{root}", "--clip", "{clip}", "--weights", "other.pt"], 2, "or the file alone"),
+    (["train", "--data", "nyu:{root}", "--clip", "~nobody-here/x.pt"], 2, "no such home folder"),
+    (["train", "--data", "nyu:{root}", "--clip", "{clip}", "--epochs", "x"], 2, "--epochs"),
+    (["train", "--data", "nyu:{root}", "--clip", "{clip}", "--epoch", "3"], 2, "--epoch"),
+    (["evaluate", "{tokens}", "--data", "nyu:{root}", "--csv", "{none}/x.csv"], 2, "no folder"),
+    (["evaluate", "{tokens}", "--data", "nyu:{root}", "--batch-size", "0"], 2, "batch size 0"),
+    (["evaluate", "{tokens}", "--data", "nyu:{root}", "--train-list", "{none}"], 1, "--no-controls"),
     (["train", "--data", "nyu:{root}", "--list-file", "{list}"], 1, "4 of 4 files are not in"),
 ])  # fmt: skip
 def test_mistakes_get_one_helpful_line(capsys, nyu_tree, tiny_file, tokens, tmp_path, monkeypatch, words, code, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_text("a/b.jpg a/b.png 1\nc/d.jpg c/d.png 1\n")
-    names = {"root": nyu_tree, "none": tmp_path / "none", "clip": tiny_file, "tokens": tokens, "list": tmp_path / "list.txt"}
+    names = {"root": nyu_tree, "none": tmp_path / "none", "clip": tiny_file, "tokens": tokens, "list": tmp_path / "list.txt",
+             "file": tmp_path / "file", "photo": tmp_path / "photo.png", "strip": tmp_path / "strip.png"}  # fmt: skip
+    (tmp_path / "file").write_text("in the way")
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "photo.png")
+    Image.fromarray(np.zeros((20, 64, 3), np.uint8)).save(tmp_path / "strip.png")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found, stdout, err = run(capsys, *(word.format(**names) for word in words))
@@ -164,7 +181,26 @@ def test_mistakes_get_one_helpful_line(capsys, nyu_tree, tiny_file, tokens, tmp_
 
 def test_unknown_flags_exit_with_two(capsys):
     code, _, err = run(capsys, "train", "--data", "nyu:x", "--epoch", 3)
-    assert code == 2 and "epoch" in err
+    assert code == 2 and "epoch" in err and err.count("\n") == 1
+
+
+def test_a_folder_s_scale_and_range_are_remembered(capsys, tiny_file, tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for kind in ("images", "depth"):
+            (tmp_path / "data" / split / kind).mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "data" / split / "images" / "[a].png")
+        Image.fromarray(np.full((64, 64), 40_000, np.uint16)).save(tmp_path / "data" / split / "depth" / "[a].png")
+    data = ("--data", f"folder:{tmp_path / 'data'}")
+    code, *_ = run(capsys, "train", *data, "--depth-scale", 1000, "--depth-range", 1, 80, "--clip", tiny_file, "--out", tmp_path / "run",
+                   "--epochs", 1, "--workers", 0)  # fmt: skip
+    code, stdout, _ = run(capsys, "evaluate", tmp_path / "run" / "tokens.safetensors", *data, "--workers", 0, "--json")
+    rows = json.loads(stdout)["rows"]
+    assert code == 0 and rows[0]["depth_range"] == [1, 80] and rows[1]["scores"]["abs_rel"] == pytest.approx(0, abs=1e-5)
+    code, stdout, _ = run(
+        capsys, "predict", tmp_path / "run" / "tokens.safetensors", tmp_path / "data" / "test" / "images", "--out", tmp_path / "[/x]"
+    )
+    assert code == 0 and "[a].png" in stdout
 
 
 def test_debug_shows_the_traceback(capsys, tmp_path):

@@ -6,14 +6,13 @@ import json
 import pickle
 import socket
 
-import numpy as np
 import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from conftest import TINY_CONFIG
-from depthtokens import UsageError, WeightsError, load_clip
+from depthtokens import DepthTokens, UsageError, WeightsError, load_clip
 from depthtokens.clip.load import fingerprint
 
 
@@ -69,11 +68,16 @@ def test_every_format_gives_the_same_clip(files, tiny_model, name):
         words = open_clip.get_tokenizer("RN50")(["a red door", "far"])
         assert torch.allclose(clip.model.encode_text(words), tiny_model.encode_text(words), atol=1e-6)
     assert not any(parameter.requires_grad for parameter in clip.parameters())
+    # Tokens learned on it find it again, from wherever they are loaded.
+    DepthTokens(clip).save(files / "tokens.safetensors")
+    assert DepthTokens.load(files / "tokens.safetensors").clip.fingerprint == clip.fingerprint
 
 
 def test_named_model_from_a_file(tmp_path):
     with pytest.warns(UserWarning, match="random weights"):
         random = load_clip("RN50-quickgelu", None)
+    with pytest.warns(UserWarning, match="random weights"):
+        assert load_clip("RN50-quickgelu", "random").fingerprint == random.fingerprint  # the same each time
     torch.save(
         {key: value.half() if value.is_floating_point() else value for key, value in random.model.state_dict().items()}, tmp_path / "w.pt"
     )
@@ -128,7 +132,9 @@ def test_truncated_files(files, tmp_path, name, share):
 def test_other_things_that_are_no_clip(files, tmp_path):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "linear.pt")
     torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({0: torch.zeros(3)}, tmp_path / "numbers.pt")
     for path, message in ((tmp_path / "linear.pt", "not a CLIP in OpenAI's layout"), (tmp_path / "list.pt", "no state dict"),
+                          (tmp_path / "numbers.pt", "no state dict"),
                           (tmp_path, "no open_clip_config.json"), (tmp_path / "nothing.pt", "no CLIP file")):  # fmt: skip
         with pytest.raises(WeightsError, match=message):
             load_clip(str(path))
@@ -177,4 +183,3 @@ def test_openai_tag_is_loaded_with_quick_gelu(monkeypatch):
 def test_frozen_stays_in_eval_mode(tiny_clip):
     tiny_clip.train()
     assert not any(module.training for module in tiny_clip.modules())
-    assert np.isclose(tiny_clip.joint_dim, TINY_CONFIG["embed_dim"])

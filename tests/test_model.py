@@ -6,12 +6,14 @@ import json
 import math
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from conftest import TINY_CONFIG
 from depthtokens import DepthTokens, UsageError, WeightsError, load_clip, make_optimizer, silog
 from depthtokens.errors import TrainingError
 
@@ -137,6 +139,29 @@ def test_save_and_load(tiny_clip, tmp_path, settings):
         header = json.loads(file.metadata()["depthtokens"])
     assert header["clip"]["fingerprint"] == tiny_clip.fingerprint and header["model"]["depth_range"] == [0.1, 9.0]
     assert {"torch", "open_clip", "depthtokens"} <= header["versions"].keys()
+
+
+@pytest.mark.parametrize("dense", ["tokens", "value"])
+def test_vision_transformers(tmp_path, dense):
+    vision = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}
+    torch.manual_seed(0)
+    torch.save(open_clip.CLIP(**{**TINY_CONFIG, "vision_cfg": vision}).state_dict(), tmp_path / "vit.pt")
+    model = DepthTokens(load_clip(str(tmp_path / "vit.pt")), dense=dense)
+    step(model)
+    model.save(tmp_path / "t.safetensors")
+    rgb = np.random.default_rng(0).integers(0, 255, (70, 100, 3), dtype=np.uint8)
+    depth = DepthTokens.load(tmp_path / "t.safetensors").predict(rgb)
+    assert depth.probs.shape == (7, 4, 6) and np.array_equal(depth.metres, model.eval().predict(rgb).metres)
+
+
+def test_half_precision_touches_the_image_tower_only(tiny_clip):
+    model = DepthTokens(tiny_clip, depth="learned:20", bins="log")
+    rgb = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    exact, half = model.predict(rgb), model.predict(rgb, model.text_features(), "bfloat16")
+    assert not np.array_equal(exact.metres, half.metres) and half.metres == pytest.approx(exact.metres, rel=0.5)
+    patches = model.image_features(torch.randn(1, 3, 64, 64))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model.depth_from(patches, model.text_features()).depth.dtype == torch.float32
 
 
 def test_tokens_of_another_clip_are_refused(tiny_clip, tiny_model, tmp_path):

@@ -93,7 +93,9 @@ def test_a_run_killed_between_checkpoints_redoes_the_steps(nyu_tree, tiny_file, 
 
 def test_learning_lowers_the_error(nyu_tree, tiny_file, tmp_path):
     # With the released scale a random CLIP saturates into one bin within a few steps; a mild one lets it learn.
-    run = experiment(nyu_tree, tiny_file, tmp_path / "run", epochs=15, lr=0.03, batch_size=6, scale="50", dense="value", augment=False)
+    run = experiment(
+        nyu_tree, tiny_file, tmp_path / "run", epochs=15, lr=0.03, batch_size=6, scale="50", dense="value", augment=False, crop=None
+    )
     data = open_dataset(f"nyu:{nyu_tree}", "train")
     model = DepthTokens.load(train(run).tokens)
     untrained = run.make_model(model.clip, data.depth_range)
@@ -186,6 +188,24 @@ def test_maps_without_depth_are_skipped_and_counted(tiny_file, tmp_path):
     assert [json.loads(line)["loss"] is None for line in (tmp_path / "run" / LOG).read_text().splitlines()].count(True) == 2
 
 
+def test_no_depth_at_all_is_an_error(tiny_file, tmp_path):
+    root = tmp_path / "sync" / "room"
+    root.mkdir(parents=True)
+    Image.fromarray(np.zeros((480, 640, 3), np.uint8)).save(root / "rgb_0.png")
+    Image.fromarray(np.zeros((480, 640), np.uint16)).save(root / "sync_depth_0.png")
+    with pytest.raises(TrainingError, match="no image of a whole epoch has valid depth"):
+        train(experiment(tmp_path, tiny_file, tmp_path / "run"))
+
+
+def test_resume_survives_a_cut_log_line(nyu_tree, tiny_file, tmp_path):
+    run = experiment(nyu_tree, tiny_file, tmp_path / "run")
+    train(run, on_step=interrupt_at(4))
+    with (tmp_path / "run" / LOG).open("a") as log:
+        log.write('{"epoch": 2, "st')
+    train(run, resume=True)
+    assert [json.loads(line)["step"] for line in (tmp_path / "run" / LOG).read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
 def test_controls(nyu_tree, tiny_clip):
     training, test = (open_dataset(f"nyu:{nyu_tree}", split) for split in ("train", "test"))
     controls = learn_controls(training, (0.001, 10.0), workers=0)
@@ -201,16 +221,18 @@ def test_controls(nyu_tree, tiny_clip):
 
 
 def test_experiment_to_toml_and_back(tmp_path):
-    first = Experiment(data='nyu:a "quoted" folder\\x', crop=(64, 96), depth_range=(0.5, 10.0), weights=None, depth="near|far")
+    first = Experiment(
+        data='nyu:a "quoted" folder\\x \U0001f4f7\x7f', crop=(64, 96), depth_range=(0.5, 10.0), weights=None, depth="near|far"
+    )
     (tmp_path / "e.toml").write_text(first.to_toml())
     second = Experiment.from_toml(tmp_path / "e.toml")
-    assert second.crop == (64, 96) and second.data == first.data
-    first.weights = "openai"  # None has no TOML: left out, so it is the default
-    assert second == first
+    assert second == first and second.crop == (64, 96) and second.weights == "random"
 
 
 @pytest.mark.parametrize(("text", "message"), [
     ('data = "nyu:x"\nepoch = 3', "did you mean 'epochs'"), ('data = "nyu:x"\nepochs = "3"', "should be int"),
+    ('data = "nyu:x"\ncrop = [64]', "two numbers"), ('data = "nyu:x"\ncrop = [64, "x"]', "two numbers"),
+    ('data = "nyu:x"\nweight_decay = nan', "not be negative"), ('data = "nyu:x"\nseed = -1', "seed must be between"),
     ("epochs = 3", "does not say `data`"), ("data = nyu", "not valid TOML"), ('data = "nyu:x"\nepochs = 0', "at least 1"),
 ])  # fmt: skip
 def test_bad_toml(tmp_path, text, message):

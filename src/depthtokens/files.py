@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import DepthTokensError
+from .errors import DepthTokensError, UsageError
+
+
+def user_path(text: str | Path) -> Path:
+    """A path as a person writes it, ~ included. Raises UsageError for the home of a user who is not there."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"no such home folder: {text}") from error
 
 
 def cache_folder() -> Path:
@@ -34,4 +42,5 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise DepthTokensError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from ..errors import DepthTokensError, UsageError, unknown
+from ..errors import DepthTokensError, unknown
 
 VERBS = {
     "train": ("train", "learn depth tokens on a data set"),
@@ -31,11 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         print(f"depthtokens: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output is gone: nobody to tell
+        sys.exit(1)
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"depthtokens: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("depthtokens: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(1)
 
 
 def _run(words: list[str]) -> None:
@@ -70,6 +75,3 @@ def _help(prefix: str = "") -> str:
         "",
         "`depthtokens VERB --help` lists a verb's options; all verbs know --debug (full traceback on errors).",
     ])  # fmt: skip
-
-
-__all__ = ["VERBS", "UsageError", "main"]

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..depth.model import DepthTokens
 
 T = TypeVar("T")
 
@@ -20,10 +29,32 @@ err = Console(stderr=True, highlight=False)
 
 
 def parse(kind: type[T], verb: str, arguments: Sequence[str], default: T | None = None) -> T:
-    """Read flags into a dataclass; bad usage prints what is wrong and exits with 2."""
-    config = (tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes)[1:]
+    """Read flags into a dataclass. Raises UsageError, one line, for bad usage; --help prints and exits."""
     kwargs: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(kind, prog=f"depthtokens {verb}", args=list(arguments), description=kind.__doc__, config=config, **kwargs)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            config = (tyro.conf.OmitArgPrefixes,)
+            return tyro.cli(kind, prog=f"depthtokens {verb}", args=list(arguments), description=kind.__doc__, config=config, **kwargs)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        # tyro draws a box: keep its words, up to the rule above "for full helptext".
+        words = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()]
+        told = [line for line in words if line and not line.startswith(("For full helptext", "depthtokens "))]
+        raise UsageError(f"{': '.join(told[:2])}{''.join(f', {line}' for line in told[2:6])} (see depthtokens {verb} --help)") from None
+
+
+def load_model(tokens: Path, clip: str | None, weights: str | None, force: bool) -> DepthTokens:
+    """The model of a token file, on the CLIP it names, or another: by --clip, or by --weights for the one it names."""
+    from ..clip.load import load_clip
+    from ..depth.checkpoint import read
+    from ..depth.model import DepthTokens
+
+    if clip is None and weights is None:
+        return DepthTokens.load(tokens, force=force)
+    named = clip or str(read(tokens)[1].get("clip", {}).get("name"))
+    return DepthTokens.load(tokens, load_clip(named, weights or "openai"), force)
 
 
 class Reporter:
@@ -73,9 +104,9 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table on standard output, numbers right-aligned to three decimals."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right")
     for row in rows:
-        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row))
+        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else escape(str(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from .common import Reporter, parse, print_json, print_table
+from ..errors import DataError, UsageError
+from .common import Reporter, load_model, parse, print_json, print_table
 
 
 @dataclass
@@ -32,7 +34,8 @@ class Evaluate:
     """auty2023, pooled or depthclip; the tokens' own if not given."""
     clip: str | None = None
     """The CLIP that the tokens were learned on, where it is not found by itself."""
-    weights: str | None = "openai"
+    weights: str | None = None
+    """Weights of that CLIP, where they are not its openai ones."""
     force: bool = False
     """Use the tokens with another CLIP than theirs."""
     depth_scale: float | None = None
@@ -51,20 +54,24 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, evaluate, print."""
     args = parse(Evaluate, "evaluate", arguments)
 
-    from ..clip.load import load_clip
     from ..data import open_dataset
     from ..depth.metrics import METRICS
-    from ..depth.model import DepthTokens
     from ..experiment.controls import evaluate_with_controls
     from ..experiment.device import find_device
 
-    device = find_device(args.device)
-    clip = load_clip(args.clip, args.weights) if args.clip else None
-    model = DepthTokens.load(args.tokens, clip, args.force).to(device)
-    dataset = open_dataset(args.data, args.split, list_file=args.list_file, depth_scale=args.depth_scale, depth_range=args.depth_range)
-    training = None
-    if args.controls:
-        training = open_dataset(args.data, "train", list_file=args.train_list, depth_scale=args.depth_scale, depth_range=args.depth_range)
+    if args.csv and not args.csv.parent.is_dir():
+        raise UsageError(f"no folder {args.csv.parent} to write --csv to")
+    model = load_model(args.tokens, args.clip, args.weights, args.force).to(find_device(args.device))
+    trained = model.provenance.get("training", {}).get("experiment", {})
+    if args.data.startswith("folder:"):  # what training was told about the folder holds unless said otherwise
+        args.depth_scale = args.depth_scale or trained.get("depth_scale")
+        args.depth_range = args.depth_range or (trained.get("depth_range") and tuple(trained["depth_range"]))
+    opened = partial(open_dataset, args.data, depth_scale=args.depth_scale, depth_range=args.depth_range)
+    dataset = opened(args.split, list_file=args.list_file)
+    try:
+        training = opened("train", list_file=args.train_list) if args.controls else None
+    except DataError as error:
+        raise DataError(f"no training split for the controls ({error}): give its list with --train-list, or use --no-controls") from error
     protocol = args.protocol or model.provenance.get("protocol", "auty2023")
     with Reporter("evaluating") as reporter:
         rows = evaluate_with_controls(

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..errors import DataError, UsageError
-from .common import Reporter, parse, print_json, print_table
+from .common import Reporter, load_model, parse, print_json, print_table
 
 IMAGES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 
@@ -30,7 +30,8 @@ class Predict:
     """png: 16-bit millimetres (1/256 m where the range passes 65.535 m); npy: metres; colour: picture; side: photo, depth, uncertainty."""
     clip: str | None = None
     """The CLIP that the tokens were learned on, where it is not found by itself."""
-    weights: str | None = "openai"
+    weights: str | None = None
+    """Weights of that CLIP, where they are not its openai ones."""
     force: bool = False
     """Use the tokens with another CLIP than theirs."""
     overwrite: bool = False
@@ -59,21 +60,20 @@ def main(arguments: Sequence[str]) -> None:
             f"{existing[0]} exists{f' ({len(existing)} such files)' if len(existing) > 1 else ''}: choose another --out, or --overwrite"
         )
 
-    from ..clip.load import load_clip
-    from ..depth.model import DepthTokens
-    from ..experiment.device import autocast, find_device
+    from ..clip.precision import autocast
+    from ..experiment.device import find_device
     from ..files import atomic
 
     device = find_device(args.device)
-    clip = load_clip(args.clip, args.weights) if args.clip else None
-    model = DepthTokens.load(args.tokens, clip, args.force).to(device)
+    autocast(device, args.precision)
+    model = load_model(args.tokens, args.clip, args.weights, args.force).to(device)
+    text = model.text_features().detach()
     args.out.mkdir(parents=True, exist_ok=True)
     rows, failed = [], []
     with Reporter("predicting") as reporter:
         for done, file in enumerate(files, 1):
             try:
-                with autocast(device, args.precision):
-                    depth = model.predict(file)
+                depth = model.predict(file, text, args.precision)
             except DataError as error:
                 failed.append(str(error))
                 continue

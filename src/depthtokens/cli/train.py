@@ -45,10 +45,10 @@ def main(arguments: Sequence[str]) -> None:
 
         result = train(experiment, resume=folder is not None, on_step=on_step)
     if result.skipped:
-        print(f"note: {result.skipped} batches had no valid depth and were skipped", file=sys.stderr)
+        print(f"note: {result.skipped} images had no valid depth and taught nothing", file=sys.stderr)
     if as_json:
         print_json({
-            "tokens": str(result.tokens), "epoch_losses": result.epoch_losses, "skipped_batches": result.skipped,
+            "tokens": str(result.tokens), "epoch_losses": result.epoch_losses, "images_without_depth": result.skipped,
             "interrupted": result.interrupted, "trained_parameters": sum(p.numel() for p in result.model.trainable().values()),
         })  # fmt: skip
     elif result.interrupted:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
+import re
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,9 @@ import torch
 from open_clip.model import build_model_from_openai_state_dict
 from torch import Tensor, nn
 
-from ..errors import WeightsError, unknown
+from ..errors import UsageError, WeightsError, unknown
+from ..files import user_path
+from .bundled import checked_folder
 from .dense import dense_features
 from .text import TextTower
 from .tokenizer import Tokenizer
@@ -28,10 +33,11 @@ class FrozenCLIP(nn.Module):
     """An open_clip model that nothing changes: no parameter requires grad and every layer stays in eval mode.
 
     model: the open_clip model. name, weights: what it was loaded as. fingerprint: SHA-256 over names, shapes and values of its
-    weights (float32), 64 hex digits. text: its `TextTower`. joint_dim: width C of the joint space.
+    weights (float32), 64 hex digits. text: its `TextTower`. tokenizer: an open_clip name to get the tokenizer
+    by, None for CLIP's BPE.
     """
 
-    def __init__(self, model: nn.Module, name: str, weights: str | None, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(self, model: nn.Module, name: str, weights: str | None, tokenizer: str | None = None) -> None:
         super().__init__()
         self.model = model.float().eval().requires_grad_(False)
         self.name = name
@@ -50,25 +56,11 @@ class FrozenCLIP(nn.Module):
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The CLIP's own tokenizer; made on first use, since some need the hub. Raises WeightsError where it cannot be had."""
-        if self._tokenizer is not None:
-            return self._tokenizer
-        known = self.name in open_clip.list_models() or ":" in self.name
         try:
-            return Tokenizer.of(open_clip.get_tokenizer(self.name) if known else open_clip.SimpleTokenizer())
+            return Tokenizer.of(open_clip.get_tokenizer(self._tokenizer) if self._tokenizer else open_clip.SimpleTokenizer())
         except (ImportError, OSError) as error:
-            raise WeightsError(
-                f"the tokenizer of {self.name} cannot be had ({_first_line(error)}): it needs `transformers` and the hub"
-            ) from error
-
-    @cached_property
-    def joint_dim(self) -> int:
-        """Width C of the joint image-text space."""
-        projection = getattr(self.text.tower, "text_projection", None)
-        if isinstance(projection, Tensor):
-            return projection.shape[1]
-        if isinstance(projection, nn.Linear):
-            return projection.out_features
-        return int(getattr(self.visual, "output_dim", self.text.width))
+            reason = f"it needs `transformers` and the hub ({_first_line(error)})"
+            raise WeightsError(f"the tokenizer of {self.name} cannot be had: {reason}") from error
 
     def dense(self, images: Tensor, mode: str = "layer4") -> Tensor:
         """Patch features [B, C, h, w]; see `clip.dense.dense_features`."""
@@ -84,34 +76,46 @@ def load_clip(name: str = "RN50", weights: str | None = "openai") -> FrozenCLIP:
 
     name: an open_clip model name (with `weights` one of its tags, a weights file, or None for random weights), `hf-hub:org/model`,
     or itself a file (OpenAI's .pt, safetensors, a plain state dict; the architecture is read off the tensors, with OpenAI's QuickGELU)
-    or an open_clip folder (`open_clip_config.json` + weights); `weights` is then not used.
+    or an open_clip folder (`open_clip_config.json` + weights); `weights` is then not used. "bundled" is the small CLIP that comes with
+    the package (`clip/bundled/MODEL_CARD.md`).
 
     A file under the name of one of OpenAI's (`RN50.pt`, ...) must have the SHA-256 that OpenAI published. Pickles are read as tensors
     only; code in them is never executed. Raises UsageError for an unknown name or tag, WeightsError for weights that cannot be had,
     are damaged or do not fit.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _from_folder(path)
-    if path.is_file():
-        return _from_file(path)
-    if path.suffix in {".pt", ".pth", ".bin", ".safetensors"} or path.is_absolute():
-        raise WeightsError(f"no CLIP file or folder at {path}")
+    if name == "bundled":
+        return _from_folder(checked_folder(), "bundled")
     if name.startswith("hf-hub:"):
-        return FrozenCLIP(_fetched(name, None), name, None)
+        return FrozenCLIP(_fetched(name, None), name, None, name)
     if name not in open_clip.list_models():
-        raise unknown("CLIP model", name, open_clip.list_models())
-    if weights is None:
+        if weights not in (None, "openai", "random"):
+            raise UsageError(f"'{name}' is no open_clip model to take weights from {weights}: give a model's name, or the file alone")
+        return _from_path(name)
+    if weights is None or weights == "random":
         warnings.warn(f"{name} with random weights: good for benchmarks and tests, not for depth", stacklevel=2)
-        return FrozenCLIP(_create(name), name, None)
-    if Path(weights).expanduser().is_file():
-        return _from_named_file(name, Path(weights).expanduser())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return FrozenCLIP(_create(name), name, None, name)
+    path = user_path(weights)
+    if path.is_file():
+        return _from_named_file(name, path.resolve())
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights not in tags:
-        if Path(weights).suffix or "/" in weights:
+        if path.suffix or "/" in weights:
             raise WeightsError(f"no weights file at {weights}")
         raise unknown(f"weights tag of {name}", weights, tags)
-    return FrozenCLIP(_fetched(name, weights), name, weights)
+    return FrozenCLIP(_fetched(name, weights), name, weights, name)
+
+
+def _from_path(name: str) -> FrozenCLIP:
+    path = user_path(name)
+    if name and path.is_dir():
+        return _from_folder(path.resolve())
+    if path.is_file():
+        return _from_file(path.resolve())
+    if path.suffix in {".pt", ".pth", ".bin", ".safetensors"} or "/" in name:
+        raise WeightsError(f"no CLIP file or folder at {path}")
+    raise unknown("CLIP model", name, [*open_clip.list_models(), "bundled"])
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -129,19 +133,25 @@ def _fetched(name: str, tag: str | None) -> nn.Module:
     # open_clip leaves a tag's QuickGELU to the caller: OpenAI's weights under the plain name `RN50` need it.
     config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
     try:
-        return open_clip.create_model(name, pretrained=tag, force_quick_gelu=bool(config.get("quick_gelu")), require_pretrained=True)
+        with _quiet():
+            return open_clip.create_model(name, pretrained=tag, force_quick_gelu=bool(config.get("quick_gelu")), require_pretrained=True)
     except Exception as error:
         raise WeightsError(f"cannot fetch {name} {tag or ''} from the hub ({_first_line(error)}): give a file with --weights") from error
 
 
-def _from_folder(path: Path) -> FrozenCLIP:
+def _from_folder(path: Path, name: str | None = None) -> FrozenCLIP:
     if not (path / "open_clip_config.json").is_file():
         raise WeightsError(f"{path} has no open_clip_config.json: not an open_clip folder")
     try:
-        model = open_clip.create_model(f"local-dir:{path}", require_pretrained=True)
+        with _quiet():
+            model = open_clip.create_model(f"local-dir:{path}", require_pretrained=True)
     except Exception as error:
+        if "weights_only" in str(error):
+            raise WeightsError(
+                f"{path} holds a pickle with more than tensors in it; its code was not executed: ask for safetensors"
+            ) from error
         raise WeightsError(f"cannot load the open_clip folder {path}: {_first_line(error)}") from error
-    return FrozenCLIP(model, f"local-dir:{path}", None)
+    return FrozenCLIP(model, name or str(path), None, f"local-dir:{path}")
 
 
 def _from_file(path: Path) -> FrozenCLIP:
@@ -150,7 +160,7 @@ def _from_file(path: Path) -> FrozenCLIP:
         model = build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32)
         # The builder passes through half precision; load once more so that a float32 file loses nothing.
         model.float().load_state_dict({key: value for key, value in state.items() if key not in _NOT_WEIGHTS})
-    except (KeyError, IndexError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+    except (KeyError, IndexError, AssertionError, RuntimeError, ValueError, ZeroDivisionError) as error:
         raise WeightsError(
             f"{path} is not a CLIP in OpenAI's layout ({_first_line(error)}): for another layout give --clip MODEL --weights {path}"
         ) from error
@@ -168,7 +178,7 @@ def _from_named_file(name: str, path: Path) -> FrozenCLIP:
         raise WeightsError(f"{path} holds no {name}: {_first_difference(model.state_dict(), state)}") from error
     if not openai and isinstance(model, open_clip.CLIP) and "quickgelu" not in name and f"{name}-quickgelu" in open_clip.list_models():
         warnings.warn(f"{path.name} is read as a {name} with GELU; if these are OpenAI's weights say {name}-quickgelu", stacklevel=3)
-    return FrozenCLIP(model, name, str(path))
+    return FrozenCLIP(model, name, str(path), name)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -197,9 +207,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         raise WeightsError(f"{path} is truncated or not a weights file ({_first_line(error)})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
+    named = state.items() if isinstance(state, dict) else ()
+    tensors = {key.removeprefix("module."): value for key, value in named if isinstance(key, str) and isinstance(value, Tensor)}
+    if not tensors:
         raise WeightsError(f"{path} holds no state dict")
-    tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
     return tensors
 
 
@@ -231,16 +242,22 @@ def _first_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> 
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip() or type(error).__name__
     return text.splitlines()[0][:160]
 
 
 def _create(name: str, force_quick_gelu: bool = False) -> nn.Module:
-    """A model by name with random weights, without open_clip's warning about them: `load_clip` gives its own."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
+    """A model by name, without weights."""
+    with _quiet():
         return open_clip.create_model(name, pretrained=None, pretrained_text=False, force_quick_gelu=force_quick_gelu)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without open_clip's and the hub's own log lines: errors and warnings here are ours to give, once."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
     finally:
-        root.setLevel(level)
+        logging.disable(before)

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from ..errors import DataError, UsageError, unknown
+from ..files import user_path
 from .augment import Augmentation, apply
 from .sample import Sample, normalise
 
@@ -197,7 +198,7 @@ def check_root(root: str | Path, split: str, *, may_be_file: bool = False) -> Pa
     """`root` as a path. Raises UsageError for an unknown split, DataError if the root is not there or not a folder."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    path = Path(root).expanduser()
+    path = user_path(root)
     if not path.is_dir() and not (may_be_file and path.is_file()):
         raise DataError(f"{path} is a file, not a folder" if path.exists() else f"no folder {path}")
     return path

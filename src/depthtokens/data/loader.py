@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import DepthTokensError
+from ..errors import DepthTokensError, UsageError
 
 T = TypeVar("T", covariant=True)
 
@@ -25,7 +25,10 @@ def batches(source: Source[T], indices: Sequence[int], batch_size: int, workers:
     """Lists of `batch_size` items in the order of `indices`, read by `workers` processes (0: this one).
 
     An error of this package reaches the caller as it was raised, not wrapped in a worker's traceback. Workers leave Ctrl-C to the caller.
+    Raises UsageError for a batch size below 1 or a negative number of workers.
     """
+    if batch_size < 1 or workers < 0:
+        raise UsageError(f"batch size {batch_size} and {workers} workers: needs at least 1 and 0")
     for items in DataLoader(_Guarded(source, indices), batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_ignore_interrupt):
         for item in items:
             if isinstance(item, DepthTokensError):

@@ -26,7 +26,7 @@ def bin_centres(spec: str | Sequence[float], count: int, depth_range: tuple[floa
         formulas = {"linear": (_linear, lo, hi), "log": (_log, lo, hi), "const80": (_log, 0.001, 80.0)}
         if name not in formulas:
             raise unknown("bins", name, [*formulas, "depthclip"])
-        if written and not written.isdigit():
+        if written and not written.isdecimal():
             raise UsageError(f"bins '{spec}': write a count after the colon, as in '{name}:7'")
         _same(int(written or count), count, spec)
         formula, start, stop = formulas[name]

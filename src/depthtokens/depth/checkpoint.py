@@ -16,7 +16,7 @@ from torch import Tensor
 import depthtokens
 
 from ..clip.load import FrozenCLIP, load_clip
-from ..errors import WeightsError
+from ..errors import DepthTokensError, WeightsError
 from ..files import atomic
 from .model import DepthTokens, batchnorm_layers
 
@@ -41,7 +41,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         if header is None:
             raise WeightsError(f"{path} is a safetensors file, but not one of depthtokens")
-        return tensors, json.loads(header)
+        metadata = json.loads(header)
+        if not isinstance(metadata, dict):
+            raise ValueError("its header is no table")
+        return tensors, metadata
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is damaged or not a token file ({error})") from error
 
@@ -81,13 +84,13 @@ def save_tokens(model: DepthTokens, path: Path) -> None:
 def load_tokens(path: Path, clip: FrozenCLIP | None, force: bool) -> DepthTokens:
     """See `DepthTokens.load`."""
     tensors, metadata = read(path)
-    if metadata.get("format") != FORMAT or "model" not in metadata:
+    if metadata.get("format") != FORMAT or not {"model", "clip"} <= metadata.keys():
         raise WeightsError(f"{path} is not a token file of this version (format {metadata.get('format')}, expected {FORMAT})")
     named = metadata["clip"]
     if clip is None:
         try:
             clip = load_clip(named["name"], named["weights"])
-        except WeightsError as error:
+        except DepthTokensError as error:
             raise WeightsError(f"{path} needs the CLIP '{named['name']}': give it with --clip ({error})") from error
     if clip.fingerprint != named["fingerprint"] and not force:
         theirs, ours = f"{named['name']}, {named['fingerprint'][:12]}", f"{clip.name}, {clip.fingerprint[:12]}"

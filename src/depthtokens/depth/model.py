@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from ..clip.dense import check_mode, dense_features
 from ..clip.load import FrozenCLIP
+from ..clip.precision import autocast
 from ..data.dataset import read_image
 from ..data.sample import normalise
-from ..errors import UsageError, unknown
+from ..errors import DataError, UsageError, unknown
 from ..prompt.encoder import PromptEncoder
 from ..prompt.scales import depth_words
 from ..prompt.template import Segment, parse_template
@@ -106,6 +107,7 @@ class DepthTokens(nn.Module):
         )
         self.layout = self.encoder.layout([parsed.fill(filling) for filling in fillings])
         self.log_scale = nn.Parameter(torch.tensor(math.log(_scale_value(scale, words.count))), requires_grad=scale == "learned")
+        self.to(clip.text.embedding.weight.device)
         self.eval()
 
     def text_features(self) -> Tensor:
@@ -113,9 +115,12 @@ class DepthTokens(nn.Module):
         vectors = [self.tokens[kind] for kind in ("context", "depth") if kind in self.tokens]
         return F.normalize(self.encoder.encode(self.layout, torch.cat(vectors) if vectors else None), dim=-1)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Patch features [B, C, h, w] of normalised images [B, 3, H, W]; no gradient, since the trunk learns nothing."""
-        with torch.no_grad():
+    def image_features(self, images: Tensor, precision: str = "float32") -> Tensor:
+        """Patch features [B, C, h, w] float32 of normalised images [B, 3, H, W]; no gradient, since the trunk learns nothing.
+
+        precision: of the image tower alone: float32, bfloat16 or float16.
+        """
+        with torch.no_grad(), autocast(images.device, precision):
             return dense_features(self.visual, images, self.settings["dense"])
 
     def forward(self, images: Tensor) -> Output:
@@ -124,9 +129,10 @@ class DepthTokens(nn.Module):
 
     def depth_from(self, patches: Tensor, text: Tensor) -> Output:
         """Correlate patch features [B, C, h, w] with text features [N, C]; softmax over bins; expectation of the bin centres."""
-        logits = self.log_scale.exp() * torch.einsum("bchw,nc->bnhw", patches.float(), text.float())
-        probs = logits.softmax(dim=1)
-        return Output(torch.einsum("bnhw,n->bhw", probs, self.centres)[:, None], probs)
+        with torch.autocast(patches.device.type, enabled=False):  # half precision would cost millimetres here, and gain nothing
+            logits = self.log_scale.exp() * torch.einsum("bchw,nc->bnhw", patches.float(), text.float())
+            probs = logits.softmax(dim=1)
+            return Output(torch.einsum("bnhw,n->bhw", probs, self.centres)[:, None], probs)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What training changes, by name: tokens, and the logit scale if it is learned."""
@@ -143,11 +149,12 @@ class DepthTokens(nn.Module):
         return self
 
     @torch.inference_mode()
-    def predict(self, image: str | Path | Image.Image | np.ndarray) -> DepthMap:
+    def predict(self, image: str | Path | Image.Image | np.ndarray, text: Tensor | None = None, precision: str = "float32") -> DepthMap:
         """Depth of one photo: a file, a PIL image, or an RGB array uint8 [H, W, 3].
 
+        text: what `text_features()` gave, to compute it once for many photos. precision: of the image tower.
         Images taller than `predict_side` (the height of the training images, kept with the tokens) are brought to it for CLIP; the
-        map has the photo's own size. Raises DataError for a file that is no image.
+        map has the photo's own size. Raises DataError for a file that is no image, or one smaller than a patch.
         """
         if isinstance(image, str | Path):
             rgb = read_image(Path(image), upright=True)
@@ -161,7 +168,12 @@ class DepthTokens(nn.Module):
         if side and height > side:
             shown = np.asarray(Image.fromarray(rgb).resize((max(32, round(width * side / height)), side), Image.Resampling.BICUBIC))
         device = self.centres.device
-        out = self(normalise(shown.astype(np.float32) / np.float32(255))[None].to(device))
+        images = normalise(shown.astype(np.float32) / np.float32(255))[None].to(device)
+        try:
+            patches = self.image_features(images, precision)
+        except UsageError as error:
+            raise DataError(f"{image if isinstance(image, str | Path) else 'this image'}: {error}") from error
+        out = self.depth_from(patches, self.text_features() if text is None else text)
         return DepthMap.from_output(out.depth, out.probs, self.centres, (height, width), self.depth_range, rgb)
 
     def save(self, path: str | Path) -> None:

@@ -59,7 +59,8 @@ class Protocol:
         lo, hi = self.depth_range or depth_range
         valid = crop if self.valid_crop == "data" else self.valid_crop
         flip = "flip averaging" if self.flip else "no flip averaging"
-        return f"protocol {self.name} ({self.source}): {lo:g}-{hi:g} m, crop {valid or 'none'}, {flip}, {self.resize}"
+        average = "mean over images" if self.average == "image" else "pooled over pixels"
+        return f"protocol {self.name} ({self.source}): {lo:g}-{hi:g} m, crop {valid or 'none'}, {flip}, {self.resize}, {average}"
 
     def box(self, crop: str | None, h: int, w: int) -> Box:
         """Where errors count in an image of h x w pixels from a data set whose own crop is named `crop`."""
@@ -80,7 +81,7 @@ class Protocol:
         if self.input_crop is None:
             return images
         top, bottom, left, right = self.input_crop
-        if images.shape[-2] < bottom or images.shape[-1] < right:
+        if tuple(images.shape[-2:]) != (480, 640):
             raise DataError(f"protocol {self.name} is for 480x640 images, this one is {images.shape[-2]}x{images.shape[-1]}")
         return images[..., top:bottom, left:right]
 
@@ -105,8 +106,8 @@ class Protocol:
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        Protocol("auty2023", "Auty & Mikolajczyk 2023, released code; mean over images"),
-        Protocol("pooled", "auty2023, pooled over all pixels", average="pixel"),
+        Protocol("auty2023", "Auty & Mikolajczyk 2023, released code"),
+        Protocol("pooled", "auty2023 over all pixels", average="pixel"),
         Protocol(
             "depthclip",
             "Zhang et al. 2022 (DepthCLIP), released code, NYUv2",

@@ -21,11 +21,11 @@ class Experiment:
     """Everything that a training run depends on; the defaults are the released recipe, with CLIP frozen as the paper says."""
 
     data: str
-    """Training data: nyu:ROOT, kitti:ROOT or folder:ROOT."""
+    """Training data: nyu:ROOT, kitti:ROOT, folder:ROOT or scenes."""
     clip: str = "RN50"
     """An open_clip model name, or a CLIP file or folder."""
     weights: str | None = "openai"
-    """A weights tag of that model, or a file."""
+    """A weights tag of that model, a file, or random."""
     template: str = "baseline"
     """A template's name (baseline, 1o1d, 1o2d, 4o4d, depthclip), or text with {depth} and {ctx} slots."""
     depth: str = "learned:7"
@@ -78,15 +78,22 @@ class Experiment:
         for name in ("lr", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
-        if self.workers < 0 or self.weight_decay < 0:
-            raise UsageError("workers and weight_decay must not be negative")
+        for name in ("workers", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} must not be negative")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed must be between 0 and 2**32 - 1, not {self.seed}")
+        if self.crop and not self.augment:
+            raise UsageError("crop is the size of random training crops: it needs augment")
+        self.weights = self.weights or "random"
 
     def to_toml(self) -> str:
         """The experiment as TOML: `name = value` lines, fields that are None left out."""
         lines = []
         for name, value in asdict(self).items():
             if value is not None:
-                lines.append(f"{name} = {json.dumps(value)}")
+                text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON's strings are TOML's but for DEL
+                lines.append(f"{name} = {text}")
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -110,6 +117,8 @@ class Experiment:
             allowed = _types(str(known[name].type))
             if type(value) not in allowed:
                 raise UsageError(f"{source}: {name} = {value!r} should be {' or '.join(t.__name__ for t in allowed)}")
+            if isinstance(value, list) and (len(value) != 2 or not all(type(number) in (int, float) for number in value)):
+                raise UsageError(f"{source}: {name} = {value!r} should be two numbers")
         if "data" not in values:
             raise UsageError(f"{source} does not say `data`")
         settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -80,16 +80,16 @@ def evaluate_with_controls(
     Controls do not depend on the image, so the protocol's flip averaging is left out for them. Raises as `evaluate`.
     """
     protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    rows, encode = {"tokens": token_row(model)}, image_encoder(model, precision)
     controls: dict[str, Row] = {}
     if training is not None:
-        controls = learn_controls(training, protocol.depth_range or dataset.depth_range, workers).rows(protocol)
-    rows = {"tokens": token_row(model), **controls}
-    encode = image_encoder(model, precision)
+        controls = learn_controls(training, protocol.depth_range or dataset.depth_range, workers, progress).rows(protocol)
+    rows |= controls
     return score_rows(rows, dataset, protocol, encode, image_free=controls, batch_size=batch_size, workers=workers, progress=progress)
 
 
 class _Depths:
-    """Depth maps [H, W] metres of a data set, without the work on the images' pixels."""
+    """Depth maps [H, W] metres of a data set, without normalised images."""
 
     def __init__(self, dataset: DepthDataset) -> None:
         self.dataset = dataset

@@ -1,14 +1,10 @@
-"""Which device and precision a run uses."""
+"""Which device a run uses."""
 
 from __future__ import annotations
-
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from ..errors import UsageError, unknown
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def find_device(name: str) -> torch.device:
@@ -22,10 +18,3 @@ def find_device(name: str) -> torch.device:
     if not there[kind]:
         raise UsageError(f"no {kind} device on this machine: use --device {' or '.join(k for k, ok in there.items() if ok)}")
     return torch.device(name)
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """A context in which the image tower runs in `precision`. Raises UsageError for an unknown one."""
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
-    return nullcontext() if precision == "float32" else torch.autocast(device.type, dtype=PRECISIONS[precision])

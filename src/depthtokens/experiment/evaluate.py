@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..clip.precision import autocast
 from ..data.dataset import DepthDataset
 from ..data.loader import batches
 from ..data.sample import Sample
@@ -20,7 +21,6 @@ from ..depth.model import DepthTokens
 from ..depth.protocol import Protocol, find_protocol
 from ..errors import DataError
 from ..files import atomic
-from .device import autocast
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and their total."""
@@ -58,9 +58,9 @@ class Scores:
     def save_csv(self, path: str | Path) -> None:
         """Write the per-image table."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, ["name", *METRICS], lineterminator="\n")
+        writer = csv.DictWriter(text, ["name", *METRICS, "protocol"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.per_image)
+        writer.writerows({**row, "protocol": self.protocol.name} for row in self.per_image)
         with atomic(Path(path)) as file:
             file.write(text.getvalue().encode())
 
@@ -87,10 +87,11 @@ def evaluate(
 def image_encoder(model: DepthTokens, precision: str = "float32") -> Callable[[Tensor], Tensor]:
     """The frozen half of a model: images [B, 3, H, W] -> patch features, on the model's device."""
     device = model.centres.device
+    autocast(device, precision)  # an unknown precision is found before any work
 
     def encode(images: Tensor) -> Tensor:
-        with torch.inference_mode(), autocast(device, precision):
-            return model.image_features(images.to(device))
+        with torch.inference_mode():
+            return model.image_features(images.to(device), precision)
 
     return encode
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..clip.load import FrozenCLIP, load_clip
+from ..clip.precision import autocast
 from ..data.dataset import DepthDataset
 from ..data.loader import batches
 from ..data.sample import Sample
@@ -26,7 +27,7 @@ from ..depth.protocol import find_protocol
 from ..errors import TrainingError, UsageError
 from ..files import atomic
 from .config import Experiment
-from .device import autocast, find_device
+from .device import find_device
 from .optimizer import make_optimizer, update
 
 TOKENS, STATE, CONFIG, LOG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml", "log.jsonl"
@@ -48,7 +49,7 @@ class Step:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished (or interrupted) run: its model, the token file, mean loss of each epoch, and batches skipped for lack of any truth."""
+    """A finished (or interrupted) run: its model, the token file, mean loss of each epoch, and images seen without any truth."""
 
     model: DepthTokens
     tokens: Path
@@ -62,12 +63,15 @@ def train(
 ) -> TrainResult:
     """Learn the tokens of an experiment and write them to its `out` folder, with a checkpoint every epoch (released recipe).
 
-    resume: go on from the checkpoint in `out`; on the same machine the tokens come out as if the run had never stopped, bit for bit.
+    resume: go on from the checkpoint in `out`; on the same machine's CPU the tokens come out as if the run had never stopped, bit for bit.
     clip: one that is loaded already. Ctrl-C saves and returns. Raises UsageError where `out` exists (or, resuming, differs in its
     settings), TrainingError where nothing is to be learned or the loss stops being a number (the last good checkpoint stays).
     """
     out = Path(experiment.out)
-    if not resume and out.exists() and any(out.iterdir()):
+    existed = out.exists()
+    if existed and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: name a folder")
+    if not resume and existed and any(out.iterdir()):
         raise UsageError(f"the output folder {out} exists: choose another --out, or go on with --resume {out}")
     find_protocol(experiment.protocol)
     device = find_device(experiment.device)
@@ -84,9 +88,9 @@ def train(
         return run.go(out, on_step)
     finally:
         if run.step == 0:  # failed before it began: leave nothing in the way of the next try
-            for name in (CONFIG, LOG):
-                (out / name).unlink(missing_ok=True)
-            if not any(out.iterdir()):
+            for path in [out / CONFIG, out / LOG, *out.glob("events.out.tfevents*")]:
+                path.unlink(missing_ok=True)
+            if not existed:
                 out.rmdir()
 
 
@@ -140,13 +144,13 @@ class _Run:
 
     def _update(self, batch: Sample) -> float:
         """One optimiser step; returns the loss, NaN for a batch without any ground truth (which is skipped)."""
-        images, target = batch.image.to(self.device, non_blocking=True), batch.depth.to(self.device, non_blocking=True)
-        if not (target > MIN_TRUTH).any():
-            self.skipped += 1
+        images, target = batch.image.to(self.device), batch.depth.to(self.device)
+        empty = ~(target > MIN_TRUTH).flatten(1).any(dim=1)
+        self.skipped += int(empty.sum())
+        if empty.all():
             self._advance(None)
             return float("nan")
-        with autocast(self.device, self.experiment.precision):
-            patches = self.model.image_features(images)
+        patches = self.model.image_features(images, self.experiment.precision)
         try:
             loss = update(self.model, self.optimizer, patches, target, self.experiment.clip_norm)
         except TrainingError as error:
@@ -160,7 +164,9 @@ class _Run:
         if loss is not None:
             self.losses.append(loss)
         if self.step % self.steps_per_epoch == 0:
-            self.epoch_losses.append(sum(self.losses) / max(len(self.losses), 1))
+            if not self.losses:
+                raise TrainingError("no image of a whole epoch has valid depth: look at it with `depthtokens data check`")
+            self.epoch_losses.append(sum(self.losses) / len(self.losses))
             self.losses = []
         if self.step < self.experiment.epochs * self.steps_per_epoch:
             self.scheduler.step()
@@ -172,7 +178,7 @@ class _Run:
             "protocol": experiment.protocol,
             "training": {
                 "experiment": asdict(experiment), "images": len(self.dataset), "steps": self.step, "epoch_losses": self.epoch_losses,
-                "data": self.dataset.name, "skipped_batches": self.skipped,
+                "data": self.dataset.name, "images_without_depth": self.skipped,
             },
         }  # fmt: skip
         self.model.save(out / TOKENS)
@@ -229,9 +235,9 @@ def _write_line(log: TextIO, report: Step) -> None:
 
 
 def _cut_log(path: Path, step: int) -> None:
-    """Drop lines of steps after the checkpoint: they are about to be done again."""
+    """Keep the lines up to the checkpoint's step: what came after, perhaps cut in the middle of a line, is about to be done again."""
     if path.is_file():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if json.loads(line)["step"] <= step]
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
         with atomic(path) as file:
             file.write("".join(lines).encode())
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..clip.load import FrozenCLIP
 from ..clip.text import put
 from ..errors import UsageError
+from .scales import Word
 from .template import Segment
 from .tokens import word_ids
 
@@ -45,11 +46,13 @@ class PromptEncoder(nn.Module):
         super().__init__()
         self.clip = clip
 
-    def forward(self, prompts: Sequence[str | Sequence[str | Segment | Tensor]]) -> Tensor:
+    def forward(self, prompts: Sequence[str | Sequence[Word | Tensor]]) -> Tensor:
         """Encode prompts; each is text, or a sequence of text, vocabulary `Token`s and vectors ([width], or [k, width] for k positions).
 
         Returns [N, C], not normalised. Raises UsageError for a prompt longer than the CLIP's context or a vector of another width.
         """
+        if isinstance(prompts, str):
+            raise UsageError("PromptEncoder takes a list of prompts, not one text: write [text]")
         vectors: list[Tensor] = []
         count = 0
         indexed: list[list[Segment]] = []
@@ -57,6 +60,8 @@ class PromptEncoder(nn.Module):
             segments: list[Segment] = []
             for piece in [prompt] if isinstance(prompt, str) else prompt:
                 if not isinstance(piece, Tensor):
+                    if not isinstance(piece, Word):
+                        raise UsageError(f"a prompt is made of text, Tokens and vectors, not of {piece!r}")
                     segments.append(piece)
                     continue
                 rows = piece.reshape(-1, piece.shape[-1])

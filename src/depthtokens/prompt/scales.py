@@ -52,7 +52,7 @@ def depth_words(spec: str | list[str] | tuple[str, ...]) -> DepthWords:
     if spec in SCALES:
         return DepthWords(spec, "words", len(SCALES[spec]), SCALES[spec])
     kind, _, count = spec.partition(":")
-    if kind in ("learned", "random") and count.isdigit() and int(count) >= 2:
+    if kind in ("learned", "random") and count.isdecimal() and int(count) >= 2:
         return DepthWords(spec, kind, int(count))
     if kind in ("learned", "random"):
         raise UsageError(f"'{spec}': say how many, at least two, as in '{kind}:7'")

@@ -15,7 +15,7 @@ STD = 0.02
 
 def random_vectors(count: int, width: int, seed: int, stream: int) -> Tensor:
     """[count, width] float32 ~ N(0, 0.02^2); `stream` separates the draws of one seed (0 context, 1 depth)."""
-    generator = torch.Generator().manual_seed(2 * seed + stream)
+    generator = torch.Generator().manual_seed((2 * seed + stream) % 2**63)
     return STD * torch.randn(count, width, generator=generator)
 
 
