@@ -1,0 +1,33 @@
+"""The small CLIP that comes with the package: an open_clip folder, see MODEL_CARD.md; `load_clip("bundled")` loads it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+from ...errors import WeightsError
+
+FOLDER = Path(__file__).parent
+WEIGHTS, CHECKSUM, TRAINED = "open_clip_model.safetensors", "sha256.txt", "trained_tokens.json"
+
+
+def checked_folder(folder: Path = FOLDER) -> Path:
+    """The folder, once its weights have the SHA-256 they were written with. Raises WeightsError where they have not."""
+    try:
+        expected = (folder / CHECKSUM).read_text(encoding="utf-8").split()[0]
+        with (folder / WEIGHTS).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, IndexError) as error:
+        raise WeightsError(f"the CLIP that comes with the package is not complete in {folder}: install depthtokens again") from error
+    if found != expected:
+        raise WeightsError(f"{folder / WEIGHTS} is not the file that comes with the package (SHA-256): install depthtokens again")
+    return folder
+
+
+@cache
+def trained_tokens() -> dict[int, str]:
+    """The vocabulary entries that occurred in training, id -> token; all other rows of the embedding are as they were drawn."""
+    table = json.loads((FOLDER / TRAINED).read_text(encoding="utf-8"))
+    return {int(index): token for index, token in table.items()}
