@@ -28,14 +28,13 @@ from .neighbours import nearest_words
 COLUMNS = ("abs_rel", "rmse", "log10", "d1", "d2", "d3")
 HEADINGS = {"abs_rel": "AbsRel", "rmse": "RMSE (m)", "log10": "log10", "d1": "δ &lt; 1.25", "d2": "δ &lt; 1.25²", "d3": "δ &lt; 1.25³"}
 SCENES = 6
-WORST = 0.5  # relative error at the dark end of an error map
+WORST = 1.0  # relative error at the dark end of an error map
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; white-space: nowrap; text-align: right;
-  border-bottom: 1px solid #e4e4e4; } th:first-child, td:first-child { text-align: left; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; } th:first-child, td:first-child { text-align: left; white-space: nowrap; }
 tr.control td { color: #777; } tr.learned td:first-child { font-weight: 600; }
 td.bar { width: 26%; text-align: left; } td.bar div { height: .8rem; background: #b8b8c8; } tr.learned td.bar div { background: #7b2d8b; }
 tr.control td.bar div { background: #dcdcdc; }
