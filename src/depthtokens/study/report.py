@@ -34,7 +34,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; } th:first-child, td:first-child { text-align: left; white-space: nowrap; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
+th:first-child, td:first-child { text-align: left; white-space: nowrap; }
 tr.control td { color: #777; } tr.learned td:first-child { font-weight: 600; }
 td.bar { width: 26%; text-align: left; } td.bar div { height: .8rem; background: #b8b8c8; } tr.learned td.bar div { background: #7b2d8b; }
 tr.control td.bar div { background: #dcdcdc; }
