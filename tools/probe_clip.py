@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from clip_pairs import Pairs, squares
 from torch import Tensor, nn
 
+from clip_pairs import Pairs, squares
 from depthtokens import DepthTokens, FrozenCLIP, load_clip, make_optimizer
 from depthtokens.data.scenes import DEPTH_RANGE, Scenes
 from depthtokens.depth.bins import bin_centres
@@ -190,7 +191,8 @@ def embedded(clip: FrozenCLIP, scenes: Scenes) -> tuple[Tensor, Tensor]:
     """Pictures squeezed into squares, and caption number 0 of each: L2-normalised [N, C] both."""
     pairs, side = Pairs([scenes]), int(clip.visual.image_size)  # type: ignore[arg-type]
     with torch.inference_mode():
-        parts = [clip.model.encode_image(squares(pairs, np.arange(i, min(i + 50, len(pairs))), side)) for i in range(0, len(pairs), 50)]
+        encode: Any = clip.model.encode_image
+        parts = [encode(squares(pairs, np.arange(i, min(i + 50, len(pairs))), side)) for i in range(0, len(pairs), 50)]
         texts = PromptEncoder(clip)([scenes.caption(i) for i in range(len(pairs))])
     return F.normalize(torch.cat(parts), dim=-1), F.normalize(texts, dim=-1)
 

@@ -21,9 +21,9 @@ import open_clip
 import torch
 import torch.nn.functional as F
 import tyro
-from clip_pairs import Batch, Pairs, Words, draw, load
 from torch import Tensor, nn
 
+from clip_pairs import Batch, Pairs, Words, draw, load
 from depthtokens.clip.dense import resized_positions, trunk
 from depthtokens.data.scenes import Scenes
 
@@ -155,7 +155,7 @@ def main(config: Config) -> None:
     meeting = config.work / "meeting"
     meeting.unlink(missing_ok=True)
     if config.processes > 1:
-        torch.multiprocessing.spawn(train, args=(config, meeting.resolve()), nprocs=config.processes)
+        torch.multiprocessing.spawn(train, args=(config, meeting.resolve()), nprocs=config.processes)  # type: ignore[attr-defined, no-untyped-call]
     else:
         train(0, config, meeting.resolve())
 

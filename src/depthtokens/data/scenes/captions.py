@@ -12,7 +12,7 @@ from .content import DEPTH_RANGE, Content, Thing
 from .words import an, distance_level, metres_in_words
 
 ABOUT_DISTANCE = 0.66  # share of captions that are meant to say something about distance
-MOST_WORDS = 27  # with CLIP's tokenizer about 36 tokens
+MOST_WORDS = 34  # with CLIP's tokenizer about 45 tokens
 POSITIONS = {
     "left": ("on the left", "at the left", "to the left", "on the left side"),
     "middle": ("in the middle", "in the centre", "ahead", "straight ahead"),
@@ -21,7 +21,7 @@ POSITIONS = {
 
 
 def caption(content: Content, rng: np.random.Generator) -> str:
-    """One sentence or two on a scene's content: 2 to 4 facts, lower case, about 40 CLIP tokens at most; another draw says other things."""
+    """One sentence or two on a scene's content: 3 to 6 facts, lower case, about 45 CLIP tokens at most; another draw says other things."""
     return _Writer(content, rng).write()
 
 
@@ -45,7 +45,7 @@ class _Writer:
 
     def write(self) -> str:
         rng, facts = self.rng, [self.opening()]
-        for _ in range(int(rng.integers(2, 4))):
+        for _ in range(int(rng.integers(3, 6))):
             fact = self.fact()
             if fact and fact not in facts:
                 facts.append(fact)
