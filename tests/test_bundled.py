@@ -99,7 +99,7 @@ def test_pictures_find_their_captions(clip):
         features = F.normalize(clip.model.encode_image(squares), dim=-1)
         texts = F.normalize(PromptEncoder(clip)(captions), dim=-1)
     found = (features @ texts.T).argmax(1) == torch.arange(100)
-    assert found.float().mean() >= 0.25  # chance 0.01; MODEL_CARD.md has the figures over 1,000 scenes
+    assert found.float().mean() >= 0.4  # chance 0.01; MODEL_CARD.md has the figures over 1,000 scenes
 
 
 def test_words_for_distance_mean_something_to_the_value_path(clip):

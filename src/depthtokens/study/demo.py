@@ -37,8 +37,8 @@ class DemoSettings:
     train: int = 800
     test: int = 200
     size: tuple[int, int] = (208, 272)
-    dense: str = "layer4"
-    scale: str = "auty2023"
+    dense: str = "value"
+    scale: str | float = 40.0
     steps: int = 400
     lr: float = 1e-2
     batch_size: int = 16
