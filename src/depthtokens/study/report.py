@@ -62,7 +62,8 @@ def write_report(demo: Demo, path: Path) -> None:
         "<h2>The nearest words of each learned token (learned-7)</h2>",
         _neighbours(demo),
         f'<p class="small">depthtokens {depthtokens.__version__}, torch {torch.__version__}, Python {platform.python_version()}; '
-        f"CLIP {demo.clip.fingerprint[:12]}; {settings.dense} features, logit scale {settings.scale}, {settings.steps} steps of batch {settings.batch_size}, "
+        f"CLIP {demo.clip.fingerprint[:12]}; {settings.dense} features, logit scale {settings.scale}, "
+        f"{settings.steps} steps of batch {settings.batch_size}, "
         f"learning rate {settings.lr:g}.</p>",
     ]
     page = (
