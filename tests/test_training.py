@@ -105,7 +105,6 @@ def test_learning_lowers_the_error(nyu_tree, tiny_file, tmp_path):
     assert model.settings["predict_side"] == 480
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_bfloat16_and_tensorboard(nyu_tree, tiny_file, tmp_path):
     pytest.importorskip("tensorboard")
     result = train(experiment(nyu_tree, tiny_file, tmp_path / "run", precision="bfloat16", tensorboard=True, epochs=1))
