@@ -9,7 +9,16 @@ import torch.nn.functional as F
 
 from conftest import TINY_CONFIG
 from depthtokens import UsageError
-from depthtokens.clip.dense import RESNET_MODES, VIT_MODES, attention_pool, dense_features, resized_positions, thinned_channels, trunk
+from depthtokens.clip.dense import (
+    RESNET_MODES,
+    VIT_MODES,
+    attention_pool,
+    dense_features,
+    dense_modes,
+    resized_positions,
+    thinned_channels,
+    trunk,
+)
 
 VIT_CONFIG = {**TINY_CONFIG, "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}}
 
@@ -96,3 +105,12 @@ def test_bad_modes(tiny_clip, vit):
         tiny_clip.dense(torch.zeros(1, 3, 31, 64), "layer4")
     with pytest.raises(UsageError, match="no dense features for a Linear"):
         dense_features(torch.nn.Linear(1, 1), torch.zeros(1, 3, 64, 64), "layer4")
+
+
+def test_several_modes_from_one_pass(tiny_clip, vit):
+    images = torch.randn(2, 3, 96, 64)
+    for visual, modes in ((tiny_clip.visual, RESNET_MODES), (vit, VIT_MODES)):
+        together = dense_modes(visual, images, tuple(modes))
+        assert list(together) == list(modes)
+        for mode, features in together.items():
+            assert torch.equal(features, dense_features(visual, images, mode))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,9 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
+
+Reader = Callable[[Any, Any], Any]
+"""From an image tower and what comes before (images, or what the tower's modes share) to what comes next."""
 
 
 def dense_features(visual: nn.Module, images: Tensor, mode: str) -> Tensor:
@@ -27,30 +30,40 @@ def dense_features(visual: nn.Module, images: Tensor, mode: str) -> Tensor:
       value     the same with the last block's attention replaced by its value path (MaskCLIP); L2-normalised.
     Raises UsageError for a mode that the tower does not have, or an image smaller than one patch.
     """
-    reader = _modes(visual, mode)
+    return dense_modes(visual, images, (mode,))[mode]
+
+
+def dense_modes(visual: nn.Module, images: Tensor, modes: Sequence[str]) -> dict[str, Tensor]:
+    """`dense_features` in several modes from one pass over the trunk."""
+    body, readers = _parts(visual)
+    for mode in modes:
+        _check(visual, mode, readers)
     stride = 32 if isinstance(visual, ModifiedResNet) else int(visual.patch_size[0])  # type: ignore[index]
     if min(images.shape[-2:]) < stride:
         raise UsageError(f"image of {images.shape[-2]}x{images.shape[-1]} pixels is smaller than one {stride}x{stride} patch")
-    return reader(visual, images)
+    x = body(visual, images)
+    return {mode: readers[mode](visual, x) for mode in modes}
 
 
 def check_mode(visual: nn.Module, mode: str) -> None:
     """Raise UsageError unless `visual` can be read in `mode`."""
-    _modes(visual, mode)
+    _check(visual, mode, _parts(visual)[1])
 
 
-def _modes(visual: nn.Module, mode: str) -> Callable[[Any, Tensor], Tensor]:
-    if isinstance(visual, ModifiedResNet):
-        readers = RESNET_MODES
-    elif isinstance(visual, VisionTransformer) and visual.attn_pool is None:
-        readers = VIT_MODES
-    else:
-        raise UsageError(f"no dense features for a {type(visual).__name__} image tower: use a CLIP ResNet or an open_clip ViT")
+def _check(visual: nn.Module, mode: str, readers: dict[str, Reader]) -> None:
     if mode not in {**RESNET_MODES, **VIT_MODES}:
         raise unknown("dense mode", mode, readers)
     if mode not in readers:
         raise UsageError(f"dense mode '{mode}' is not for a {type(visual).__name__}: use {' or '.join(readers)}")
-    return readers[mode]
+
+
+def _parts(visual: nn.Module) -> tuple[Reader, dict[str, Reader]]:
+    """What all modes of a tower share, and how each goes on from there."""
+    if isinstance(visual, ModifiedResNet):
+        return trunk, RESNET_MODES
+    if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
+        return _vit_trunk, VIT_MODES
+    raise UsageError(f"no dense features for a {type(visual).__name__} image tower: use a CLIP ResNet or an open_clip ViT")
 
 
 def trunk(visual: Any, images: Tensor) -> Tensor:
@@ -61,8 +74,8 @@ def trunk(visual: Any, images: Tensor) -> Tensor:
     return x
 
 
-def _layer4(visual: Any, images: Tensor) -> Tensor:
-    x = F.normalize(trunk(visual, images).float(), dim=1)
+def _layer4(visual: Any, x: Tensor) -> Tensor:
+    x = F.normalize(x.float(), dim=1)
     return x[:, thinned_channels(x.shape[1], visual.output_dim).to(x.device)]
 
 
@@ -71,8 +84,7 @@ def thinned_channels(trunk_channels: int, joint_channels: int) -> Tensor:
     return torch.arange(joint_channels) * trunk_channels // joint_channels
 
 
-def _attnpool(visual: Any, images: Tensor) -> Tensor:
-    x = trunk(visual, images)
+def _attnpool(visual: Any, x: Tensor) -> Tensor:
     return _grid(attention_pool(visual.attnpool, x)[:, 1:], x.shape[-2:])
 
 
@@ -92,27 +104,31 @@ def attention_pool(pool: Any, x: Tensor) -> Tensor:
     return pool.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-def _resnet_value(visual: Any, images: Tensor) -> Tensor:
-    x = trunk(visual, images)
+def _resnet_value(visual: Any, x: Tensor) -> Tensor:
     pool = visual.attnpool
     return _grid(pool.c_proj(pool.v_proj(x.flatten(2).transpose(1, 2))), x.shape[-2:])
 
 
-def _vit_tokens(visual: Any, images: Tensor, *, value: bool = False) -> Tensor:
+def _vit_trunk(visual: Any, images: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """[B, 3, H, W] -> tokens [B, 1 + h*w, width] before the last block, and the grid (h, w)."""
     x = visual.conv1(images)
-    h, w = x.shape[-2:]
+    size = x.shape[-2:]
     x = x.flatten(2).transpose(1, 2)
     x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
-    x = visual.ln_pre(x + resized_positions(visual.positional_embedding, h, w).to(x.dtype))
-    *blocks, last = visual.transformer.resblocks
-    for block in blocks:
+    x = visual.ln_pre(x + resized_positions(visual.positional_embedding, *size).to(x.dtype))
+    for block in list(visual.transformer.resblocks)[:-1]:
         x = block(x)
-    x = _value_block(last, x) if value else last(x)
-    return _grid(visual.ln_post(x[:, 1:]) @ visual.proj, (h, w))
+    return x, size
 
 
-def _vit_value(visual: Any, images: Tensor) -> Tensor:
-    return _vit_tokens(visual, images, value=True)
+def _vit_tokens(visual: Any, before: tuple[Tensor, tuple[int, ...]]) -> Tensor:
+    x, size = before
+    return _grid(visual.ln_post(visual.transformer.resblocks[-1](x)[:, 1:]) @ visual.proj, size)
+
+
+def _vit_value(visual: Any, before: tuple[Tensor, tuple[int, ...]]) -> Tensor:
+    x, size = before
+    return _grid(visual.ln_post(_value_block(visual.transformer.resblocks[-1], x)[:, 1:]) @ visual.proj, size)
 
 
 def _value_block(block: Any, x: Tensor) -> Tensor:
@@ -140,5 +156,5 @@ def _grid(tokens: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.normalize(tokens.float(), dim=-1).transpose(1, 2).unflatten(2, size)
 
 
-RESNET_MODES: dict[str, Callable[[Any, Tensor], Tensor]] = {"layer4": _layer4, "attnpool": _attnpool, "value": _resnet_value}
-VIT_MODES: dict[str, Callable[[Any, Tensor], Tensor]] = {"tokens": _vit_tokens, "value": _vit_value}
+RESNET_MODES: dict[str, Reader] = {"layer4": _layer4, "attnpool": _attnpool, "value": _resnet_value}
+VIT_MODES: dict[str, Reader] = {"tokens": _vit_tokens, "value": _vit_value}
