@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+_cache = tempfile.TemporaryDirectory(prefix="depthtokens-tests-")
+os.environ["DEPTHTOKENS_CACHE"] = _cache.name  # what tests store is gone with them
 SHARED = Path(__file__).parents[2] / "shared"
 REFERENCE = SHARED / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="the released system's reference figures are not on this machine")

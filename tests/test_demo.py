@@ -14,7 +14,7 @@ from depthtokens.study import demo as module
 from depthtokens.study.demo import ROWS, DemoSettings, run_demo
 from depthtokens.study.report import write_report
 
-SMALL = DemoSettings(train=24, test=8, size=(96, 128), steps=12)
+SMALL = DemoSettings(train=24, test=8, size=(96, 128), epochs=6)
 NAMES = ["constant", "mean map", *(row.name for row in ROWS)]
 
 
@@ -47,11 +47,11 @@ def test_an_interrupted_run_goes_on(cache, tmp_path, monkeypatch):
     whole = run_demo(SMALL, tmp_path / "whole", cache=cache)
     learned, fit = [], module.fit
 
-    def counting(model, *args, **kwargs):
+    def counting(learners, *args, **kwargs):
         if len(learned) == 2:
             raise KeyboardInterrupt
-        learned.append(model.settings["template"])
-        return fit(model, *args, **kwargs)
+        learned.append(learners[0].model.settings["template"])
+        return fit(learners, *args, **kwargs)
 
     monkeypatch.setattr(module, "fit", counting)
     with pytest.raises(KeyboardInterrupt):

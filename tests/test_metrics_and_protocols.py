@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depthtokens import DataError, UsageError, silog
-from depthtokens.depth.metrics import HIGHER_IS_BETTER, METRICS, MetricAccumulator, depth_metrics
+from depthtokens.depth.metrics import HIGHER_IS_BETTER, METRICS, MetricAccumulator, Target, depth_metrics
 from depthtokens.depth.protocol import PROTOCOLS, eigen_crop, find_protocol, garg_crop
 from depthtokens.experiment.evaluate import score_rows
+from depthtokens.experiment.source import Images
 
 metres = st.lists(st.tuples(st.floats(0.01, 80), st.floats(0.01, 80)), min_size=1, max_size=30)
 
@@ -39,7 +40,7 @@ def test_metrics_against_numpy(pairs):
 def test_accumulator_averages_images_and_pools_pixels(images):
     total = MetricAccumulator()
     tensors = [torch.tensor(image, dtype=torch.float64).T for image in images]
-    rows = [total.update(d, t) for d, t in tensors]
+    rows = [total.add(Target(t, torch.ones_like(t, dtype=torch.bool)).moments(d), len(t)) for d, t in tensors]
     pooled = depth_metrics(*torch.cat(tensors, dim=1))
     for key in METRICS:
         assert total.image_wise()[key] == pytest.approx(np.mean([row[key] for row in rows]))
@@ -50,6 +51,24 @@ def test_perfect_prediction():
     t = torch.rand(100) + 0.1
     scores = depth_metrics(t, t)
     assert all(value == (1 if HIGHER_IS_BETTER[key] else 0) for key, value in scores.items())
+
+
+@pytest.mark.parametrize("holes", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize(("small", "large"), [((3, 5), (17, 23)), ((1, 4), (9, 9)), ((4, 4), (4, 4))])
+def test_silog_s_own_gradient_is_autograd_s(holes, small, large):
+    """Loss and gradient in one pass, against the formula written out and differentiated by torch."""
+    torch.manual_seed(1)
+    depth = (0.1 + 9 * torch.rand(3, 1, *small)).requires_grad_()
+    target = (0.1 + 9 * torch.rand(3, 1, *large)) * (torch.rand(3, 1, *large) >= holes)
+    target[1] = 0  # an image without any truth
+    resized = F.interpolate(depth, size=large, mode="bilinear", align_corners=True)
+    g = (resized.log() - target.log())[target > 0.001]
+    plain = 10 * torch.sqrt((g**2).mean() - 0.85 * g.mean() ** 2)
+    loss = silog(depth, target)
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
+    ours, theirs = torch.autograd.grad(3 * loss, depth)[0], torch.autograd.grad(3 * plain, depth)[0]
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.abs().max().item())
+    assert ours[1].abs().max() == 0
 
 
 def test_silog():
@@ -136,7 +155,7 @@ def test_score(tmp_path):
         "three": lambda x: torch.full((len(x), 1, 1, 1), 3.0),
         "map": lambda x: torch.tensor([[[[2.0, 3.0]]]]).expand(len(x), -1, -1, -1),
     }
-    found = score_rows(rows, Truth(), "auty2023", lambda images: images, image_free=["map"], workers=0)
+    found = score_rows(rows, Images(Truth(), lambda images: images, workers=0), "auty2023", image_free=["map"])
     assert found["map"].protocol.flip is False and found["three"].protocol.flip is True
     assert found["map"].image_wise["abs_rel"] == pytest.approx(0.25)
     scores = found["three"]

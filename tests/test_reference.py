@@ -12,7 +12,7 @@ import torch
 from conftest import REFERENCE, SHARED, needs_data, needs_reference
 from depthtokens import DepthTokens, evaluate, make_optimizer, silog
 from depthtokens.data import open_dataset
-from depthtokens.depth.metrics import MetricAccumulator
+from depthtokens.depth.metrics import MetricAccumulator, Target
 from depthtokens.depth.protocol import find_protocol
 
 pytestmark = needs_reference
@@ -91,7 +91,7 @@ def test_model(reference_clip, i):
     valid = protocol.valid(target, depth_range, crop)
     scores = MetricAccumulator()
     for depth, true, mask in zip(full, target, valid, strict=True):
-        scores.update(depth[mask], true[mask])
+        scores.add(Target(true, mask).moments(depth), int(mask.sum()))
     close_metrics(scores.image_wise(), case["metrics_image_wise"])
     close_metrics(scores.pixel_wise(), case["metrics_pixel_wise"])
 

@@ -6,40 +6,12 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from depthtokens import DepthTokens, Scenes, TrainingError, evaluate
+from depthtokens import DepthTokens, PromptEncoder, UsageError
 from depthtokens.data import open_dataset
-from depthtokens.experiment.fit import Patches, fit
-from depthtokens.study.neighbours import nearest_words
-
-
-@pytest.fixture(scope="module")
-def scenes():
-    return Scenes("indoor", "train", 12, size=(64, 96), seed=3)
-
-
-def test_patches_are_those_of_the_images(tiny_clip, scenes):
-    model = DepthTokens(tiny_clip, dense="value")
-    patches = Patches.of(model, scenes, batch_size=5)
-    sample = scenes[7]
-    assert torch.allclose(patches.plain[7], model.image_features(sample.image[None])[0], atol=1e-6)
-    assert torch.allclose(patches.mirrored[7], model.image_features(sample.image[None].flip(-1))[0], atol=1e-6)
-    assert torch.equal(patches.target[7], sample.depth[:, ::2, ::2])
-
-
-def test_fit_learns_and_repeats_itself(tiny_clip, scenes):
-    def run():
-        model = DepthTokens(tiny_clip, depth="learned:5", dense="value", scale="50", depth_range=(0.5, 10.0))
-        return model, fit(model, patches, 60, lr=0.03, batch_size=4)
-
-    patches = Patches.of(DepthTokens(tiny_clip, dense="value"), scenes)
-    (model, losses), (again, same) = run(), run()
-    assert losses == same and torch.equal(model.tokens["depth"], again.tokens["depth"])
-    assert sum(losses[-6:]) < sum(losses[:6])
-    untrained = DepthTokens(tiny_clip, depth="learned:5", dense="value", scale="50", depth_range=(0.5, 10.0))
-    assert evaluate(model, scenes, workers=0).quoted["rmse_log"] < evaluate(untrained, scenes, workers=0).quoted["rmse_log"]
-    with pytest.raises(TrainingError, match="nothing to learn"):
-        fit(DepthTokens(tiny_clip, depth="depth-7", dense="value"), patches, 2, lr=0.1)
+from depthtokens.prompt.scales import Token
+from depthtokens.study.neighbours import Neighbour, features_at, nearest_words, vocabulary_entries, vocabulary_features
 
 
 def test_a_token_that_is_a_word_finds_itself(tiny_clip):
@@ -49,6 +21,72 @@ def test_a_token_that_is_a_word_finds_itself(tiny_clip):
     assert found[1][0].name == "close" and found[1][1].distance > 0.01
     names = [neighbour.name for neighbour in found[2]]
     assert "{depth_2}" not in names and [n.distance for n in found[2]] == sorted(n.distance for n in found[2])
+
+
+def test_the_vocabulary_is_what_the_encoder_gives_word_by_word(tiny_clip):
+    encoder = PromptEncoder(tiny_clip)
+    names, features = vocabulary_features(encoder, tokens=["close", "far", 320, "inian"], chunk=3)
+    plain = [["This object appears to be", Token("close")], ["This object appears to be", Token("far")]]
+    assert names == ["close", "far", "a</w>", "inian"] and features.dtype == torch.float32
+    assert torch.allclose(features[:2], F.normalize(encoder(plain), dim=-1), atol=1e-6)
+    assert torch.allclose(features[2], F.normalize(encoder(["This object appears to be a"]), dim=-1)[0], atol=1e-6)
+    assert torch.allclose(features.norm(dim=1), torch.ones(4))
+    entries, ids = vocabulary_entries(tiny_clip.tokenizer)
+    assert len(entries) == 49408 and ids == list(range(49408)) and entries[320] == "a</w>"
+    assert vocabulary_entries(tiny_clip.tokenizer, [ids[entries.index("black")], "black"])[1][0] == entries.index("black")
+    with pytest.raises(UsageError, match="no entry 49408"):
+        vocabulary_entries(tiny_clip.tokenizer, [49408])
+
+
+def test_the_vocabulary_in_a_template_with_learned_context(tiny_clip):
+    model = DepthTokens(tiny_clip, template="1o2d", depth=["close", "far"])
+    _, features = vocabulary_features(model.encoder, "1o2d", ["close", "far"], context=model.tokens["context"])
+    assert torch.allclose(features, model.text_features(), atol=1e-6)
+    with pytest.raises(UsageError, match="has 3 {ctx} slots"):
+        vocabulary_features(model.encoder, "1o2d", ["close"])
+
+
+def test_features_at_a_position_are_those_of_the_whole_sequence(tiny_clip):
+    """Against open_clip itself: all 77 positions, read at `position` instead of at end-of-text."""
+    model = DepthTokens(tiny_clip, depth="depth-7")
+    ids = tiny_clip.tokenizer.tokenizer([f"This object appears to be {word}" for word in model.words])
+    tower = tiny_clip.model
+    hidden = tower.ln_final(tower.transformer(tower.token_embedding(ids) + tower.positional_embedding, attn_mask=tower.attn_mask))
+    for position in (0, 3, 6, 7, 9, 30):
+        with torch.no_grad():
+            found = features_at(model.encoder, model.layout, position)
+        assert torch.allclose(found, hidden[:, position] @ tower.text_projection, atol=1e-5), position
+    with pytest.raises(UsageError, match="positions 0 to 76"):
+        features_at(model.encoder, model.layout, 77)
+
+
+def test_position_7_groups_the_human_scale_as_the_published_table_does(tiny_clip):
+    """At position 7 `close` and `distant` are at end-of-text, the other phrases at the word `close` or `distant` that they share."""
+    model = DepthTokens(tiny_clip, depth="depth-7")
+    at_end = nearest_words(model, ["distant", "far", "close"], count=1)
+    assert (at_end[1][0].name, at_end[5][0].name) == ("close", "distant") and at_end[1][0].distance < 1e-5
+    at_7 = nearest_words(model, ["distant", "far", "close"], count=2, position=7)
+    assert {n.name for n in at_7[0]} == {"{depth_2}", "{depth_3}"} and {n.name for n in at_7[2]} == {"{depth_0}", "{depth_3}"}
+    assert (at_7[4][0].name, at_7[6][0].name, at_7[1][0].name, at_7[5][0].name) == ("{depth_6}", "{depth_4}", "close", "distant")
+
+
+def test_neighbours_in_the_space_of_tokens(tiny_clip):
+    model = DepthTokens(tiny_clip, depth="learned:3", init=["red", "close", "far"])
+    found = nearest_words(model, None, count=2, space="token")
+    assert [row[0].name for row in found] == ["red</w>", "close</w>", "far</w>"]
+    assert [row[0].distance for row in found] == pytest.approx([0, 0, 0], abs=1e-6)
+    table = tiny_clip.text.embedding.weight.detach()
+    red, close = (table[tiny_clip.tokenizer.token_id(word)] for word in ("red", "close"))
+    among = nearest_words(model, ["red"], count=3, space="token")
+    assert {n.name: n.distance for n in among[1]}["{depth_0}"] == pytest.approx((red - close).norm().item(), rel=1e-5)
+    human = DepthTokens(tiny_clip, depth=["very close", "far"])
+    very = (table[tiny_clip.tokenizer.token_id("very")] + close) / 2
+    assert nearest_words(human, ["close"], 2, space="token")[0][0].distance == pytest.approx((very - close).norm().item(), rel=1e-5)
+    assert nearest_words(human, ["close", "far"], 1, space="token")[1][0] == Neighbour("far", 0.0)
+    with pytest.raises(UsageError, match="the space of tokens has none"):
+        nearest_words(model, ["red"], space="token", position=7)
+    with pytest.raises(UsageError, match="unknown space of neighbours 'words'"):
+        nearest_words(model, ["red"], space="words")
 
 
 def test_scenes_by_name_on_the_command_line(tmp_path, monkeypatch, capsys):

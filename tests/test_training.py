@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from depthtokens import DataError, DepthTokens, Experiment, TrainingError, UsageError, evaluate, make_optimizer, train
 from depthtokens.data import open_dataset
 from depthtokens.experiment.controls import evaluate_with_controls, learn_controls
+from depthtokens.experiment.evaluate import source_for
 from depthtokens.experiment.train import LOG, STATE, TOKENS
 
 
@@ -94,7 +95,7 @@ def test_a_run_killed_between_checkpoints_redoes_the_steps(nyu_tree, tiny_file, 
 def test_learning_lowers_the_error(nyu_tree, tiny_file, tmp_path):
     # With the released scale a random CLIP saturates into one bin within a few steps; a mild one lets it learn.
     run = experiment(
-        nyu_tree, tiny_file, tmp_path / "run", epochs=15, lr=0.03, batch_size=6, scale="50", dense="value", augment=False, crop=None
+        nyu_tree, tiny_file, tmp_path / "run", epochs=15, lr=0.03, batch_size=6, scale="50", dense="value", views=1, cache=False, crop=None
     )
     data = open_dataset(f"nyu:{nyu_tree}", "train")
     model = DepthTokens.load(train(run).tokens)
@@ -136,7 +137,7 @@ def test_refusals(nyu_tree, tiny_file, tmp_path, monkeypatch):
 
 
 def test_nan_loss_keeps_the_last_good_checkpoint(nyu_tree, tiny_file, tmp_path, monkeypatch):
-    import depthtokens.experiment.optimizer as module
+    import depthtokens.experiment.fit as module
 
     run = experiment(nyu_tree, tiny_file, tmp_path / "run")
     calls = []
@@ -211,7 +212,8 @@ def test_controls(nyu_tree, tiny_clip):
     depths = np.stack([training.read(i)[1] for i in range(len(training))])
     assert controls.constant == pytest.approx(np.exp(np.log(depths).mean()), rel=1e-5)
     assert controls.mean_map[0, 0].numpy() == pytest.approx(np.exp(np.log(depths).mean(axis=0)), rel=1e-5)
-    rows = evaluate_with_controls(DepthTokens(tiny_clip), test, training, "depthclip", workers=0)
+    model = DepthTokens(tiny_clip)
+    rows = evaluate_with_controls(model, source_for(model, test, workers=0), training, "depthclip", workers=0)
     assert list(rows) == ["tokens", "constant", "mean map"]
     # The map is cropped as the image is, not squeezed.
     target = test.read(0)[1][56:470, 60:600]

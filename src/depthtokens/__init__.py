@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .depth.model import DepthTokens as DepthTokens
     from .experiment.config import Experiment as Experiment
     from .experiment.evaluate import evaluate as evaluate
-    from .experiment.optimizer import make_optimizer as make_optimizer
+    from .experiment.fit import make_optimizer as make_optimizer
     from .experiment.train import train as train
     from .prompt.encoder import PromptEncoder as PromptEncoder
 
@@ -40,7 +40,7 @@ _HOME = {
     "Folder": "data.folder",
     "Scenes": "data.scenes.dataset",
     "Experiment": "experiment.config",
-    "make_optimizer": "experiment.optimizer",
+    "make_optimizer": "experiment.fit",
     "train": "experiment.train",
     "evaluate": "experiment.evaluate",
 }

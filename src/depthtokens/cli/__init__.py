@@ -13,7 +13,10 @@ VERBS = {
     "train": ("train", "learn depth tokens on a data set"),
     "evaluate": ("evaluate", "score tokens by a protocol, beside two controls that need no image"),
     "predict": ("predict", "depth of photos: 16-bit PNG, .npy, pictures"),
+    "export": ("export", "tokens and image tower as one ONNX file, which `predict` runs without torch"),
     "demo": ("demo", "the whole method on rendered scenes with the CLIP that comes with the package"),
+    "features": ("features", "compute a data set's patch features once, for every run to read"),
+    "features check": ("features_check", "whether stored patch features are whole, and the data still the same"),
     "data scenes": ("data_scenes", "render scenes with exact depth into a folder"),
     "data check": ("data_check", "what is in a data set, and what is wrong with it"),
 }
@@ -52,7 +55,8 @@ def _run(words: list[str]) -> None:
 
         print(f"depthtokens {__version__}")
         return
-    verb = " ".join(words[:2]) if words[0] == "data" else words[0]
+    two = " ".join(words[:2])
+    verb = two if two in VERBS or words[0] == "data" else words[0]
     if verb in ("data", "data -h", "data --help"):
         print(_help("data "))
         return

@@ -81,13 +81,13 @@ class Reporter:
             self.last = time.monotonic()
             print(f"{self.label}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
 
-    def named(self, label: str, done: int, total: int) -> None:
+    def named(self, label: str, done: int, total: int, note: str = "") -> None:
         """The same for work in several parts."""
         if label != self.label:
             self.label, self.last = label, 0.0
         if self.bar:
             self.bar.update(self.task, description=label)
-        self(done, total)
+        self(done, total, note)
 
     def __enter__(self) -> Reporter:
         return self
@@ -95,6 +95,11 @@ class Reporter:
     def __exit__(self, *_: object) -> None:
         if self.bar:
             self.bar.stop()
+
+
+def note(line: str) -> None:
+    """One line for a person, on standard error."""
+    err.print(escape(line), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from ..errors import DataError, UsageError
 from .common import Reporter, load_model, parse, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..depth.depthmap import DepthMap
 
 IMAGES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 
@@ -20,14 +23,16 @@ IMAGES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 class Predict:
     """Predict depth for photos: files, folders and globs."""
 
-    tokens: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")]
-    """Token file, as `train` writes it."""
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """Token file, as `train` writes it, or .onnx file, as `export` writes it."""
     images: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
     """Image files, folders of them, or globs."""
     out: Path = Path("depth")
     """Folder for the results."""
     formats: list[Literal["png", "npy", "colour", "side"]] = field(default_factory=lambda: ["png", "side"])
     """png: 16-bit millimetres (1/256 m where the range passes 65.535 m); npy: metres; colour: picture; side: photo, depth, uncertainty."""
+    engine: Literal["torch", "onnx"] | None = None
+    """torch runs token files, onnx runs .onnx files without loading torch; by default the file's ending decides."""
     clip: str | None = None
     """The CLIP that the tokens were learned on, where it is not found by itself."""
     weights: str | None = None
@@ -37,7 +42,9 @@ class Predict:
     overwrite: bool = False
     """Replace results that are there already."""
     device: str = "auto"
+    """auto, cpu, cuda or mps; an .onnx file runs on the CPU."""
     precision: str = "float32"
+    """Of the image tower: float32, bfloat16 or float16; an .onnx file's is float32."""
     json: bool = False
 
 
@@ -48,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, predict, print."""
     args = parse(Predict, "predict", arguments)
     if not args.images:
-        raise UsageError("no images given: name files, folders or globs behind the token file")
+        raise UsageError("no images given: name files, folders or globs behind the model's file")
     files = find_images(args.images)
     targets = {file: {kind: args.out / (file.stem + ENDINGS[kind]) for kind in args.formats} for file in files}
     written = [path for paths in targets.values() for path in paths.values()]
@@ -60,20 +67,15 @@ def main(arguments: Sequence[str]) -> None:
             f"{existing[0]} exists{f' ({len(existing)} such files)' if len(existing) > 1 else ''}: choose another --out, or --overwrite"
         )
 
-    from ..clip.precision import autocast
-    from ..experiment.device import find_device
     from ..files import atomic
 
-    device = find_device(args.device)
-    autocast(device, args.precision)
-    model = load_model(args.tokens, args.clip, args.weights, args.force).to(device)
-    text = model.text_features().detach()
+    predict = predictor(args)
     args.out.mkdir(parents=True, exist_ok=True)
     rows, failed = [], []
     with Reporter("predicting") as reporter:
         for done, file in enumerate(files, 1):
             try:
-                depth = model.predict(file, text, args.precision)
+                depth = predict(file)
             except DataError as error:
                 failed.append(str(error))
                 continue
@@ -98,6 +100,32 @@ def main(arguments: Sequence[str]) -> None:
                     [[Path(str(r["image"])).name, f"{r['height']}x{r['width']}", *(r[k] for k in keys)] for r in rows])  # fmt: skip
     if failed:
         raise DataError(f"{len(failed)} of {len(files)} images could not be read: {'; '.join(failed[:3])}")
+
+
+def predictor(args: Predict) -> Callable[[Path], DepthMap]:
+    """What predicts one photo with the engine asked for. Raises UsageError for a file or flags that are not that engine's."""
+    is_graph = args.model.suffix == ".onnx"
+    engine = args.engine or ("onnx" if is_graph else "torch")
+    if engine == "torch":
+        if is_graph:
+            raise UsageError(f"{args.model} is for --engine onnx: give torch the token file that it was exported from")
+        from ..clip.precision import autocast
+        from ..experiment.device import find_device
+
+        device = find_device(args.device)
+        autocast(device, args.precision)  # refuses an unknown precision before CLIP is loaded
+        model = load_model(args.model, args.clip, args.weights, args.force).to(device)
+        return lambda photo: model.predict(photo, args.precision)
+
+    if not is_graph:
+        raise UsageError(f"{args.model} is no .onnx file: write one with depthtokens export {args.model} --onnx {args.model.stem}.onnx")
+    flags = {"clip": args.clip, "weights": args.weights, "force": args.force, "device": args.device not in ("auto", "cpu"),
+             "precision": args.precision != "float32"}  # fmt: skip
+    if wrong := [f"--{flag}" for flag, given in flags.items() if given]:
+        raise UsageError(f"{', '.join(wrong)}: not for --engine onnx, whose file holds its image tower, in float32 for the CPU")
+    from ..deploy.runtime import OnnxDepth
+
+    return OnnxDepth(args.model).predict
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ..errors import UsageError
 from ..experiment.config import Experiment
-from .common import Reporter, parse, print_json
+from .common import Reporter, note, parse, print_json
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -40,10 +41,11 @@ def main(arguments: Sequence[str]) -> None:
         def on_step(step: Step) -> None:
             steps[0] = step.step
             left = f"{step.seconds_left / 60:.0f} min left" if step.seconds_left > 90 else f"{step.seconds_left:.0f} s left"
-            note = f"epoch {step.epoch}/{experiment.epochs}  loss {step.loss:.3f}  {step.images_per_second:.1f} images/s  {left}"
-            reporter(step.step, step.steps, note)
+            said = f"epoch {step.epoch}/{experiment.epochs}  loss {step.loss:.3f}  {step.images_per_second:.1f} images/s  {left}"
+            reporter.named("training", step.step, step.steps, said)
 
-        result = train(experiment, resume=folder is not None, on_step=on_step)
+        on_image = partial(reporter.named, "reading images")
+        result = train(experiment, resume=folder is not None, on_step=on_step, told=note, on_image=on_image)
     if result.skipped:
         print(f"note: {result.skipped} images had no valid depth and taught nothing", file=sys.stderr)
     if as_json:

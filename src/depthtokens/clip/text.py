@@ -13,11 +13,15 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import Tensor, nn
 
+PrefixStates = list[tuple[Tensor, Tensor]]
+"""Keys and values [heads, P, width / heads] of a prefix of P positions, block by block."""
+PREFIXES_KEPT = 16
+
 
 class TextTower:
     """The text side of an open_clip model, in either layout (`CLIP` keeps it flat, `CustomTextCLIP` under `.text`).
 
-    causal: whether features can be read from a sequence cut at end-of-text, with the prefix shared (`shared_prefix`); towers that
+    causal: whether features can be read from a sequence cut at end-of-text, with the prefix shared (`after_prefix`); towers that
     are bidirectional, pool elsewhere, append a class token or are not open_clip's own take `full_length`.
     """
 
@@ -38,31 +42,51 @@ class TextTower:
             and getattr(tower, "cls_emb", None) is None
             and pool in ("argmax", "eos")
         )
+        self._kept: dict[tuple[Any, ...], PrefixStates] = {}
 
-    def shared_prefix(self, prefix: Tensor, suffix: Tensor, last: Tensor) -> Tensor:
+    def prefix_states(self, prefix: Tensor) -> PrefixStates:
+        """What later positions read of a prefix [P, width] of token embeddings without position: each block's keys and values."""
+        x = (prefix + self.tower.positional_embedding[: len(prefix)])[None]
+        states = []
+        for block in self.tower.transformer.resblocks:
+            q, k, v = _heads(block, F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias), 3)
+            states.append((k[0].transpose(0, 1), v[0].transpose(0, 1)))
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+            x = _finish(block, x, F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2))
+        return states
+
+    def word_prefix_states(self, ids: Tensor) -> PrefixStates:
+        """`prefix_states` of ordinary words, ids [P]: computed once, since the tower is frozen, and kept for the next call."""
+        key = (ids.device, *ids.tolist())
+        if key not in self._kept:
+            if len(self._kept) == PREFIXES_KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            with torch.inference_mode(False), torch.no_grad():  # what inference mode makes cannot be trained on later
+                self._kept[key] = self.prefix_states(self.embedding(ids))
+        return self._kept[key]
+
+    def after_prefix(self, states: PrefixStates, suffix: Tensor, last: Tensor) -> Tensor:
         """Features of N prompts that begin alike, exact for causal towers (nothing after end-of-text reaches it).
 
-        prefix [P, width], suffix [N, S, width]: token embeddings without position; last [N]: index of end-of-text in the suffix.
-        Returns [N, C], not normalised. The prefix's keys and values are computed once and attended to by every prompt.
+        states: of the prefix; suffix [N, S, width]: token embeddings without position; last [N]: index of the position that is read
+        (end-of-text) in the suffix. Returns [N, C], not normalised. Every prompt pays for its own positions alone.
         """
-        tower, length, own = self.tower, prefix.shape[0], suffix.shape[1]
-        position = tower.positional_embedding
-        shared, x = (prefix + position[:length])[None], suffix + position[length : length + own]
-        mask = torch.ones(own, length + own, dtype=torch.bool, device=x.device).tril(diagonal=length)
-        rows = torch.arange(x.shape[0], device=x.device)
-        blocks = list(tower.transformer.resblocks)
-        for block in blocks:
-            final = block is blocks[-1]
-            q, k, v = _queries_keys_values(block, x)
-            shared_q, shared_k, shared_v = _queries_keys_values(block, shared)
-            k = torch.cat([shared_k.expand(len(x), -1, -1, -1), k], dim=2)
-            v = torch.cat([shared_v.expand(len(x), -1, -1, -1), v], dim=2)
-            if final:  # only end-of-text is read: nothing else needs the last block
-                attended = F.scaled_dot_product_attention(q[rows, :, last, None], k, v, attn_mask=mask[last, None, None])
-                return self._project(_finish(block, x[rows, last, None], attended)[:, 0])
-            x = _finish(block, x, F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
-            shared = _finish(block, shared, F.scaled_dot_product_attention(shared_q, shared_k, shared_v, is_causal=True))
-        raise AssertionError("a transformer has at least one block")
+        length, own = states[0][0].shape[1], suffix.shape[1]
+        x = suffix + self.tower.positional_embedding[length : length + own]
+        hidden = torch.full((own, own), -torch.inf, device=x.device, dtype=x.dtype).triu(diagonal=1)
+        rows = torch.arange(len(x), device=x.device)
+        for i, (block, (shared_k, shared_v)) in enumerate(zip(self.tower.transformer.resblocks, states, strict=True)):
+            attn, y = block.attn, block.ln_1(x)
+            if i < len(states) - 1:
+                q, k, v = _heads(block, F.linear(y, attn.in_proj_weight, attn.in_proj_bias), 3)
+                mask = hidden
+            else:  # only the position that is read needs the last block's queries and what follows them
+                width = y.shape[-1]
+                k, v = _heads(block, F.linear(y, attn.in_proj_weight[width:], attn.in_proj_bias[width:]), 2)
+                (q,) = _heads(block, F.linear(y[rows, last, None], attn.in_proj_weight[:width], attn.in_proj_bias[:width]), 1)
+                x, mask = x[rows, last, None], hidden[last, None, None]
+            x = _finish(block, x, _attend(q, k, v, shared_k, shared_v, mask))
+        return self._project(x[:, 0])
 
     def full_length(self, ids: Tensor, slots: Tensor, vectors: Tensor | None) -> Tensor:
         """Features by the tower's own forward pass, with vectors put in behind its token lookup.
@@ -95,15 +119,28 @@ def put(embedded: Tensor, slots: Tensor, vectors: Tensor | None) -> Tensor:
     return torch.where((slots >= 0)[..., None], vectors[slots.clamp(min=0)].to(embedded.dtype), embedded)
 
 
-def _queries_keys_values(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x [B, L, width] -> three tensors [B, heads, L, width / heads]."""
-    attn = block.attn
-    qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
-    q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    return q, k, v
+def _heads(block: Any, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
+    """[N, L, parts * width] -> `parts` tensors [N, L, heads, width / heads]."""
+    return projected.unflatten(-1, (parts, block.attn.num_heads, -1)).unbind(2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, shared_k: Tensor, shared_v: Tensor, mask: Tensor) -> Tensor:
+    """Attention of q [N, Q, heads, d] to a shared prefix [heads, P, d] and to own positions k, v [N, S, heads, d]; as q in shape.
+
+    The prefix is never copied per prompt: to it, all prompts' queries are one matrix.
+    """
+    count, queries, _, width = q.shape
+    length = shared_k.shape[1]
+    q = q.transpose(1, 2) * width**-0.5
+    together = q.transpose(0, 1).flatten(1, 2)  # [heads, N * Q, d]
+    to_prefix = (together @ shared_k.transpose(1, 2)).unflatten(1, (count, queries)).transpose(0, 1)
+    to_own = q @ k.permute(0, 2, 3, 1) + mask
+    weights = torch.cat([to_prefix, to_own], dim=-1).softmax(dim=-1)
+    from_prefix = weights[..., :length].transpose(0, 1).flatten(1, 2) @ shared_v
+    return from_prefix.unflatten(1, (count, queries)).permute(1, 2, 0, 3) + (weights[..., length:] @ v.transpose(1, 2)).transpose(1, 2)
 
 
 def _finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
-    """The rest of a residual block after attention [B, heads, L, width / heads]."""
-    x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+    """The rest of a residual block after attention [N, L, heads, width / heads]."""
+    x = x + block.ls_1(block.attn.out_proj(attended.flatten(2)))
     return cast(Tensor, x + block.ls_2(block.mlp(block.ln_2(x))))

@@ -1,4 +1,4 @@
-"""A predicted depth map: metres, uncertainty, and the files and pictures made of them."""
+"""A predicted depth map: metres, uncertainty, and the files and pictures made of them. Free of torch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
-from torch import Tensor
 
 from ..errors import UsageError
 from ..files import atomic
@@ -30,22 +27,6 @@ class DepthMap:
     probs: NDArray[np.float32]
     depth_range: tuple[float, float]
     image: NDArray[np.uint8]
-
-    @classmethod
-    def from_output(
-        cls,
-        depth: Tensor,
-        probs: Tensor,
-        centres: Tensor,
-        size: tuple[int, int],
-        depth_range: tuple[float, float],
-        image: NDArray[np.uint8],
-    ) -> DepthMap:
-        """From a model's depth [1, 1, h, w] and probs [1, N, h, w], resized (bilinear, align_corners=True) to `size`."""
-        depth = depth.float().clamp(*depth_range)
-        spread = (probs * (centres[:, None, None] - depth).square()).sum(dim=1, keepdim=True).sqrt()
-        full = F.interpolate(torch.cat([depth, spread.float()], dim=1), size=size, mode="bilinear", align_corners=True)[0].cpu().numpy()
-        return cls(full[0], full[1], probs[0].float().cpu().numpy(), depth_range, image)
 
     def save(self, path: str | Path) -> None:
         """Write depth as .npy (metres) or as 16-bit .png: millimetres, or 1/256 m where the range passes 65.535 m (KITTI's).

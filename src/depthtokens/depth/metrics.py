@@ -15,23 +15,32 @@ HIGHER_IS_BETTER = {
 METRICS = tuple(HIGHER_IS_BETTER)
 
 
-def moments(depth: Tensor, target: Tensor) -> dict[str, float]:
-    """Means over pixels from which every metric follows. depth, target: [n] metres, positive.
+class Target:
+    """The valid pixels of one image's ground truth, made ready for many predictions. truth: metres; valid: bool, the same shape."""
 
-    rmse and rmse_log come back squared (a mean), so that values of several images can be pooled before the root.
-    """
-    depth, target = depth.double(), target.double()
-    error, log_error = depth - target, depth.log() - target.log()
-    ratio = torch.maximum(depth / target, target / depth)
-    return {
-        "abs_rel": (error.abs() / target).mean().item(),
-        "sq_rel": (error.square() / target).mean().item(),
-        "rmse": error.square().mean().item(),
-        "rmse_log": log_error.square().mean().item(),
-        "rmsl_paper": log_error.square().mean().item(),
-        "log10": (log_error.abs() / math.log(10)).mean().item(),
-        **{f"d{power}": (ratio < 1.25**power).double().mean().item() for power in (1, 2, 3)},
-    }
+    def __init__(self, truth: Tensor, valid: Tensor) -> None:
+        self.valid, self.truth = valid, truth[valid]
+        self.log, self.pixels = self.truth.log(), len(self.truth)
+
+    def moments(self, depth: Tensor) -> dict[str, float]:
+        """Means over valid pixels from which every metric follows. depth: metres, positive, in the shape of the truth.
+
+        rmse and rmse_log come back squared (a mean), so that values of several images can be pooled before the root.
+        """
+        depth = depth[self.valid]
+        error, log_error = depth - self.truth, depth.log() - self.log
+        relative, square = error.abs() / self.truth, error.square()
+        logs = log_error.abs()
+        values = {
+            "abs_rel": relative,
+            "sq_rel": square / self.truth,
+            "rmse": square,
+            "rmse_log": log_error.square(),
+            "log10": logs / math.log(10),
+            **{f"d{power}": logs < power * math.log(1.25) for power in (1, 2, 3)},
+        }
+        means = {key: value.sum(dtype=torch.float64).item() / self.pixels for key, value in values.items()}
+        return {key: means["rmse_log" if key == "rmsl_paper" else key] for key in METRICS}
 
 
 def depth_metrics(depth: Tensor, target: Tensor) -> dict[str, float]:
@@ -42,7 +51,7 @@ def depth_metrics(depth: Tensor, target: Tensor) -> dict[str, float]:
     >>> depth_metrics(torch.tensor([2.0]), torch.tensor([1.0]))["abs_rel"]
     1.0
     """
-    return _rooted(moments(depth, target))
+    return _rooted(Target(target, torch.ones_like(target, dtype=torch.bool)).moments(depth))
 
 
 def _rooted(values: dict[str, float]) -> dict[str, float]:
@@ -57,13 +66,12 @@ class MetricAccumulator:
     _sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(METRICS, 0.0))
     _pixels: int = 0
 
-    def update(self, depth: Tensor, target: Tensor) -> dict[str, float]:
-        """Add one image's valid pixels, depth and target [n] metres with n > 0; returns its own metrics."""
-        values = moments(depth, target)
+    def add(self, moments: dict[str, float], pixels: int) -> dict[str, float]:
+        """Add one image by its `Target.moments` over `pixels` > 0 valid pixels; returns its own metrics."""
         for key in METRICS:
-            self._sums[key] += values[key] * len(depth)
-        self._pixels += len(depth)
-        self.per_image.append(_rooted(values))
+            self._sums[key] += moments[key] * pixels
+        self._pixels += pixels
+        self.per_image.append(_rooted(moments))
         return self.per_image[-1]
 
     def image_wise(self) -> dict[str, float]:

@@ -8,24 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from ..clip.dense import check_mode, dense_features
 from ..clip.load import FrozenCLIP
 from ..clip.precision import autocast
-from ..data.dataset import read_image
-from ..data.sample import normalise
-from ..errors import DataError, UsageError, unknown
+from ..data.images import Photo
+from ..errors import UsageError, unknown
 from ..prompt.encoder import PromptEncoder
 from ..prompt.scales import depth_words
 from ..prompt.template import Segment, parse_template
-from ..prompt.tokens import random_vectors, vectors_from_words
+from ..prompt.tokens import path_matrix, random_vectors, vectors_from_words
 from .bins import bin_centres
 from .depthmap import DepthMap
+from .normalisation import NORMALISATIONS, as_normalised
 
 SCALES = ("auty2023", "depthclip", "learned")
 
@@ -41,12 +39,14 @@ class DepthTokens(nn.Module):
     """Depth from a frozen CLIP and prompts, some of whose words may be learned vectors (paper section 3).
 
     clip: from `load_clip`. template: text with {depth} and {ctx} slots, or a name in `prompt.template.TEMPLATES`.
-    depth: "learned:N", "random:N", a scale's name, or a list of words, one per bin. bins: "linear:N", "log:N", "depthclip" or
+    depth: "learned:N", "random:N", "path:K:N" (N vectors on a line through K learned anchors), a scale's name, or a list of words, one per
+    bin. bins: "linear:N", "log:N", "depthclip" or
     centres in metres, within depth_range (metres). dense: how patch features are read, see `clip.dense`. scale: factor on the
     cosine similarities, "auty2023" (1000 / sqrt(N), the released code's), "depthclip" (1000), a number, or "learned".
     batchnorm: "frozen" keeps CLIP's statistics (what the paper says), "adapt" lets the trunk's BatchNorm follow the training data
     (what the released run did; on a copy of the trunk). seed: of new vectors. init: "random", or words whose token embeddings the
-    learned vectors start from. predict_side: height to which `predict` brings taller images (None: as they are).
+    learned vectors start from. predict_side: height to which `predict` brings taller images (None: as they are). normalisation: of the
+    pixels, "imagenet" as released, or "clip", what the CLIP was trained with; images are given with ImageNet's either way.
 
     tokens["depth"] [N, width] and tokens["context"] [slots, width] are the only trained parameters (and `log_scale`, if learned);
     each is there only where depth tokens are vectors, or the template has context slots. Raises UsageError for anything that does
@@ -66,10 +66,13 @@ class DepthTokens(nn.Module):
         seed: int = 42,
         init: str | Sequence[str] = "random",
         predict_side: int | None = None,
+        normalisation: str = "imagenet",
     ) -> None:
         super().__init__()
         if batchnorm not in ("frozen", "adapt"):
             raise unknown("batchnorm", batchnorm, ("frozen", "adapt"))
+        if normalisation not in NORMALISATIONS:
+            raise unknown("normalisation", normalisation, NORMALISATIONS)
         check_mode(clip.visual, dense)
         words = depth_words(depth if isinstance(depth, str) else tuple(depth))
         parsed = parse_template(template)
@@ -85,6 +88,7 @@ class DepthTokens(nn.Module):
             "seed": seed,
             "init": init,
             "predict_side": predict_side,
+            "normalisation": normalisation,
         }
         self.depth_range = depth_range
         self.words = [str(word) for word in words.words]
@@ -98,10 +102,13 @@ class DepthTokens(nn.Module):
         if parsed.contexts:
             self.tokens["context"] = nn.Parameter(random_vectors(parsed.contexts, clip.text.width, seed, stream=0))
         if words.kind != "words":
-            vectors = random_vectors(words.count, clip.text.width, seed, stream=1)
+            count = words.anchors or words.count
+            vectors = random_vectors(count, clip.text.width, seed, stream=1)
             if words.kind == "learned" and init != "random":
-                vectors = vectors_from_words(clip, init if isinstance(init, str) else tuple(init), words.count)
+                vectors = vectors_from_words(clip, init if isinstance(init, str) else tuple(init), count)
             self.tokens["depth"] = nn.Parameter(vectors, requires_grad=words.kind == "learned")
+        self.path: Tensor | None  # [N, K]: each depth vector's place between the K learned anchors of a path
+        self.register_buffer("path", path_matrix(words.anchors, words.count) if words.anchors else None, persistent=False)
         fillings: list[list[Segment]] = (
             [[word] for word in words.words] if words.words else [[parsed.contexts + i] for i in range(words.count)]
         )
@@ -112,16 +119,25 @@ class DepthTokens(nn.Module):
 
     def text_features(self) -> Tensor:
         """Features of the N prompts: [N, C], L2-normalised rows."""
-        vectors = [self.tokens[kind] for kind in ("context", "depth") if kind in self.tokens]
-        return F.normalize(self.encoder.encode(self.layout, torch.cat(vectors) if vectors else None), dim=-1)
+        vectors = self.vectors()
+        return F.normalize(self.encoder.encode(self.layout, vectors if len(vectors) else None), dim=-1)
+
+    def vectors(self) -> Tensor:
+        """What stands in the prompts' slots: context vectors, then depth vectors, [slots + N, width] (or fewer: words need none)."""
+        parts = [self.tokens[kind] for kind in ("context", "depth") if kind in self.tokens]
+        if self.path is not None:
+            parts[-1] = self.path @ parts[-1]
+        return torch.cat(parts) if parts else self.centres.new_empty(0, self.clip.text.width)
 
     def image_features(self, images: Tensor, precision: str = "float32") -> Tensor:
-        """Patch features [B, C, h, w] float32 of normalised images [B, 3, H, W]; no gradient, since the trunk learns nothing.
+        """Patch features [B, C, h, w] float32 of images [B, 3, H, W], normalised with ImageNet's mean and standard deviation.
+
+        No gradient, since the trunk learns nothing.
 
         precision: of the image tower alone: float32, bfloat16 or float16.
         """
         with torch.no_grad(), autocast(images.device, precision):
-            return dense_features(self.visual, images, self.settings["dense"])
+            return dense_features(self.visual, as_normalised(images, self.settings["normalisation"], self.visual), self.settings["dense"])
 
     def forward(self, images: Tensor) -> Output:
         """Normalised images [B, 3, H, W] -> depth in metres and bin probabilities at patch resolution."""
@@ -130,9 +146,9 @@ class DepthTokens(nn.Module):
     def depth_from(self, patches: Tensor, text: Tensor) -> Output:
         """Correlate patch features [B, C, h, w] with text features [N, C]; softmax over bins; expectation of the bin centres."""
         with torch.autocast(patches.device.type, enabled=False):  # half precision would cost millimetres here, and gain nothing
-            logits = self.log_scale.exp() * torch.einsum("bchw,nc->bnhw", patches.float(), text.float())
-            probs = logits.softmax(dim=1)
-            return Output(torch.einsum("bnhw,n->bhw", probs, self.centres)[:, None], probs)
+            kernel = (self.log_scale.exp() * text.float())[:, :, None, None]
+            probs = F.conv2d(patches.float(), kernel).softmax(dim=1)
+            return Output(F.conv2d(probs, self.centres[None, :, None, None]), probs)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What training changes, by name: tokens, and the logit scale if it is learned."""
@@ -148,33 +164,17 @@ class DepthTokens(nn.Module):
                 layer.train(mode)
         return self
 
-    @torch.inference_mode()
-    def predict(self, image: str | Path | Image.Image | np.ndarray, text: Tensor | None = None, precision: str = "float32") -> DepthMap:
+    def predict(self, image: Photo, precision: str = "float32") -> DepthMap:
         """Depth of one photo: a file, a PIL image, or an RGB array uint8 [H, W, 3].
 
-        text: what `text_features()` gave, to compute it once for many photos. precision: of the image tower.
-        Images taller than `predict_side` (the height of the training images, kept with the tokens) are brought to it for CLIP; the
-        map has the photo's own size. Raises DataError for a file that is no image, or one smaller than a patch.
+        precision: of the image tower. Images taller than `predict_side` (the height of the training images, kept with the tokens) are
+        brought to it for CLIP; the map has the photo's own size. The first call folds the model into its fastest form (see
+        `depth.fused`), which is kept until tokens, scale, device or precision change.
+        Raises DataError for a file that is no image, or one smaller than a patch; UsageError for an array that is no RGB image.
         """
-        if isinstance(image, str | Path):
-            rgb = read_image(Path(image), upright=True)
-        else:
-            rgb = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-            raise UsageError(f"predict takes RGB images uint8 [H, W, 3], this is {rgb.dtype} {list(rgb.shape)}")
-        height, width = rgb.shape[:2]
-        side = self.settings["predict_side"]
-        shown = rgb
-        if side and height > side:
-            shown = np.asarray(Image.fromarray(rgb).resize((max(32, round(width * side / height)), side), Image.Resampling.BICUBIC))
-        device = self.centres.device
-        images = normalise(shown.astype(np.float32) / np.float32(255))[None].to(device)
-        try:
-            patches = self.image_features(images, precision)
-        except UsageError as error:
-            raise DataError(f"{image if isinstance(image, str | Path) else 'this image'}: {error}") from error
-        out = self.depth_from(patches, self.text_features() if text is None else text)
-        return DepthMap.from_output(out.depth, out.probs, self.centres, (height, width), self.depth_range, rgb)
+        from .fused import fused
+
+        return fused(self, precision).predict(image)
 
     def save(self, path: str | Path) -> None:
         """Write tokens and everything needed to use them, but not CLIP, to one .safetensors file (a few KB)."""

@@ -21,7 +21,7 @@ class Experiment:
     """Everything that a training run depends on; the defaults are the released recipe, with CLIP frozen as the paper says."""
 
     data: str
-    """Training data: nyu:ROOT, kitti:ROOT, folder:ROOT or scenes."""
+    """Training data: nyu:ROOT, kitti:ROOT, folder:ROOT, scenes, or store:FOLDER (patch features that `features` made)."""
     clip: str = "RN50"
     """An open_clip model name, or a CLIP file or folder."""
     weights: str | None = "openai"
@@ -29,7 +29,8 @@ class Experiment:
     template: str = "baseline"
     """A template's name (baseline, 1o1d, 1o2d, 4o4d, depthclip), or text with {depth} and {ctx} slots."""
     depth: str = "learned:7"
-    """What fills {depth}: learned:N, random:N, a scale (depth-7, size-7, colour-7, rand-txt-7, depthclip) or words: 'near|far'."""
+    """What fills {depth}: learned:N, random:N, path:K:N (N between K learned anchors), a scale (depth-7, size-7, colour-7, rand-txt-7,
+    depthclip) or words: 'near|far'."""
     init: str = "random"
     """What learned depth tokens start from: random, a scale, or words."""
     bins: str = "linear"
@@ -40,6 +41,8 @@ class Experiment:
     """Patch features: layer4, attnpool, value (ResNets); tokens, value (ViTs)."""
     scale: str = "auty2023"
     """Factor on similarities: auty2023 (1000 / sqrt(N)), depthclip (1000), a number, or learned."""
+    normalisation: str = "imagenet"
+    """Whose mean and standard deviation pixels are normalised with: imagenet (as released) or clip."""
     batchnorm: str = "frozen"
     """frozen (as the paper says) or adapt (as the released run did)."""
     list_file: str | None = None
@@ -48,8 +51,9 @@ class Experiment:
     """Units per metre in the depth files of a folder (1000 = millimetres)."""
     crop: tuple[int, int] | None = None
     """Height and width of the random training crop; the data set's own if not given."""
-    augment: bool = True
-    """Rotate, crop, flip and recolour training images as the released recipe does."""
+    views: int = 0
+    """Views of each image: 0 = new random ones in every epoch (rotated, cropped, mirrored, recoloured, as released), 1 = the plain image,
+    K = K random ones again and again. Where they are fixed and CLIP is frozen, patch features are computed once and kept (see cache)."""
     epochs: int = 25
     batch_size: int = 16
     lr: float = 3.57e-4
@@ -58,6 +62,8 @@ class Experiment:
     clip_norm: float = 0.1
     """Largest gradient norm."""
     seed: int = 42
+    cache: bool = True
+    """Keep patch features of fixed views in the cache folder and use what is there (results agree within half-precision rounding)."""
     protocol: str = "auty2023"
     """The protocol that `evaluate` uses for these tokens unless told otherwise."""
     workers: int = 2
@@ -78,13 +84,13 @@ class Experiment:
         for name in ("lr", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("workers", "weight_decay"):
+        for name in ("workers", "weight_decay", "views"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed must be between 0 and 2**32 - 1, not {self.seed}")
-        if self.crop and not self.augment:
-            raise UsageError("crop is the size of random training crops: it needs augment")
+        if self.crop and self.views == 1:
+            raise UsageError("crop is the size of random training crops: it needs random views, not --views 1")
         self.weights = self.weights or "random"
 
     def to_toml(self) -> str:
@@ -124,16 +130,16 @@ class Experiment:
         settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return cls(**settings)
 
-    def make_dataset(self, split: str, *, augment: bool) -> DepthDataset:
-        """The data set this experiment names. Raises as `data.open_dataset`."""
+    def make_dataset(self) -> DepthDataset:
+        """The training split that this experiment names, with its views. Raises as `data.open_dataset`."""
         from ..data import open_dataset
 
         return open_dataset(
             self.data,
-            split,
-            list_file=self.list_file if split == "train" else None,
-            augment=augment,
-            crop=self.crop if augment else None,
+            "train",
+            list_file=self.list_file,
+            augment=self.views != 1,
+            crop=self.crop,
             seed=self.seed,
             depth_scale=self.depth_scale,
             depth_range=self.depth_range if self.data.startswith("folder:") else None,
@@ -155,6 +161,7 @@ class Experiment:
             seed=self.seed,
             init=self.init,
             predict_side=predict_side,
+            normalisation=self.normalisation,
         )
 
 

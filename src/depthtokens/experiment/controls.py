@@ -14,7 +14,8 @@ from ..data.loader import batches
 from ..depth.model import DepthTokens
 from ..depth.protocol import Protocol, find_protocol
 from ..errors import DataError
-from .evaluate import Progress, Row, Scores, image_encoder, score_rows, token_row
+from .evaluate import Progress, Row, Scores, score_rows, token_row
+from .source import Source
 
 MOST = 2000
 """Training depth maps read at most, evenly spaced over the split."""
@@ -66,26 +67,24 @@ def learn_controls(dataset: DepthDataset, depth_range: tuple[float, float], work
 
 def evaluate_with_controls(
     model: DepthTokens,
-    dataset: DepthDataset,
+    source: Source,
     training: DepthDataset | None,
     protocol: str | Protocol = "auty2023",
     *,
-    batch_size: int = 4,
     workers: int = 2,
-    precision: str = "float32",
     progress: Progress | None = None,
 ) -> dict[str, Scores]:
     """Score a model ("tokens") and, learned from `training`, one constant depth and the mean depth map, in one pass.
 
-    Controls do not depend on the image, so the protocol's flip averaging is left out for them. Raises as `evaluate`.
+    source: from `evaluate.source_for`. Controls do not depend on the image, so the protocol's flip averaging is left out for them.
+    Raises as `evaluate`.
     """
     protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
-    rows, encode = {"tokens": token_row(model)}, image_encoder(model, precision)
     controls: dict[str, Row] = {}
     if training is not None:
-        controls = learn_controls(training, protocol.depth_range or dataset.depth_range, workers, progress).rows(protocol)
-    rows |= controls
-    return score_rows(rows, dataset, protocol, encode, image_free=controls, batch_size=batch_size, workers=workers, progress=progress)
+        controls = learn_controls(training, protocol.depth_range or source.depth_range, workers, progress).rows(protocol)
+    rows = {"tokens": token_row(model)} | controls
+    return score_rows(rows, source, protocol, image_free=controls, progress=progress)
 
 
 class _Depths:

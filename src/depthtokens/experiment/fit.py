@@ -1,76 +1,151 @@
-"""Learning tokens on patch features that were computed once."""
+"""Learning: one optimiser step of one model, or of many side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 
-from ..data.dataset import DepthDataset
-from ..data.loader import batches
-from ..depth.loss import MIN_TRUTH
+from ..depth.loss import MIN_TRUTH, silog
 from ..depth.model import DepthTokens
-from .optimizer import make_optimizer, update
+from ..errors import TrainingError
+from ..prompt.encoder import joined
+from .source import Batch, Source
 
 
-@dataclass(frozen=True)
-class Patches:
-    """Patch features of a split and of its mirror images.
+class TextPass:
+    """Text features of several models on one CLIP, as `text_features` of each gives them, in as few passes as can be.
 
-    plain, mirrored: [M, C, h, w] float32. target: [M, 1, H, W] metres, 0 = none; every `stride`-th pixel of the truth.
+    A pass over a few prompts costs little more than reading the tower's weights, so models whose template has no learned context take
+    one together. What nothing trains is computed once.
     """
 
-    plain: Tensor
-    mirrored: Tensor
-    target: Tensor
+    def __init__(self, models: Sequence[DepthTokens]) -> None:
+        self.models = models
+        self._groups: dict[Any, list[int]] = {}
+        self._constant: dict[int, Tensor] = {}
+        for i, model in enumerate(models):
+            if not any(vectors.requires_grad for vectors in model.tokens.values()):
+                with torch.no_grad():
+                    self._constant[i] = model.text_features()
+            elif "context" in model.tokens or not model.clip.text.causal:
+                self._groups[i] = [i]
+            else:
+                self._groups.setdefault((id(model.clip), model.settings["template"]), []).append(i)
+        self._layouts = {
+            key: joined([models[i].layout for i in group], [len(models[i].vectors()) for i in group])
+            for key, group in self._groups.items()
+            if len(group) > 1
+        }
 
-    @classmethod
-    def of(
-        cls,
-        model: DepthTokens,
-        dataset: DepthDataset,
-        *,
-        stride: int = 2,
-        batch_size: int = 32,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Patches:
-        """Run the frozen image tower of `model` over a data set of equally sized images, and over their mirror images."""
-        plain, mirrored, targets = [], [], []
-        for samples in batches(dataset, range(len(dataset)), batch_size, workers=0):
-            images = torch.stack([sample.image for sample in samples]).to(model.centres.device)
-            plain.append(model.image_features(images))
-            mirrored.append(model.image_features(images.flip(-1)))
-            targets.append(torch.stack([sample.depth[:, ::stride, ::stride] for sample in samples]).to(images.device))
-            if progress:
-                progress(sum(map(len, plain)), len(dataset))
-        return cls(torch.cat(plain), torch.cat(mirrored), torch.cat(targets))
+    def __call__(self) -> list[Tensor]:
+        """[N, C] of each model, L2-normalised rows, with gradients."""
+        found = dict(self._constant)
+        for key, group in self._groups.items():
+            models = [self.models[i] for i in group]
+            if len(group) == 1:
+                found[group[0]] = models[0].text_features()
+                continue
+            features = models[0].encoder.encode(self._layouts[key], torch.cat([model.vectors() for model in models]))
+            parts = torch.nn.functional.normalize(features, dim=-1).split([len(model.layout.ids) for model in models])
+            found |= dict(zip(group, parts, strict=True))
+        return [found[i] for i in range(len(self.models))]
+
+
+class Learner:
+    """One model with AdamW and OneCycle as released.
+
+    steps: of the whole schedule. Raises TrainingError where the model has nothing to learn.
+    """
+
+    def __init__(self, model: DepthTokens, steps: int, *, lr: float = 3.57e-4, weight_decay: float = 0.1, clip_norm: float = 0.1) -> None:
+        self.model, self.steps, self.clip_norm = model, steps, clip_norm
+        self.optimizer, self.scheduler = make_optimizer(model, steps, lr, weight_decay)
+        self.done = 0
+
+    def apply(self, loss: Tensor) -> None:
+        """Step along the gradient that stands. Raises TrainingError, changing nothing, where it or the loss is not a number."""
+        norm = torch.nn.utils.clip_grad_norm_(list(self.model.trainable().values()), self.clip_norm)
+        if not torch.isfinite(loss + norm):
+            raise TrainingError(
+                "the loss or its gradient is not a number: try a smaller --lr or check the depths with `depthtokens data check`"
+            )
+        self.optimizer.step()
+
+    def advance(self) -> None:
+        """Go to the next step of the schedule."""
+        self.done += 1
+        if self.done < self.steps:
+            self.scheduler.step()
+
+
+def make_optimizer(
+    model: DepthTokens, total_steps: int, lr: float = 3.57e-4, weight_decay: float = 0.1
+) -> tuple[torch.optim.AdamW, OneCycleLR]:
+    """AdamW over the model's tokens and OneCycle over `total_steps` (peak lr, div 25, final div 100, momentum 0.85-0.95; released code).
+
+    Raises TrainingError where the model has nothing to learn.
+    """
+    parameters = list(model.trainable().values())
+    if not parameters:
+        raise TrainingError("nothing to learn: use --depth learned:N, a template with {ctx} slots, or --scale learned")
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+    scheduler = OneCycleLR(
+        optimizer, max_lr=lr, total_steps=total_steps, div_factor=25, final_div_factor=100, base_momentum=0.85, max_momentum=0.95
+    )
+    return optimizer, scheduler
+
+
+def update(learners: Sequence[Learner], texts: TextPass, views: Sequence[Batch]) -> list[float]:
+    """One step of each learner on its own batch; returns the losses before it, NaN (and no step) where a batch has no valid truth.
+
+    Losses of different models share no parameter, so the gradient of their sum is each one's own. Raises TrainingError as `Learner.apply`.
+    """
+    features = texts()
+    losses: dict[int, Tensor] = {}
+    for i, (learner, text, (patches, truth)) in enumerate(zip(learners, features, views, strict=True)):
+        learner.optimizer.zero_grad(set_to_none=True)
+        if bool(truth.amax() > MIN_TRUTH):
+            losses[i] = silog(learner.model.depth_from(patches, text).depth, truth)
+    if losses:
+        torch.stack(list(losses.values())).sum().backward()
+    for i, loss in losses.items():
+        learners[i].apply(loss.detach())
+    for learner in learners:
+        learner.advance()
+    return [losses[i].item() if i in losses else float("nan") for i in range(len(learners))]
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> list[int]:
+    """The order of images in an epoch, from seed and epoch only."""
+    return torch.randperm(images, generator=torch.Generator().manual_seed(seed + epoch)).tolist()
 
 
 def fit(
-    model: DepthTokens, patches: Patches, steps: int, *, lr: float, batch_size: int = 16, weight_decay: float = 0.1, clip_norm: float = 0.1,
-    seed: int = 42, progress: Callable[[int, int], None] | None = None,
-) -> list[float]:  # fmt: skip
-    """Learn a model's tokens for some steps of the released recipe on stored features, half of the views mirrored.
+    learners: Sequence[Learner],
+    source: Source,
+    epochs: int,
+    *,
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[float]]:
+    """Train models side by side, each with its own order of images by its model's seed; returns each one's loss step by step.
 
-    Returns the loss of every step. Raises TrainingError where there is nothing to learn.
+    Every learner comes out as if trained alone, within rounding. Raises TrainingError as `update`.
     """
-    optimizer, scheduler = make_optimizer(model, steps, lr, weight_decay)
-    generator = torch.Generator().manual_seed(seed)
-    usable = (patches.target > MIN_TRUTH).flatten(1).any(dim=1).nonzero()[:, 0].cpu()
-    order, losses = torch.empty(0, dtype=torch.long), []
-    for step in range(steps):
-        if len(order) < min(batch_size, len(usable)):
-            order = usable[torch.randperm(len(usable), generator=generator)]
-        chosen, order = order[:batch_size], order[batch_size:]
-        flip = torch.rand(len(chosen), generator=generator).to(patches.plain.device) < 0.5
-        flip = flip[:, None, None, None]
-        features = torch.where(flip, patches.mirrored[chosen], patches.plain[chosen])
-        target = patches.target[chosen]
-        losses.append(update(model, optimizer, features, torch.where(flip, target.flip(-1), target), clip_norm).item())
-        if step < steps - 1:
-            scheduler.step()
-        if progress:
-            progress(step + 1, steps)
+    texts = TextPass([learner.model for learner in learners])
+    steps = epochs * -(-len(source.names) // batch_size)
+    losses: list[list[float]] = [[] for _ in learners]
+    for epoch in range(epochs):
+        seeds = {int(learner.model.settings["seed"]) for learner in learners}
+        orders = {seed: source.training(epoch, epoch_order(len(source.names), seed, epoch), batch_size) for seed in seeds}
+        for _ in range(-(-len(source.names) // batch_size)):
+            read = {seed: next(views) for seed, views in orders.items()}
+            for history, loss in zip(losses, update(learners, texts, [read[int(r.model.settings["seed"])] for r in learners]), strict=True):
+                history.append(loss)
+            if progress:
+                progress(len(losses[0]), steps)
     return losses

@@ -18,17 +18,20 @@ from torch import Tensor
 from ..clip.load import FrozenCLIP, load_clip
 from ..clip.precision import autocast
 from ..data.dataset import DepthDataset
-from ..data.loader import batches
-from ..data.sample import Sample
 from ..depth.checkpoint import model_tensors, read, restore_tensors, write
 from ..depth.loss import MIN_TRUTH
 from ..depth.model import DepthTokens
 from ..depth.protocol import find_protocol
 from ..errors import TrainingError, UsageError
+from ..features.cache import cached
+from ..features.recipe import Views
+from ..features.store import FeatureStore, Progress
 from ..files import atomic
 from .config import Experiment
 from .device import find_device
-from .optimizer import make_optimizer, update
+from .evaluate import image_encoder, source_for
+from .fit import Learner, TextPass, epoch_order, update
+from .source import Batch, Images, Source
 
 TOKENS, STATE, CONFIG, LOG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml", "log.jsonl"
 _MAY_CHANGE = {"workers", "device", "out", "tensorboard"}  # settings that a resumed run may have otherwise
@@ -59,13 +62,19 @@ class TrainResult:
 
 
 def train(
-    experiment: Experiment, resume: bool = False, clip: FrozenCLIP | None = None, on_step: Callable[[Step], None] | None = None
+    experiment: Experiment,
+    resume: bool = False,
+    clip: FrozenCLIP | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    told: Callable[[str], None] | None = None,
+    on_image: Progress | None = None,
 ) -> TrainResult:
     """Learn the tokens of an experiment and write them to its `out` folder, with a checkpoint every epoch (released recipe).
 
     resume: go on from the checkpoint in `out`; on the same machine's CPU the tokens come out as if the run had never stopped, bit for bit.
-    clip: one that is loaded already. Ctrl-C saves and returns. Raises UsageError where `out` exists (or, resuming, differs in its
-    settings), TrainingError where nothing is to be learned or the loss stops being a number (the last good checkpoint stays).
+    clip: one that is loaded already. told: called with a line before patch features are stored, on_image: as they are (images done, all).
+    Ctrl-C saves and returns. Raises UsageError where `out` exists (or, resuming, differs in its settings), TrainingError where nothing is
+    to be learned or the loss stops being a number (the last good checkpoint stays), DataError for a store of another CLIP or mode.
     """
     out = Path(experiment.out)
     existed = out.exists()
@@ -76,8 +85,7 @@ def train(
     find_protocol(experiment.protocol)
     device = find_device(experiment.device)
     autocast(device, experiment.precision)
-    dataset = experiment.make_dataset("train", augment=experiment.augment)
-    run = _Run(experiment, dataset, clip or load_clip(experiment.clip, experiment.weights), device)
+    run = _Run(experiment, clip, device, told, on_image)
     if resume:
         run.restore(out)
         return run.go(out, on_step)
@@ -97,12 +105,44 @@ def train(
 class _Run:
     """The state of one training run."""
 
-    def __init__(self, experiment: Experiment, dataset: DepthDataset, clip: FrozenCLIP, device: torch.device) -> None:
-        self.experiment, self.dataset, self.device = experiment, dataset, device
-        self.model = experiment.make_model(clip, dataset.depth_range, predict_side=dataset.image_size(0)[0]).to(device)
-        self.steps_per_epoch = -(-len(dataset) // experiment.batch_size)
+    def __init__(
+        self,
+        experiment: Experiment,
+        clip: FrozenCLIP | None,
+        device: torch.device,
+        told: Callable[[str], None] | None,
+        on_image: Progress | None,
+    ) -> None:
+        self.experiment = experiment
+        data: DepthDataset | FeatureStore
+        if experiment.data.startswith("store:"):
+            data = FeatureStore(experiment.data.removeprefix("store:"))
+            height = data.image_height
+        else:
+            data = experiment.make_dataset()
+            height = data.image_size(0)[0]
+        clip = clip or load_clip(experiment.clip, experiment.weights)
+        self.model = experiment.make_model(clip, data.depth_range, predict_side=height).to(device)
+        self.images = len(data)
+        self.steps_per_epoch = -(-self.images // experiment.batch_size)
         steps = experiment.epochs * self.steps_per_epoch
-        self.optimizer, self.scheduler = make_optimizer(self.model, steps, experiment.lr, experiment.weight_decay)
+        self.learner = Learner(
+            self.model, steps, lr=experiment.lr, weight_decay=experiment.weight_decay, clip_norm=experiment.clip_norm
+        )  # before anything that takes long: it knows whether there is something to learn
+        self.texts = TextPass([self.model])
+        fixed = experiment.views >= 1 and experiment.batchnorm == "frozen"
+        if not isinstance(data, FeatureStore) and fixed and experiment.cache:
+            views = Views(experiment.views, normalisation=experiment.normalisation)
+            data = cached(
+                clip, data, views, [experiment.dense], told=told, workers=experiment.workers, device=device,
+                precision=experiment.precision, list_file=experiment.list_file, progress=on_image,
+            )  # fmt: skip
+        self.source: Source
+        if isinstance(data, FeatureStore):
+            self.source = source_for(self.model, data)
+        else:
+            encode = image_encoder(self.model, experiment.precision)
+            self.source = Images(data, encode, views=experiment.views, workers=experiment.workers)
         self.step = 0  # optimiser steps done (a skipped batch counts)
         self.skipped = 0
         self.losses: list[float] = []  # of the current epoch
@@ -116,7 +156,7 @@ class _Run:
             while self.step < steps and not interrupt.asked:
                 epoch = self.step // self.steps_per_epoch
                 for batch in self._batches(epoch, start=self.step % self.steps_per_epoch):
-                    lr = float(self.scheduler.get_last_lr()[0])
+                    lr = float(self.learner.scheduler.get_last_lr()[0])
                     loss = self._update(batch)
                     seconds = time.perf_counter() - started
                     done = self.step - first
@@ -134,42 +174,27 @@ class _Run:
         self.model.eval()
         return TrainResult(self.model, out / TOKENS, self.epoch_losses, self.skipped, interrupt.asked)
 
-    def _batches(self, epoch: int, start: int) -> Iterator[Sample]:
-        """The batches of an epoch from number `start` on; order and augmentation depend on seed, epoch and index only."""
-        experiment = self.experiment
-        self.dataset.epoch = epoch
-        order = torch.randperm(len(self.dataset), generator=torch.Generator().manual_seed(experiment.seed + epoch)).tolist()
-        for samples in batches(self.dataset, order[start * experiment.batch_size :], experiment.batch_size, experiment.workers):
-            yield _collate(samples)
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """The batches of an epoch from number `start` on; order and views depend on seed, epoch and index only."""
+        size = self.experiment.batch_size
+        return self.source.training(epoch, epoch_order(self.images, self.experiment.seed, epoch)[start * size :], size)
 
-    def _update(self, batch: Sample) -> float:
+    def _update(self, batch: Batch) -> float:
         """One optimiser step; returns the loss, NaN for a batch without any ground truth (which is skipped)."""
-        images, target = batch.image.to(self.device), batch.depth.to(self.device)
-        empty = ~(target > MIN_TRUTH).flatten(1).any(dim=1)
-        self.skipped += int(empty.sum())
-        if empty.all():
-            self._advance(None)
-            return float("nan")
-        patches = self.model.image_features(images, self.experiment.precision)
+        self.skipped += int((batch.truth.flatten(1).amax(dim=1) <= MIN_TRUTH).sum())
         try:
-            loss = update(self.model, self.optimizer, patches, target, self.experiment.clip_norm)
+            (value,) = update([self.learner], self.texts, [batch])
         except TrainingError as error:
             raise TrainingError(f"stopped at step {self.step + 1}, the last good checkpoint stays: {error}") from None
-        value = loss.item()
-        self._advance(value)
-        return value
-
-    def _advance(self, loss: float | None) -> None:
         self.step += 1
-        if loss is not None:
-            self.losses.append(loss)
+        if value == value:
+            self.losses.append(value)
         if self.step % self.steps_per_epoch == 0:
             if not self.losses:
                 raise TrainingError("no image of a whole epoch has valid depth: look at it with `depthtokens data check`")
             self.epoch_losses.append(sum(self.losses) / len(self.losses))
             self.losses = []
-        if self.step < self.experiment.epochs * self.steps_per_epoch:
-            self.scheduler.step()
+        return value
 
     def save(self, out: Path) -> None:
         """Write the token file and the checkpoint, each atomically."""
@@ -177,16 +202,16 @@ class _Run:
         self.model.provenance = {
             "protocol": experiment.protocol,
             "training": {
-                "experiment": asdict(experiment), "images": len(self.dataset), "steps": self.step, "epoch_losses": self.epoch_losses,
-                "data": self.dataset.name, "images_without_depth": self.skipped,
+                "experiment": asdict(experiment), "images": self.images, "steps": self.step, "epoch_losses": self.epoch_losses,
+                "data": self.source.name, "images_without_depth": self.skipped,
             },
         }  # fmt: skip
         self.model.save(out / TOKENS)
         tensors: dict[str, Tensor] = dict(model_tensors(self.model))
         for name, parameter in self.model.trainable().items():
-            tensors |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        scheduler = {k: v for k, v in self.scheduler.state_dict().items() if _is_plain(v)}
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in self.learner.optimizer.state[parameter].items()}
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.learner.optimizer.param_groups]
+        scheduler = {k: v for k, v in self.learner.scheduler.state_dict().items() if _is_plain(v)}
         state = {
             "step": self.step, "skipped": self.skipped, "losses": self.losses, "epoch_losses": self.epoch_losses, "groups": groups,
             "scheduler": scheduler, "experiment": asdict(experiment), "fingerprint": self.model.clip.fingerprint,
@@ -211,22 +236,14 @@ class _Run:
         for name, parameter in self.model.trainable().items():
             prefix = f"optimizer.{name}."
             moments = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            self.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in moments.items()}
-        for group, saved in zip(self.optimizer.param_groups, state["groups"], strict=True):
+            self.learner.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in moments.items()}
+        for group, saved in zip(self.learner.optimizer.param_groups, state["groups"], strict=True):
             group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
-        self.scheduler.load_state_dict({**self.scheduler.state_dict(), **state["scheduler"]})
-        self.step, self.skipped = state["step"], state["skipped"]
+        self.learner.scheduler.load_state_dict({**self.learner.scheduler.state_dict(), **state["scheduler"]})
+        self.step = self.learner.done = state["step"]
+        self.skipped = state["skipped"]
         self.losses, self.epoch_losses = state["losses"], state["epoch_losses"]
         _cut_log(out / LOG, self.step)
-
-
-def _collate(samples: list[Sample]) -> Sample:
-    shapes = {tuple(sample.image.shape[1:]) for sample in samples}
-    if len(shapes) > 1:
-        raise UsageError(
-            f"training images differ in size ({', '.join(f'{h}x{w}' for h, w in sorted(shapes)[:3])}): give --crop HEIGHT WIDTH"
-        )
-    return Sample(torch.stack([s.image for s in samples]), torch.stack([s.depth for s in samples]), samples[0].index)
 
 
 def _write_line(log: TextIO, report: Step) -> None:

@@ -32,6 +32,24 @@ class PromptLayout:
     shared: int
 
 
+def joined(layouts: Sequence[PromptLayout], vectors: Sequence[int]) -> PromptLayout:
+    """Several layouts as one, whose vectors stand one table after the other; vectors: how many each has."""
+    length = max(layout.ids.shape[1] for layout in layouts)
+    offsets = [sum(vectors[:i]) for i in range(len(vectors))]
+    # What stands behind end-of-text is never read, so any id will do there.
+    ids = torch.cat([F.pad(layout.ids, (0, length - layout.ids.shape[1])) for layout in layouts])
+    slots = torch.cat([
+        F.pad(torch.where(layout.slots >= 0, layout.slots + offset, -1), (0, length - layout.slots.shape[1]), value=-1)
+        for layout, offset in zip(layouts, offsets, strict=True)
+    ])  # fmt: skip
+    return _layout(ids, slots, torch.cat([layout.end for layout in layouts]))
+
+
+def _layout(ids: Tensor, slots: Tensor, end: Tensor) -> PromptLayout:
+    agree = ((ids == ids[:1]) & (slots == slots[:1])).all(dim=0)
+    return PromptLayout(ids, slots, end, min(int(agree.long().cumprod(dim=0).sum()), int(end.min())))
+
+
 class PromptEncoder(nn.Module):
     """Text features of prompts made of any mix of words and vectors, from a frozen CLIP of any kind that open_clip loads.
 
@@ -101,10 +119,7 @@ class PromptEncoder(nn.Module):
         length = max(len(ids) for ids, _ in rows)
         padded_ids = torch.tensor([ids + [tokenizer.pad] * (length - len(ids)) for ids, _ in rows])
         padded_slots = torch.tensor([slots + [-1] * (length - len(slots)) for _, slots in rows])
-        end = torch.tensor([len(ids) - 1 for ids, _ in rows])
-        agree = ((padded_ids == padded_ids[:1]) & (padded_slots == padded_slots[:1])).all(dim=0)
-        shared = int(agree.long().cumprod(dim=0).sum())
-        return PromptLayout(padded_ids, padded_slots, end, min(shared, int(end.min())))
+        return _layout(padded_ids, padded_slots, torch.tensor([len(ids) - 1 for ids, _ in rows]))
 
     def encode(self, layout: PromptLayout, vectors: Tensor | None = None) -> Tensor:
         """Features [N, C] of a layout, its slots filled from vectors [V, width]; not normalised."""
@@ -112,8 +127,11 @@ class PromptEncoder(nn.Module):
         device = text.embedding.weight.device
         ids, slots, end, shared = layout.ids.to(device), layout.slots.to(device), layout.end.to(device), layout.shared
         if text.causal:
-            prefix = put(text.embedding(ids[0, :shared]), slots[0, :shared], vectors)
+            if bool((slots[0, :shared] < 0).all()):
+                states = text.word_prefix_states(ids[0, :shared])
+            else:
+                states = text.prefix_states(put(text.embedding(ids[0, :shared]), slots[0, :shared], vectors))
             suffix = put(text.embedding(ids[:, shared:]), slots[:, shared:], vectors)
-            return text.shared_prefix(prefix, suffix, end - shared)
+            return text.after_prefix(states, suffix, end - shared)
         missing = (0, text.context_length - ids.shape[1])
         return text.full_length(F.pad(ids, missing, value=self.clip.tokenizer.pad), F.pad(slots, missing, value=-1), vectors)

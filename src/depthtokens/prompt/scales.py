@@ -31,16 +31,20 @@ SCALES: dict[str, tuple[Word, ...]] = {
 
 @dataclass(frozen=True)
 class DepthWords:
-    """What fills {depth}, one entry per bin: words (kind "words"), or vectors that are "learned" or "random" (drawn once, frozen)."""
+    """What fills {depth}, one entry per bin: words (kind "words"), or vectors that are "learned" or "random" (drawn once, frozen).
+
+    anchors: how many vectors are learned where the others lie between them ("path:K:N"), else None.
+    """
 
     spec: str | tuple[str, ...]
     kind: str
     count: int
     words: tuple[Word, ...] = ()
+    anchors: int | None = None
 
 
 def depth_words(spec: str | list[str] | tuple[str, ...]) -> DepthWords:
-    """Read a depth specification: "learned:N", "random:N", a scale's name, or one word or phrase per bin (a list, or "near|far").
+    """Read a depth specification: "learned:N", "random:N", "path:K:N", a scale's name, or one word or phrase per bin (a list, "near|far").
 
     Raises UsageError for an unknown name, a count below two, or an empty word.
     """
@@ -54,6 +58,11 @@ def depth_words(spec: str | list[str] | tuple[str, ...]) -> DepthWords:
     kind, _, count = spec.partition(":")
     if kind in ("learned", "random") and count.isdecimal() and int(count) >= 2:
         return DepthWords(spec, kind, int(count))
+    if kind == "path":
+        numbers = [int(n) for n in count.split(":") if n.isdecimal()]
+        if len(numbers) != 2 or not 2 <= numbers[0] <= numbers[1]:
+            raise UsageError(f"'{spec}': say how many learned anchors, at least two, and how many tokens, no fewer, as in 'path:7:256'")
+        return DepthWords(spec, "learned", numbers[1], anchors=numbers[0])
     if kind in ("learned", "random"):
         raise UsageError(f"'{spec}': say how many, at least two, as in '{kind}:7'")
-    raise unknown("depth scale", spec, [*SCALES, "learned:7", "random:7"])
+    raise unknown("depth scale", spec, [*SCALES, "learned:7", "random:7", "path:7:256"])

@@ -31,6 +31,16 @@ def vectors_from_words(clip: FrozenCLIP, spec: str | list[str] | tuple[str, ...]
     return torch.stack([weight[word_ids(clip, word)].mean(dim=0) for word in words]).float().cpu()
 
 
+def path_matrix(anchors: int, count: int) -> Tensor:
+    """[count, anchors] weights that spread `count` points evenly over the piecewise-linear path through `anchors` points, ends included."""
+    place = torch.linspace(0, anchors - 1, count, dtype=torch.float64)
+    left = place.long().clamp(max=anchors - 2)
+    matrix = torch.zeros(count, anchors, dtype=torch.float64)
+    matrix[torch.arange(count), left] = 1 - (place - left)
+    matrix[torch.arange(count), left + 1] = place - left
+    return matrix.float()
+
+
 def word_ids(clip: FrozenCLIP, word: Word) -> list[int]:
     """Vocabulary ids of a word or phrase, or the one id of a `Token`."""
     return [clip.tokenizer.token_id(word.text)] if isinstance(word, Token) else clip.tokenizer.ids(word)

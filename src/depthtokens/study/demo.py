@@ -16,8 +16,11 @@ from ..depth.model import DepthTokens
 from ..depth.protocol import find_protocol
 from ..errors import DepthTokensError, WeightsError
 from ..experiment.controls import learn_controls
-from ..experiment.evaluate import Row, Scores, image_encoder, score_rows, token_row
-from ..experiment.fit import Patches, fit
+from ..experiment.evaluate import Row, Scores, score_rows, token_row
+from ..experiment.fit import Learner, fit
+from ..experiment.source import Stored
+from ..features.cache import cached
+from ..features.recipe import Views
 from ..files import cache_folder
 
 Report = Callable[[str, int, int], None]
@@ -28,8 +31,8 @@ Report = Callable[[str, int, int], None]
 class DemoSettings:
     """Settings of the demonstration; chosen on scenes of other seeds than those it trains and tests on.
 
-    train, test: number of scenes, of size (height, width) pixels. steps, lr, batch_size: of learning tokens, at the given logit scale and
-    dense mode. protocol: as in `depth.protocol`.
+    train, test: number of scenes, of size (height, width) pixels. epochs, lr, batch_size: of learning tokens, at the given logit scale and
+    dense mode, on stored features of the scenes, half of them mirrored. protocol: as in `depth.protocol`.
     """
 
     domain: str = "indoor"
@@ -39,7 +42,7 @@ class DemoSettings:
     size: tuple[int, int] = (208, 272)
     dense: str = "value"
     scale: str | float = 40.0
-    steps: int = 400
+    epochs: int = 8
     lr: float = 1e-2
     batch_size: int = 16
     protocol: str = "auty2023"
@@ -113,23 +116,28 @@ def run_demo(settings: DemoSettings, out: Path, report: Report | None = None, ca
         for split, count in (("train", settings.train), ("test", settings.test))
     )
     models = {row.name: _model(clip, row, settings, train.depth_range) for row in ROWS}
-    patches: Patches | None = None
+    views = Views(mirrored=True)
+    stored = {
+        split: cached(clip, scenes, views, [settings.dense], folder=cache.parent, workers=0, progress=said(f"reading {split} scenes"))
+        for split, scenes in (("train", train), ("test", test))
+    }
     for row in ROWS:
         model, path = models[row.name], out / "tokens" / f"{row.name.replace(' ', '')}.safetensors"
         if not model.trainable():
             continue
         key = {"demo": asdict(settings), "renderer": RENDERER_VERSION}
         if not _recall(model, path, key):
-            patches = patches or Patches.of(model, train, progress=said("reading training scenes"))
-            fit(model, patches, settings.steps, lr=settings.lr, batch_size=settings.batch_size, progress=said(f"learning {row.name}"))
+            source = Stored(stored["train"], settings.dense, flip=True, seed=settings.seed)
+            steps = settings.epochs * -(-settings.train // settings.batch_size)
+            learner = Learner(model, steps, lr=settings.lr)
+            fit([learner], source, settings.epochs, batch_size=settings.batch_size, progress=said(f"learning {row.name}"))
             model.provenance = {"protocol": settings.protocol, "training": key}
             model.save(path)
     rows: dict[str, Row] = {name: token_row(model) for name, model in models.items()}
-    reference = next(iter(models.values()))
     learned = learn_controls(train, train.depth_range, workers=0)
     controls = learned.rows(find_protocol(settings.protocol))
     scores = score_rows(
-        {**controls, **rows}, test, settings.protocol, image_encoder(reference), image_free=controls, batch_size=16, workers=0,
+        {**controls, **rows}, Stored(stored["test"], settings.dense), settings.protocol, image_free=controls,
         progress=said("scoring test scenes"),
     )  # fmt: skip
     trained = {name: sum(p.numel() for p in model.trainable().values()) for name, model in models.items()}

@@ -63,7 +63,7 @@ def write_report(demo: Demo, path: Path) -> None:
         _neighbours(demo),
         f'<p class="small">depthtokens {depthtokens.__version__}, torch {torch.__version__}, Python {platform.python_version()}; '
         f"CLIP {demo.clip.fingerprint[:12]}; {settings.dense} features, logit scale {settings.scale}, "
-        f"{settings.steps} steps of batch {settings.batch_size}, "
+        f"{settings.epochs} epochs of batch {settings.batch_size}, "
         f"learning rate {settings.lr:g}.</p>",
     ]
     page = (

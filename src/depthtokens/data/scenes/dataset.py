@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from ...errors import UsageError, unknown
 from ..dataset import DepthDataset
 from .captions import caption
-from .content import DEPTH_RANGE, SPLIT_CODES, Content
+from .content import DEPTH_RANGE, DEPTH_SCALE, SPLIT_CODES, Content
 from .store import Job, Progress, Store, metres, scene
 
 SMALLEST = 16  # pixels
@@ -45,12 +46,22 @@ class Scenes(DepthDataset):
             split=split,
             root=Path(),
             depth_range=DEPTH_RANGE[domain],
+            depth_scale=DEPTH_SCALE[domain],
             names=names,
             seed=seed,
             allow_missing=True,
         )
         self.domain, self.job = domain, job
         self.store = None if cache is None else Store(cache, job, workers, progress)
+
+    @property
+    def spec(self) -> str:
+        """As `open_dataset` knows it; that opens so many scenes as it always does."""
+        return f"scenes:{self.domain}"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the job, which names the renderer's version: the same job is the same pixels."""
+        return hashlib.sha256(repr(("scenes", self.job)).encode()).hexdigest()
 
     def absent(self, index: int) -> list[Path]:
         """None: there are no files."""

@@ -1,0 +1,52 @@
+"""depthtokens export"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .common import load_model, parse, print_json
+
+
+@dataclass
+class Export:
+    """Write tokens and their CLIP's image tower as one ONNX file: photo in, metres out, without torch."""
+
+    tokens: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")]
+    """Token file, as `train` writes it."""
+    onnx: Path
+    """The .onnx file to write."""
+    size: tuple[int, int] | None = None
+    """Height and width of the only images that the graph will take; else it takes any."""
+    clip: str | None = None
+    """The CLIP that the tokens were learned on, where it is not found by itself."""
+    weights: str | None = None
+    """Weights of that CLIP, where they are not its openai ones."""
+    force: bool = False
+    """Use the tokens with another CLIP than theirs."""
+    overwrite: bool = False
+    """Replace the file if it is there."""
+    json: bool = False
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, export, print."""
+    args = parse(Export, "export", arguments)
+
+    from ..deploy.export import check_target, export_onnx
+
+    check_target(args.onnx, args.overwrite)  # before CLIP is loaded, which takes a while
+    done = export_onnx(load_model(args.tokens, args.clip, args.weights, args.force), args.onnx, args.size, args.overwrite)
+    if args.json:
+        print_json({
+            "file": str(done.path), "bytes": done.bytes, "max_difference_m": done.max_difference, "sizes": done.sizes,
+            "size": args.size,
+        })  # fmt: skip
+        return
+    sizes = ", ".join(f"{height}x{width}" for height, width in done.sizes)
+    print(f"{done.path}: {done.bytes / 1e6:.1f} MB, depth within {done.max_difference:.2g} m of torch's at {sizes}")
+    print(f"next: depthtokens predict {done.path} PHOTO ...")

@@ -1,0 +1,108 @@
+"""depthtokens features"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ..errors import UsageError
+from .common import Reporter, parse, print_json
+
+
+@dataclass
+class Features:
+    """Compute the patch features of a data set's images once, into a folder that train and evaluate read instead of the images.
+
+    Killed or out of room, the same command goes on where it was. `depthtokens features check DIR` reads a store through.
+    """
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME:ROOT")]
+    """nyu:ROOT, kitti:ROOT, folder:ROOT or scenes."""
+    out: str = ""
+    """The folder to write; it must be new, empty, or hold this very store's unfinished work."""
+    split: str = "train"
+    """train, test or all."""
+    clip: str = "RN50"
+    """An open_clip name, a weights file, or bundled."""
+    weights: str | None = "openai"
+    """A tag, a file, or random."""
+    dense: tuple[str, ...] = ("layer4",)
+    """One or more of layer4, attnpool, value (ResNet), tokens, value (ViT); all come from one pass over the trunk."""
+    views: int = 1
+    """1 = the plain image; K = K random views of each, the augmentation of training."""
+    mirror: bool = False
+    """Each view's mirror image too: what flip averaging reads."""
+    normalisation: str = "imagenet"
+    """imagenet (as released) or clip."""
+    protocol: str = "auty2023"
+    """The protocol whose input crop CLIP is shown."""
+    dtype: str = "float16"
+    """float16 or bfloat16, on disk."""
+    seed: int = 42
+    """Of random views."""
+    crop: tuple[int, int] | None = None
+    """Height and width of random views, where not the data set's own."""
+    list_file: str | None = None
+    """The split's list file, where it is not found under ROOT."""
+    depth_scale: float | None = None
+    """Units per metre in the depth files of a folder (1000 = millimetres)."""
+    depth_range: tuple[float, float] | None = None
+    """Metres; for a folder."""
+    batch_size: int = 8
+    workers: int = 2
+    device: str = "auto"
+    precision: str = "float32"
+    """Of the image tower: float32, bfloat16 or float16."""
+    json: bool = False
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, say how much will be written, write, print."""
+    args = parse(Features, "features", arguments)
+    if not args.out:
+        raise UsageError("say where the store goes: --out DIR")
+
+    from ..clip.load import load_clip
+    from ..data import open_dataset
+    from ..depth.protocol import find_protocol
+    from ..experiment.device import find_device
+    from ..features.extract import finished, plan, write
+    from ..features.plan import size_text
+    from ..features.recipe import Views
+
+    views = Views(args.views, args.mirror, find_protocol(args.protocol).input_crop, args.normalisation)
+    device = find_device(args.device)
+    dataset = open_dataset(
+        args.data,
+        args.split,
+        list_file=args.list_file,
+        augment=args.views > 1,
+        crop=args.crop,
+        seed=args.seed,
+        depth_scale=args.depth_scale,
+        depth_range=args.depth_range,
+    )
+    clip = load_clip(args.clip, args.weights)
+    planned = plan(clip, dataset, views, args.dense, args.dtype, precision=args.precision, list_file=args.list_file)
+    there = finished(planned, Path(args.out))
+    if not there:
+        print(f"writing {planned.describe()} to {args.out}", file=sys.stderr)
+    start = time.perf_counter()
+    with Reporter("extracting") as reporter:
+        store = write(planned, args.out, batch_size=args.batch_size, workers=args.workers, device=device, progress=reporter)
+    seconds = time.perf_counter() - start
+    if args.json:
+        print_json({"out": str(store.path), "images": store.images, "bytes": store.bytes, "seconds": seconds, "key": planned.key})
+        return
+    if there:
+        print(f"{store.path} holds this already: {store.images} images, {size_text(store.bytes)}; nothing to do")
+    else:
+        print(f"{store.path}: {store.images} images, {size_text(store.bytes)}, {seconds:.1f} s")
+    verb = "train --data" if args.split == "train" else "evaluate TOKENS --data"
+    print(f"next: depthtokens {verb} {store.path}")

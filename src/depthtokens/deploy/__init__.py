@@ -1,0 +1,1 @@
+"""Models outside of training: as one file that needs no torch."""

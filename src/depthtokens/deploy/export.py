@@ -1,0 +1,163 @@
+"""A model as one ONNX graph: photo in, metres out; compared with torch before anybody relies on it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import depthtokens
+
+from ..depth.fused import FusedDepth
+from ..depth.model import DepthTokens
+from ..errors import DepthTokensError, UsageError
+from ..files import atomic
+from .runtime import FORMAT, KEY, OnnxDepth, first_line, need, open_session
+
+TOLERANCE = 2e-3
+"""metres by which a graph may differ from torch anywhere; what float rounding leaves is a hundred times less."""
+OPSET = 18
+OUTPUTS = ("depth", "uncertainty", "probs")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export_onnx` wrote: the file, its size in bytes, the largest difference from torch in metres, the sizes (H, W) compared."""
+
+    path: Path
+    bytes: int
+    max_difference: float
+    sizes: list[tuple[int, int]]
+
+
+class Graph(nn.Module):
+    """image uint8 [B, H, W, 3] RGB -> depth and uncertainty [B, 1, H, W] metres, probs [B, N, h, w]."""
+
+    def __init__(self, fused: FusedDepth) -> None:
+        super().__init__()
+        self.fused = fused
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One graph from pixels to metres."""
+        return self.fused.maps(image, (image.shape[1], image.shape[2]))
+
+
+def export_onnx(model: DepthTokens, path: str | Path, size: tuple[int, int] | None = None, overwrite: bool = False) -> Exported:
+    """Write `model` as one ONNX file that needs neither torch nor CLIP.
+
+    Input `image`: uint8 [B, H, W, 3] RGB, of any size from one patch on, or of `size` (H, W) alone. Outputs: `depth` [B, 1, H, W] and
+    `uncertainty` [B, 1, H, W] in metres, `probs` [B, N, h, w]. The metadata `depthtokens` says what the model is (JSON).
+    The graph is run on images of several sizes beside torch. Raises DepthTokensError where they differ by more than `TOLERANCE`, or
+    the file cannot be written (found out first); UsageError for a size below one patch, a missing package, an existing file, or a
+    model that exports only with a fixed size.
+    """
+    path = Path(path)
+    check_target(path, overwrite)
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        need(package)
+    graph = Graph(FusedDepth(model).cpu())
+    if size is not None and min(size) < graph.fused.stride:
+        raise UsageError(f"size {size[0]}x{size[1]} is smaller than one {graph.fused.stride}x{graph.fused.stride} patch")
+    proto = to_onnx(graph, size)
+    sizes = [size] if size else _sizes(model, graph.fused.stride)
+    difference = max_difference(graph, proto.SerializeToString(), sizes)
+    if not difference <= TOLERANCE:
+        raise DepthTokensError(f"not written: the graph differs from torch by {difference:.2g} m (allowed: {TOLERANCE:g} m)")
+    described = _describe(model, graph.fused.stride, size) | {"verified": {"max_difference_m": difference, "sizes": sizes}}
+    proto.metadata_props.add(key=KEY, value=json.dumps(described))
+    with atomic(path) as file:
+        file.write(proto.SerializeToString())
+    OnnxDepth(path)  # opens as a user will open it
+    return Exported(path, path.stat().st_size, difference, sizes)
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raise now what would only be found out after the work: UsageError for a bad or taken name, DepthTokensError for no rights."""
+    if path.suffix != ".onnx":
+        raise UsageError(f"{path}: an ONNX file's name ends in .onnx")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists: choose another name, or --overwrite")
+    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise DepthTokensError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def to_onnx(graph: nn.Module, size: tuple[int, int] | None, outputs: tuple[str, ...] = OUTPUTS) -> Any:
+    """The onnx ModelProto of a module that takes uint8 images [B, H, W, 3]; B is free, H and W too unless `size` fixes them."""
+    example = torch.zeros(2, *(size or (97, 161)), 3, dtype=torch.uint8)
+    free = (0,) if size else (0, 1, 2)
+    shapes = (dict.fromkeys(free, torch.export.Dim.DYNAMIC),)
+    try:
+        with _silence():
+            program = torch.onnx.export(
+                graph, (example,), dynamo=True, opset_version=OPSET, input_names=["image"], output_names=outputs, dynamic_shapes=shapes
+            )
+    except Exception as error:  # the exporter's failures have no base class of their own
+        hint = "" if size else ": it may export with a fixed size, give --size H W"
+        raise UsageError(f"this model does not export to ONNX ({first_line(error)}){hint}") from error
+    assert program is not None
+    return program.model_proto
+
+
+def max_difference(graph: Graph, content: bytes, sizes: list[tuple[int, int]]) -> float:
+    """The largest difference in metres of full-size depth between torch and onnxruntime, over two images of each size."""
+    session = open_session(content)
+    differences = []
+    generator = torch.Generator().manual_seed(0)
+    for height, width in sizes:
+        noise = torch.rand(1, 3, height, width, generator=generator)
+        smooth = F.interpolate(torch.rand(1, 3, 4, 5, generator=generator), (height, width), mode="bicubic").clamp(0, 1)
+        images = (255 * torch.cat([noise, smooth])).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        with torch.inference_mode():
+            expected = graph(images)[0]
+        found = torch.from_numpy(session.run(["depth"], {"image": images.numpy()})[0])
+        # NaN on either side makes this NaN, which passes no comparison.
+        differences.append(float((found - expected).abs().max()) if found.shape == expected.shape else float("inf"))
+    return float(torch.tensor(differences).max())
+
+
+def _sizes(model: DepthTokens, stride: int) -> list[tuple[int, int]]:
+    """One patch, a few with pixels left over, the tower's own grid, and a common photo."""
+    own: Any = getattr(model.clip.visual, "image_size", 224)
+    side = own[0] if isinstance(own, tuple) else int(own)
+    return [(stride, stride), (3 * stride + 5, 4 * stride + 7), (side, side), (480, 640)]
+
+
+def _describe(model: DepthTokens, stride: int, size: tuple[int, int] | None) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "versions": {"depthtokens": depthtokens.__version__, "torch": torch.__version__},
+        "model": {**model.settings, "centres": model.centres.tolist(), "words": model.words, "logit_scale": float(model.log_scale.exp())},
+        "clip": {"name": model.clip.name, "weights": model.clip.weights, "fingerprint": model.clip.fingerprint},
+        "stride": stride,
+        "size": size,
+    }
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Without the exporter's log lines, prints and warnings; what is wrong comes as an exception."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,157 @@
+"""How sure a score is: spread over seeds, and bootstrap intervals over images. Needs numpy only.
+
+Images are what a test set samples, so they are what is resampled; two rows scored on the same images are compared image by image
+(paired), which leaves out how hard each image is for both. Seeds are few: they are averaged first, and their spread is told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import UsageError
+
+AT_ONCE = 2**21
+"""Numbers drawn at once: what bounds memory (16 MB)."""
+
+
+@dataclass(frozen=True)
+class MeanStd:
+    """mean of `count` values; std: their sample standard deviation, None for one value alone."""
+
+    mean: float
+    std: float | None
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f}" if self.std is None else f"{self.mean:.3f} ± {self.std:.3f}"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over images and where it lies with probability `level`, as far as these images tell.
+
+    low, high: ends of the interval. images: how many. seeds: runs averaged per image before images were resampled.
+    """
+
+    mean: float
+    low: float
+    high: float
+    level: float
+    images: int
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """The mean of a − b over images, paired, and its interval. seeds: those of a; seeds_b: those of b.
+
+    seed_std: standard deviation that choosing other seeds would give `mean`, from the spread of each row's own seeds; None where
+    neither row has two. The interval does not hold it: it says what other images would give, for these seeds' average.
+    """
+
+    seeds_b: int
+    seed_std: float | None
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return not self.low <= 0 <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+def mean_std(values: Sequence[float]) -> MeanStd:
+    """Mean and sample standard deviation (n − 1) of one score per seed. Raises UsageError for no value or one that is not finite.
+
+    >>> str(mean_std([0.318, 0.320, 0.322]))
+    '0.320 ± 0.002'
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
+        raise UsageError(f"mean and spread need one finite number per seed, not {list(values)}")
+    return MeanStd(float(numbers.mean()), float(numbers.std(ddof=1)) if numbers.size > 1 else None, numbers.size)
+
+
+def bootstrap_mean(values: ArrayLike, *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
+    """The mean of per-image values [n], or [seeds, n] averaged over seeds per image first, with its BCa bootstrap interval.
+
+    samples: resamples of the images. level: probability that the interval is to have. Raises UsageError for fewer than two images,
+    numbers that are not finite, or a level outside 0-1.
+    """
+    table = _per_image(values)
+    images = table.mean(axis=0)
+    low, high = _bca(images, samples, level, seed)
+    return Interval(float(images.mean()), low, high, level, table.shape[1], table.shape[0])
+
+
+def paired_bootstrap(a: ArrayLike, b: ArrayLike, *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Difference:
+    """Whether two rows differ: the mean of a − b over the same images, with its BCa bootstrap interval.
+
+    a, b: per-image values [n], or [seeds, n] averaged over seeds per image first; the two may have different numbers of seeds, and
+    image i must be the same in both. Raises UsageError as `bootstrap_mean`, and where the numbers of images differ.
+    """
+    first, second = _per_image(a), _per_image(b)
+    if first.shape[1] != second.shape[1]:
+        raise UsageError(f"rows are compared image by image: one has {first.shape[1]} images, the other {second.shape[1]}")
+    images = first.mean(axis=0) - second.mean(axis=0)
+    low, high = _bca(images, samples, level, seed)
+    return Difference(
+        float(images.mean()), low, high, level, first.shape[1], first.shape[0], second.shape[0], _seed_std(first, second)
+    )  # fmt: skip
+
+
+def _per_image(values: ArrayLike) -> NDArray[np.float64]:
+    """[seeds, n], checked."""
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    if table.ndim != 2 or not table.shape[0] or table.shape[1] < 2:
+        raise UsageError(f"an interval over images needs values [n] or [seeds, n] of at least two images, not {list(np.shape(values))}")
+    if not np.isfinite(table).all():
+        raise UsageError("an interval over images needs finite values")
+    return table
+
+
+def _seed_std(*tables: NDArray[np.float64]) -> float | None:
+    """Standard deviation of the difference of two means over seeds; a row with one seed adds nothing that can be known."""
+    errors = [table.mean(axis=1).var(ddof=1) / len(table) for table in tables if len(table) > 1]
+    return float(np.sqrt(sum(errors))) if errors else None
+
+
+def _bca(values: NDArray[np.float64], samples: int, level: float, seed: int) -> tuple[float, float]:
+    """Efron's bias-corrected and accelerated interval for the mean of values [n]; per-image errors are skewed, so it is needed."""
+    if not 0 < level < 1 or samples < 100:
+        raise UsageError(f"an interval needs a level between 0 and 1 and at least 100 samples, not {level} and {samples}")
+    centred = values - values.mean()
+    squares = float(np.square(centred).sum())
+    if squares == 0:  # all images alike: resampling cannot tell anything else
+        return float(values[0]), float(values[0])
+    means = _resampled_means(centred, samples, seed)
+    normal = NormalDist()
+    tie = 1e-9 * float(np.abs(centred).max())  # few distinct values give means that differ from zero by rounding alone
+    below = (np.count_nonzero(means < -tie) + np.count_nonzero(means <= tie)) / (2 * samples)
+    bias = normal.inv_cdf(min(max(below, 0.5 / samples), 1 - 0.5 / samples))
+    acceleration = float(np.power(centred, 3).sum()) / (6 * squares**1.5)  # the jackknife's, which for a mean is its skewness
+
+    def share(probability: float) -> float:
+        z = bias + normal.inv_cdf(probability)
+        return normal.cdf(bias + z / (1 - acceleration * z))
+
+    low, high = np.quantile(means, [share((1 - level) / 2), share((1 + level) / 2)]) + values.mean()
+    return float(low), float(high)
+
+
+def _resampled_means(values: NDArray[np.float64], samples: int, seed: int) -> NDArray[np.float64]:
+    """Means of `samples` draws of n out of values [n] with replacement, in pieces that fit in memory."""
+    generator = np.random.default_rng(seed)
+    count = len(values)
+    rows = max(1, AT_ONCE // count)
+    pieces = (min(rows, samples - start) for start in range(0, samples, rows))
+    return np.concatenate([values[generator.integers(count, size=(piece, count))].mean(axis=1) for piece in pieces])

@@ -1,0 +1,1 @@
+"""Patch features computed once, kept on disk, read by every run."""

@@ -1,0 +1,152 @@
+"""What a store will hold, and how big it will be, before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+
+import depthtokens
+
+from ..clip.dense import check_mode
+from ..clip.load import FrozenCLIP
+from ..clip.precision import PRECISIONS
+from ..data.dataset import DepthDataset
+from ..errors import UsageError, unknown
+from ..files import user_path
+from .recipe import DTYPES, FORMAT, Views, key, plain
+from .shard import steps_of
+
+SHARD_BYTES = 64_000_000
+_SAMPLED = 32  # images whose sizes the estimate looks at
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a store will hold. meta: as it will stand in meta.json; bytes: estimated size on disk."""
+
+    clip: FrozenCLIP
+    dataset: DepthDataset
+    views: Views
+    meta: dict[str, Any]
+    bytes: int
+
+    @property
+    def key(self) -> str:
+        """Digest, 64 hex digits, of everything that decides the content."""
+        return str(self.meta["key"])
+
+    @property
+    def images(self) -> int:
+        """How many images."""
+        return len(self.dataset)
+
+    def describe(self) -> str:
+        """Size and content in words."""
+        views = "" if self.views.count == 1 else f", {self.views.count} random views of each"
+        mirrored = " and mirrored" if self.views.mirrored else ""
+        return f"{size_text(self.bytes)} for {self.images} images{views}{mirrored} (dense {', '.join(self.meta['modes'])})"
+
+
+def plan(
+    clip: FrozenCLIP,
+    dataset: DepthDataset,
+    views: Views,
+    modes: Sequence[str],
+    dtype: str = "float16",
+    *,
+    precision: str = "float32",
+    list_file: str | Path | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Plan:
+    """Say what `write` will store: `modes` (see `clip.dense`) of `views` of all images.
+
+    dtype: "float16" or "bfloat16"; precision: of the image tower. list_file: what the data set was opened with, so that
+    `features check` can open it again. shard_bytes: how much goes into one file, about.
+    Raises UsageError for what does not fit together, DataError for data that cannot be read.
+    """
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    modes = sorted(set(modes))
+    if not modes:
+        raise UsageError("no dense mode to store: give one or more")
+    for mode in modes:
+        check_mode(clip.visual, mode)
+    if (dataset.augment is None) != (views.count == 1):
+        wanted = "1 view is the plain image: open the data without augmentation"
+        raise UsageError(wanted if views.count == 1 else f"{views.count} views are random ones: open the data with augmentation")
+    per_image = _bytes_per_image(clip, dataset, views, modes)
+    lo, hi = dataset.depth_range
+    meta: dict[str, Any] = {
+        "format": FORMAT,
+        "clip": {"name": clip.name, "weights": clip.weights, "fingerprint": clip.fingerprint},
+        "modes": modes,
+        "channels": _channels(clip),
+        "dtype": dtype,
+        "precision": precision,
+        "views": views.to_dict(),
+        "augmentation": None if dataset.augment is None else asdict(dataset.augment),
+        "seed": None if dataset.augment is None else dataset.seed,
+        "data": {
+            "spec": dataset.spec,
+            "name": dataset.name,
+            "split": dataset.split,
+            "list_file": None if list_file is None else str(user_path(list_file).resolve()),
+            "fingerprint": dataset.fingerprint(),
+            "depth_range": [lo, hi],
+            "depth_scale": dataset.depth_scale,
+            "eval_crop": dataset.eval_crop,
+        },
+        "names": dataset.names,
+        "image_height": dataset.image_size(0)[0],
+        "images_per_shard": max(1, min(len(dataset), shard_bytes // per_image)),
+        "versions": {"depthtokens": depthtokens.__version__, "torch": torch.__version__, "open_clip": open_clip.__version__},
+    }
+    meta = plain(meta)
+    meta["key"] = key(meta)
+    return Plan(clip, dataset, views, meta, per_image * len(dataset))
+
+
+def _channels(clip: FrozenCLIP) -> int:
+    return int(clip.visual.output_dim)  # type: ignore[arg-type]
+
+
+def _bytes_per_image(clip: FrozenCLIP, dataset: DepthDataset, views: Views, modes: Sequence[str]) -> int:
+    """Size on disk of an average image, from the sizes of some and the ground truth of the first."""
+    # Images with depth scale may still need float32: one look tells.
+    truth_bytes = steps_of(dataset.read(0)[1], dataset.depth_scale).itemsize
+    some = range(0, len(dataset), max(1, len(dataset) // _SAMPLED))
+    total = 0
+    for index in some:
+        height, width = _drawn_size(dataset, index)
+        shown = views.shown(torch.empty(1, device="meta").expand(height, width)).shape
+        patches = _patches(clip, shown[0]) * _patches(clip, shown[1])
+        total += views.stored * patches * len(modes) * (2 * _channels(clip) + 4) + views.count * height * width * truth_bytes
+    return max(1, total // len(some))
+
+
+def _drawn_size(dataset: DepthDataset, index: int) -> tuple[int, int]:
+    """(H, W) of an image's views."""
+    augment = dataset.augment
+    if augment is not None and augment.crop is not None:
+        return augment.crop
+    if augment is not None and augment.pre_crop is not None:
+        top, bottom, left, right = augment.pre_crop
+        return bottom - top, right - left
+    return dataset.image_size(index)
+
+
+def _patches(clip: FrozenCLIP, pixels: int) -> int:
+    return pixels // (32 if isinstance(clip.visual, ModifiedResNet) else int(clip.visual.patch_size[0]))  # type: ignore[index]
+
+
+def size_text(count: int) -> str:
+    """Bytes for a person: "0.9 GB", "12 MB"."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{max(1, round(count / 1e6))} MB"

@@ -1,0 +1,210 @@
+"""Reading a store of patch features: what it holds, whether it is the one that is wanted, and its views."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..clip.load import FrozenCLIP
+from ..data import open_dataset
+from ..data.dataset import DepthDataset
+from ..data.scenes import Scenes
+from ..errors import DataError, DepthTokensError, UsageError
+from ..files import user_path
+from .recipe import FORMAT, META, PLAN, Views, digest, plain
+from .shard import Shard
+
+Progress = Callable[[int, int], None]
+"""Called with (done, of all)."""
+
+
+class FeatureStore:
+    """Patch features and ground truth of a data set's views, memory-mapped from a folder that `extract.write` made.
+
+    meta: meta.json. images: how many, under names as the data set gives them. views, modes: what is stored of each.
+    data, dataset_name, split, depth_range (metres), eval_crop: the data set's; data is its "name:ROOT".
+    image_sizes: (H, W) of each image's ground truth; image_height: of the data set's first image, before any crop.
+    fingerprint, data_fingerprint: of the CLIP and of the data.
+    Raises DataError for a folder that holds no finished store of this version, or lacks a part of it. Each shard's checksum is tested
+    when the process first reads from it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = user_path(path)
+        self.meta = read_meta(self.path)
+        data = self.meta["data"]
+        self.views = Views.from_dict(self.meta["views"])
+        self.modes: tuple[str, ...] = tuple(self.meta["modes"])
+        self.names: list[str] = self.meta["names"]
+        self.images = len(self.names)
+        self.data: str = data["spec"]
+        self.dataset_name: str = data["name"]
+        self.split: str = data["split"]
+        self.depth_range: tuple[float, float] = (data["depth_range"][0], data["depth_range"][1])
+        self.eval_crop: str | None = data["eval_crop"]
+        self.image_sizes: list[tuple[int, int]] = [(h, w) for h, w in self.meta["image_sizes"]]
+        self.image_height: int = self.meta["image_height"]
+        self.fingerprint: str = self.meta["clip"]["fingerprint"]
+        self.data_fingerprint: str = data["fingerprint"]
+        self.bytes = sum(shard["bytes"] for shard in self.meta["shards"])
+        self._shards = [Shard(self.path / s["file"], s["sha256"], self.views, data["depth_scale"]) for s in self.meta["shards"]]
+        for shard, stated in zip(self._shards, self.meta["shards"], strict=True):
+            if wrong := wrong_size(shard.path, stated["bytes"]):
+                raise DataError(f"{wrong}: make it again with the same `depthtokens features` command")
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __reduce__(self) -> tuple[type[FeatureStore], tuple[Path]]:
+        return FeatureStore, (self.path,)  # a pickled memory map would carry all it shows
+
+    def expect(
+        self,
+        *,
+        clip: FrozenCLIP | None = None,
+        mode: str | None = None,
+        dataset: DepthDataset | None = None,
+        views: Views | None = None,
+    ) -> None:
+        """Raise DataError, saying what differs, unless the store was made by `clip`, from `dataset`, and holds `mode` and `views`.
+
+        More draws than `views` asks for, or mirror images that it does not, are no difference.
+        """
+        if clip is not None and clip.fingerprint != self.fingerprint:
+            theirs, ours = f"{self.meta['clip']['name']}, {self.fingerprint[:12]}", f"{clip.name}, {clip.fingerprint[:12]}"
+            raise DataError(f"{self.path} was made by another CLIP ({theirs}) than this one ({ours}): make one with it, or give --clip")
+        if mode is not None and mode not in self.modes:
+            raise DataError(f"{self.path} holds dense {' and '.join(self.modes)}, not {mode}: make one with --dense {mode}")
+        if views is not None:
+            self._expect_views(views)
+        if dataset is not None:
+            self._expect_data(dataset)
+
+    def _expect_views(self, views: Views) -> None:
+        mine = self.views
+        wrong = None
+        if (mine.count == 1) != (views.count == 1) or mine.count < views.count:
+            held, wanted = ("the plain image" if v.count == 1 else f"{v.count} random views" for v in (mine, views))
+            wrong = f"holds {held} of each, not {wanted}: make one with --views {views.count}"
+        elif views.mirrored and not mine.mirrored:
+            wrong = "holds no mirror images, which flip averaging reads: make one with --mirror"
+        elif mine.input_crop != views.input_crop:
+            wrong = f"was shown {_crop(mine)} to CLIP, not {_crop(views)}: make one with the --protocol that is wanted"
+        elif mine.normalisation != views.normalisation:
+            wrong = f"has images normalised for {mine.normalisation}, not {views.normalisation}: make one with --normalisation"
+        if wrong:
+            raise DataError(f"{self.path} {wrong}")
+
+    def _expect_data(self, dataset: DepthDataset) -> None:
+        held = f"{self.images} images of {self.dataset_name} '{self.split}'"
+        wanted = f"{len(dataset)} images of {dataset.name} '{dataset.split}'"
+        if held != wanted:
+            raise DataError(f"{self.path} holds {held}, not {wanted}: make one of those")
+        if dataset.fingerprint() != self.data_fingerprint:
+            raise DataError(f"{self.path}: the data has changed since the store was made, or is another {dataset.name}: make it again")
+        drawn = None if dataset.augment is None else plain(asdict(dataset.augment))
+        if drawn != self.meta["augmentation"] or (drawn and dataset.seed != self.meta["seed"]):
+            raise DataError(f"{self.path} holds other random views (its augmentation or seed differs): make one with the same")
+
+    def read(self, indices: Sequence[int], mode: str, view: int = 0, mirrored: bool = False) -> Tensor:
+        """Patch features [B, C, h, w] float32, equal to `dense_features`' within half-precision rounding; channels last in memory.
+
+        view: which draw, counted from 0; mirrored: of its mirror image. Raises DataError where the images' grids differ, or a shard is
+        damaged, UsageError for a view that is not stored.
+        """
+        self.expect(mode=mode)
+        self._check_view(view, mirrored)
+        places = [self._place(index) for index in indices]
+        grids = {shard.grid(image) for shard, image in places}
+        if len(grids) != 1:
+            raise DataError(f"{self.path}: {len(grids)} sizes of image in one batch of {len(places)}: read them one size at a time")
+        h, w = grids.pop()
+        features = torch.empty(len(places), h * w, self.meta["channels"])
+        for rows, (shard, image) in zip(features, places, strict=True):
+            directions, norm = shard.rows(image, mode, view, mirrored)
+            torch.mul(directions, norm / features.shape[-1] ** 0.5, out=rows)
+        return features.view(len(places), h, w, -1).permute(0, 3, 1, 2)
+
+    def truth(self, indices: Sequence[int], view: int = 0) -> Tensor:
+        """Ground truth [B, 1, H, W] float32 metres, 0 = none, bit for bit as the data set hands it out. Raises as `read`."""
+        self._check_view(view, mirrored=False)
+        maps = [shard.truth(image, view) for shard, image in map(self._place, indices)]
+        if len({depth.shape for depth in maps}) != 1:
+            raise DataError(f"{self.path}: images of several sizes in one batch of {len(maps)}: read them one size at a time")
+        return torch.stack(maps)[:, None]
+
+    def check(self, progress: Progress | None = None) -> None:
+        """Read every shard and compare its checksum. Raises DataError naming the damaged ones."""
+        bad = []
+        for done, shard in enumerate(self._shards, 1):
+            if not shard.intact():
+                bad.append(shard.path.name)
+            if progress is not None:
+                progress(done, len(self._shards))
+        if bad:
+            raise DataError(
+                f"{len(bad)} of {len(self._shards)} shards in {self.path} are damaged: {', '.join(bad)}: delete them and run the same "
+                "`depthtokens features` command, which makes only those again"
+            )
+
+    def check_data(self) -> str:
+        """Open the data that the store was made from: "unchanged", or why that cannot be told. Raises DataError where it has changed."""
+        stated = self.meta["data"]
+        if self.dataset_name == "scenes":  # to open them would be to render them all
+            same = Scenes(self.data.partition(":")[2], self.split, self.images).fingerprint() == self.data_fingerprint
+            return "unchanged" if same else "not opened (scenes of another size, seed or renderer than this version's)"
+        folder = {"depth_scale": stated["depth_scale"], "depth_range": self.depth_range} if self.dataset_name == "folder" else {}
+        try:
+            found = open_dataset(self.data, self.split, list_file=stated["list_file"], **folder).fingerprint()
+        except DepthTokensError as error:
+            return f"not opened ({error})"
+        if found == self.data_fingerprint:
+            return "unchanged"
+        raise DataError(f"{self.path} is whole, but {self.data} '{self.split}' has changed since it was made: make it again")
+
+    def _place(self, index: int) -> tuple[Shard, int]:
+        number, image = divmod(range(self.images)[index], self.meta["images_per_shard"])
+        return self._shards[number], image
+
+    def _check_view(self, view: int, mirrored: bool) -> None:
+        if not 0 <= view < self.views.count or (mirrored and not self.views.mirrored):
+            asked = f"view {view}{' mirrored' if mirrored else ''}"
+            raise UsageError(f"{self.path} does not hold {asked}: it has {self.views.count} views, mirrored: {self.views.mirrored}")
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The checked content of a store's meta.json. Raises DataError, in one line, where there is none that this version reads."""
+    path = folder / META
+    if not path.is_file():
+        if (folder / PLAN).is_file():
+            raise DataError(f"{folder} is unfinished: finish it with the same `depthtokens features` command")
+        raise DataError(f"{folder} is no store of patch features: it has no {META} (`depthtokens features` makes one)")
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        found = meta["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged: delete it and run the same `depthtokens features` command, which keeps the shards") from error
+    if found != FORMAT:
+        made = meta.get("versions", {}).get("depthtokens", "another version")
+        raise DataError(f"{folder} has format {found} (depthtokens {made}), this version reads {FORMAT}: make it again in a new folder")
+    if meta.pop("sha256", None) != digest(meta):
+        raise DataError(f"{path} has been altered: delete it and run the same `depthtokens features` command, which keeps the shards")
+    return meta
+
+
+def wrong_size(path: Path, size: int) -> str | None:
+    """What is wrong with a shard that should have `size` bytes, None if nothing is."""
+    if not path.is_file():
+        return f"shard {path} is missing"
+    found = path.stat().st_size
+    return None if found == size else f"shard {path} has {found} bytes instead of {size}"
+
+
+def _crop(views: Views) -> str:
+    return f"crop {views.input_crop}" if views.input_crop else "the whole image"

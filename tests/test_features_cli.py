@@ -1,0 +1,91 @@
+"""`depthtokens features` and `depthtokens features check`, as a person runs them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import load_script
+from depthtokens.cli import main
+from depthtokens.features.store import FeatureStore
+
+
+def run(capsys, *words):
+    try:
+        main(list(map(str, words)))
+        code = 0
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def command(tiny_file, nyu_tree, tmp_path):
+    return ["features", f"nyu:{nyu_tree}", "--clip", tiny_file, "--split", "test", "--out", tmp_path / "store", "--workers", 0]
+
+
+def test_making_and_checking(capsys, command, tmp_path, nyu_tree):
+    code, out, err = run(capsys, *command, "--dense", "layer4", "value", "--mirror")
+    assert code == 0 and "3 images" in out and "depthtokens evaluate" in out
+    assert err.startswith("writing ") and "for 3 images and mirrored (dense layer4, value)" in err
+    store = FeatureStore(tmp_path / "store")
+    assert store.modes == ("layer4", "value") and store.views.mirrored and store.data == f"nyu:{nyu_tree}"
+    code, out, err = run(capsys, *command, "--dense", "layer4", "value", "--mirror")
+    assert code == 0 and "nothing to do" in out and "writing" not in err
+    code, out, _ = run(capsys, "features", "check", tmp_path / "store")
+    assert code == 0 and "all checksums as written" in out and "data unchanged" in out
+    code, out, _ = run(capsys, "features", "check", tmp_path / "store", "--json")
+    assert code == 0 and json.loads(out)["data_state"] == "unchanged" and json.loads(out)["images"] == 3
+
+
+def test_random_views_and_a_protocols_crop(capsys, command, tmp_path):
+    assert run(capsys, *command, "--views", 2, "--crop", 64, 96, "--seed", 3)[0] == 0
+    store = FeatureStore(tmp_path / "store")
+    assert store.views.count == 2 and store.meta["seed"] == 3 and store.image_sizes == [(64, 96)] * 3
+    shutil.rmtree(tmp_path / "store")
+    code, out, _ = run(capsys, *command, "--protocol", "depthclip", "--json")
+    assert code == 0 and json.loads(out)["images"] == 3
+    assert FeatureStore(tmp_path / "store").views.input_crop == (56, 472, 60, 604)
+
+
+def test_damage_and_changed_data_are_one_line(capsys, command, nyu_tree, tmp_path):
+    shutil.copytree(nyu_tree, tmp_path / "data")
+    command[1] = f"nyu:{tmp_path / 'data'}"
+    run(capsys, *command)
+    depth = next((tmp_path / "data" / "official_splits").rglob("sync_depth_00001.png"))
+    Image.fromarray(np.full((480, 640), 7, np.uint16)).save(depth)
+    code, _, err = run(capsys, "features", "check", tmp_path / "store")
+    assert code == 1 and "is whole, but" in err and "has changed" in err
+    shard = next((tmp_path / "store").glob("*.safetensors"))
+    with shard.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xee")
+    code, _, err = run(capsys, "features", "check", tmp_path / "store")
+    assert code == 1 and shard.name in err and err.strip().splitlines()[-1].startswith("depthtokens: 1 of 1 shards")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["features"], 2, "--help"),
+        (["features", "nyu:/nowhere"], 2, "--out DIR"),
+        (["features", "nyu:/nowhere", "--out", "x"], 1, "no folder /nowhere"),
+        (["features", "check"], 2, "features check --help"),
+        (["features", "check", "/nowhere"], 1, "no store"),
+        (["features", "chek", "--out", "x"], 2, "'chek' does not say which data set"),
+    ],
+)
+def test_mistakes(capsys, words, code, said):
+    found, _, err = run(capsys, *words)
+    assert found == code and said in err and err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_figures_by_size(pytestconfig):
+    [row] = load_script(pytestconfig.rootpath / "benchmarks" / "store.py").measure([20], (64, 64))
+    assert row["images"] == 20 and all(value > 0 for name, value in row.items() if name.endswith("ms/image"))

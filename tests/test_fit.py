@@ -1,0 +1,180 @@
+"""Training from stored features: side by side, from a store as from images, and what a store is refused for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from depthtokens import DataError, DepthTokens, Experiment, Scenes, TrainingError, UsageError, evaluate, load_clip, silog, train
+from depthtokens.data import open_dataset
+from depthtokens.depth.protocol import find_protocol
+from depthtokens.experiment.evaluate import cached_source, score_rows, source_for, token_row
+from depthtokens.experiment.fit import Learner, TextPass, fit
+from depthtokens.experiment.source import Images, Stored
+from depthtokens.features.extract import write
+from depthtokens.features.plan import plan
+from depthtokens.features.recipe import Views
+
+
+def make(clip, **changes):
+    return DepthTokens(clip, **{"depth": "learned:5", "dense": "value", "scale": 50, "depth_range": (0.5, 10.0), **changes})
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return Scenes("indoor", "train", 12, size=(64, 96), seed=3)
+
+
+@pytest.fixture(scope="module")
+def store(tiny_clip, scenes, tmp_path_factory):
+    return write(plan(tiny_clip, scenes, Views(mirrored=True), ["value", "layer4"]), tmp_path_factory.mktemp("store"), workers=0)
+
+
+@pytest.mark.parametrize("protocol", ["auty2023", "pooled"])
+@pytest.mark.parametrize("mode", ["value", "layer4"])
+def test_scores_from_a_store_are_those_from_images(tiny_clip, scenes, store, mode, protocol):
+    model = make(tiny_clip, dense=mode)
+    images, stored = evaluate(model, scenes, protocol, workers=0), evaluate(model, store, protocol)
+    assert stored.quoted == pytest.approx(images.quoted, abs=1e-4, rel=1e-4) and stored.quoted != images.quoted
+    assert [row["name"] for row in stored.per_image] == [row["name"] for row in images.per_image]
+
+
+def test_losses_from_a_store_are_those_from_images(tiny_clip, scenes, store):
+    def run(source):
+        model = make(tiny_clip)
+        return fit([Learner(model, 6, lr=0.01)], source, 2, batch_size=4)[0], model
+
+    model = make(tiny_clip)
+    (images, _), (stored, _) = run(Images(scenes, model.image_features, views=1, workers=0)), run(Stored(store, "value"))
+    assert stored == pytest.approx(images, rel=1e-3)
+
+
+def test_mirrored_views_come_with_mirrored_truth(scenes, store):
+    (batch,) = Stored(store, "value", flip=True).training(0, range(12), 12)
+    plain, truth = store.read(range(12), "value"), store.truth(range(12))
+    mirrored = store.read(range(12), "value", mirrored=True)
+    kinds = []
+    for patches, depth in zip(batch.patches, batch.truth, strict=True):
+        kind, i = next(
+            (kind, i) for i in range(12) for kind, source in (("plain", plain), ("mirrored", mirrored)) if torch.equal(patches, source[i])
+        )
+        assert torch.equal(depth, truth[i] if kind == "plain" else truth[i].flip(-1))
+        kinds.append(kind)
+    assert set(kinds) == {"plain", "mirrored"}
+
+
+def test_side_by_side_is_alone(tiny_clip, store):
+    kinds = [{}, {"seed": 1}, {"depth": "learned:7", "bins": "log"}, {"template": "1o1d"}, {"depth": "path:3:6"},
+             {"depth": "depth-7", "scale": "learned"}]  # fmt: skip
+    together = [make(tiny_clip, **kind) for kind in kinds]
+    histories = fit([Learner(model, 6, lr=0.02) for model in together], Stored(store, "value", flip=True), 2, batch_size=4)
+    for kind, model, losses in zip(kinds, together, histories, strict=True):
+        alone = make(tiny_clip, **kind)
+        (expected,) = fit([Learner(alone, 6, lr=0.02)], Stored(store, "value", flip=True), 2, batch_size=4)
+        assert losses == pytest.approx(expected, rel=1e-4) and len(losses) == 6
+        for name, value in alone.trainable().items():
+            assert torch.allclose(value, model.trainable()[name], atol=1e-4), name
+        assert any(not torch.equal(value, make(tiny_clip, **kind).trainable()[name]) for name, value in alone.trainable().items())
+
+
+def test_one_text_pass_for_all_that_share_a_template(tiny_clip, monkeypatch):
+    models = [make(tiny_clip), make(tiny_clip, seed=1), make(tiny_clip, depth="path:2:9"), make(tiny_clip, depth="depth-7")]
+    texts = TextPass(models)
+    calls = []
+    monkeypatch.setattr(tiny_clip.text, "after_prefix", lambda *a, f=tiny_clip.text.after_prefix: calls.append(1) or f(*a))
+    found = texts()
+    assert len(calls) == 1
+    for model, features in zip(models, found, strict=True):
+        assert torch.allclose(features, model.text_features(), atol=1e-6)
+
+
+def test_fit_learns_and_repeats_itself(tiny_clip, scenes, store):
+    def run():
+        model = make(tiny_clip)
+        return model, fit([Learner(model, 60, lr=0.03)], Stored(store, "value", flip=True), 20, batch_size=4)[0]
+
+    (model, losses), (again, same) = run(), run()
+    assert losses == same and torch.equal(model.tokens["depth"], again.tokens["depth"])
+    assert sum(losses[-6:]) < sum(losses[:6])
+    assert evaluate(model, store).quoted["rmse_log"] < evaluate(make(tiny_clip), store).quoted["rmse_log"]
+    with pytest.raises(TrainingError, match="nothing to learn"):
+        Learner(make(tiny_clip, depth="depth-7"), 2)
+
+
+def test_fixed_views_are_stored_by_themselves_and_train_alike(nyu_tree, tiny_file, tmp_path):
+    settings = {"data": f"nyu:{nyu_tree}", "clip": str(tiny_file), "epochs": 2, "batch_size": 3, "workers": 0, "crop": (64, 96), "views": 2,
+                "dense": "value", "scale": "50"}  # fmt: skip
+    told = []
+    stored = train(Experiment(**settings, out=str(tmp_path / "stored")), told=told.append)
+    again = train(Experiment(**settings, out=str(tmp_path / "again")), told=told.append)
+    images = train(Experiment(**settings, cache=False, out=str(tmp_path / "images")), told=told.append)
+    assert len(told) == 1 and "6 images" in told[0] and "--no-cache" in told[0]
+    assert again.epoch_losses == stored.epoch_losses == pytest.approx(images.epoch_losses, rel=1e-3)
+
+
+def test_a_store_in_the_place_of_data(nyu_tree, tiny_file, tiny_clip, tmp_path):
+    data = open_dataset(f"nyu:{nyu_tree}", "train")
+    write(plan(tiny_clip, data, Views(), ["value"]), tmp_path / "store", workers=0)
+    settings = {"data": f"store:{tmp_path / 'store'}", "clip": str(tiny_file), "epochs": 1, "batch_size": 3, "scale": "50"}
+    result = train(Experiment(**settings, dense="value", out=str(tmp_path / "run")))
+    assert result.model.settings["predict_side"] == 480 and result.model.depth_range == (0.001, 10.0)
+    with pytest.raises(DataError, match="holds dense value, not layer4"):
+        train(Experiment(**settings, out=str(tmp_path / "other")))
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(UsageError, match="adapt"):
+        train(Experiment(**settings, dense="value", batchnorm="adapt", out=str(tmp_path / "other")))
+    with pytest.raises(DataError, match="normalised"):
+        train(Experiment(**settings, dense="value", normalisation="clip", out=str(tmp_path / "other")))
+    with pytest.raises(DataError, match="no mirror images"):
+        evaluate(result.model, source_store(tmp_path / "store"))
+
+
+def source_store(path):
+    from depthtokens.features.store import FeatureStore
+
+    return FeatureStore(path)
+
+
+def test_clip_normalisation_from_images_and_store(tiny_clip, scenes, tmp_path):
+    model, plain = make(tiny_clip, normalisation="clip"), make(tiny_clip)
+    protocol = find_protocol("auty2023")
+    scores = [
+        score_rows({"row": token_row(model)}, source, protocol)["row"].quoted
+        for source in (source_for(model, scenes, workers=0), cached_source(model, scenes, protocol, workers=0))
+    ]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    assert scores[0]["abs_rel"] != pytest.approx(evaluate(plain, scenes, workers=0).quoted["abs_rel"], abs=1e-4)
+
+
+def test_path_tokens_learn_their_anchors_alone(tiny_clip):
+    model = make(tiny_clip, depth="path:3:9")
+    vectors, anchors = model.vectors(), model.tokens["depth"]
+    assert anchors.shape == (3, 64) and vectors.shape == (9, 64)
+    assert torch.allclose(vectors[[0, 4, 8]], anchors, atol=1e-6) and torch.allclose(vectors[2], (anchors[0] + anchors[1]) / 2, atol=1e-6)
+    silog(model.depth_from(torch.randn(1, 64, 2, 3), model.text_features()).depth, torch.rand(1, 1, 8, 9) + 1).backward()
+    assert anchors.grad is not None and (anchors.grad.abs().amax(dim=1) > 0).all()
+    for spec in ("path:7", "path:1:9", "path:9:7", "path:a:b"):
+        with pytest.raises(UsageError, match="path:7:256"):
+            make(tiny_clip, depth=spec)
+
+
+def test_path_tokens_are_saved_as_anchors(tiny_clip, tmp_path):
+    model = make(tiny_clip, depth="path:3:9", template="1o1d")
+    model.save(tmp_path / "path.safetensors")
+    again = DepthTokens.load(tmp_path / "path.safetensors", tiny_clip)
+    assert torch.equal(again.tokens["depth"], model.tokens["depth"]) and torch.equal(again.text_features(), model.text_features())
+
+
+def test_prefixes_are_computed_once(tiny_file, monkeypatch):
+    clip = load_clip(str(tiny_file))
+    calls = []
+    monkeypatch.setattr(clip.text, "prefix_states", lambda *a, f=clip.text.prefix_states: calls.append(1) or f(*a))
+    with torch.inference_mode():
+        before = make(clip).text_features()
+    model = make(clip)
+    model.text_features().sum().backward()  # what inference mode left behind can be trained on
+    assert len(calls) == 1 and torch.equal(before, model.text_features())
+    context = make(clip, template="1o1d")
+    context.text_features()
+    context.text_features()
+    assert len(calls) == 3  # learned prefixes change
