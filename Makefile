@@ -19,8 +19,7 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 benchmark: .venv/ready
-	$(BIN)/python benchmarks/text.py
-	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/run.py $(if $(NYU),--nyu $(NYU))
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from depthtokens import DepthTokens, PromptEncoder, UsageError
+from depthtokens import DepthTokens, PromptEncoder, Scenes, UsageError
+from depthtokens.experiment.evaluate import source_for
 from depthtokens.prompt.scales import SCALES
 from depthtokens.study import words
-from depthtokens.study.words import sample_patches, search_words, word_candidates, word_score
+from depthtokens.study.patches import patches_with_truth, sample_patches
+from depthtokens.study.words import search_words, word_candidates, word_score
 
 
 def problem(seed, bins=2, candidates=6, patches=40, channels=8):
@@ -89,16 +91,31 @@ def test_candidates_are_the_vocabulary_and_the_scales(tiny_clip):
     assert set(only.scales) == {"depth-7"} and "very red" in only.names and "very green" not in only.names
 
 
-def test_patches_are_drawn_with_the_truth_under_them():
+def test_patches_come_with_the_truth_under_them():
     """Truth that is a known function of the pixel, features that name image, row and column."""
     rows, columns = torch.meshgrid(torch.arange(7.0), torch.arange(13.0), indexing="ij")
     truth = torch.stack([1 + rows + 20 * columns, 2 + rows + 20 * columns])[:, None]
     truth[0, 0, 0, 0] = 0
     grid = torch.stack(torch.meshgrid(torch.arange(2.0), torch.arange(3.0), torch.arange(5.0), indexing="ij"), dim=1)
-    features, depths = sample_patches(grid, truth, 1000, (0.5, 1000.0))
+    features, depths = patches_with_truth(grid, truth, (0.5, 1000.0))
     assert len(features) == 2 * 15 - 1 and len(features.unique(dim=0)) == 29
     assert torch.equal(depths, 1 + features[:, 0] + 3 * features[:, 1] + 20 * 3 * features[:, 2])
-    assert len(sample_patches(grid, truth, 4, (0.5, 1000.0))[0]) == 4
-    assert float(sample_patches(grid, truth, 1000, (0.5, 50.0))[1].max()) <= 50
-    with pytest.raises(UsageError, match="no patch has truth"):
-        sample_patches(grid, truth, 4, (1000.0, 2000.0))
+    assert float(patches_with_truth(grid, truth, (0.5, 50.0))[1].max()) <= 50
+
+
+def test_patches_are_drawn_from_the_training_views(tiny_clip):
+    scenes = Scenes("indoor", "train", 6, size=(64, 96), seed=3)
+    model = DepthTokens(tiny_clip, dense="value")
+    source = source_for(model, scenes, workers=0)
+    features, depths = sample_patches(source, 1000, batch_size=4)
+    (everything,) = source.training(0, range(6), 6)
+    usable, under = patches_with_truth(everything.patches, everything.truth, scenes.depth_range)
+    assert features.shape == usable.shape and 30 < len(usable) <= 6 * 6
+    assert torch.allclose(features.sum(dim=0), usable.sum(dim=0), atol=1e-4)
+    assert torch.equal(depths.sort().values, under.sort().values)
+    few, same = sample_patches(source, 5, seed=1), sample_patches(source, 5, seed=1)
+    assert torch.equal(few[0], same[0]) and torch.equal(few[1], same[1]) and len(few[1]) == 5
+    assert not torch.equal(few[1], sample_patches(source, 5, seed=2)[1])
+    source.depth_range = (1000.0, 2000.0)
+    with pytest.raises(UsageError, match="no patch of"):
+        sample_patches(source, 5)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
 
+CPU_PIXELS = 480 * 640
 Reader = Callable[[Any, Any], Any]
 """From an image tower and what comes before (images, or what the tower's modes share) to what comes next."""
 
@@ -41,8 +42,17 @@ def dense_modes(visual: nn.Module, images: Tensor, modes: Sequence[str]) -> dict
     stride = 32 if isinstance(visual, ModifiedResNet) else int(visual.patch_size[0])  # type: ignore[index]
     if min(images.shape[-2:]) < stride:
         raise UsageError(f"image of {images.shape[-2]}x{images.shape[-1]} pixels is smaller than one {stride}x{stride} patch")
-    x = body(visual, images)
-    return {mode: readers[mode](visual, x) for mode in modes}
+    parts = []
+    for piece in images.split(_at_once(visual, images)):
+        x = body(visual, piece)
+        parts.append([readers[mode](visual, x) for mode in modes])
+    return {mode: same[0] if len(same) == 1 else torch.cat(same) for mode, same in zip(modes, zip(*parts, strict=True), strict=True)}
+
+
+def _at_once(visual: nn.Module, images: Tensor) -> int:
+    """How many images go through the tower together: on a CPU as many as leave its caches some use, unless layers take batch statistics."""
+    whole = images.device.type != "cpu" or torch.is_grad_enabled() or any(module.training for module in visual.modules())
+    return len(images) if whole else max(1, CPU_PIXELS // (images.shape[-2] * images.shape[-1]))
 
 
 def check_mode(visual: nn.Module, mode: str) -> None:

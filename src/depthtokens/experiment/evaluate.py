@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..clip.precision import autocast
 from ..data.dataset import DepthDataset
+from ..depth.linear import LinearHead
 from ..depth.metrics import METRICS, MetricAccumulator, Target
 from ..depth.model import DepthTokens
 from ..depth.protocol import Protocol, find_protocol
@@ -145,7 +146,7 @@ def image_encoder(model: DepthTokens, precision: str = "float32") -> Callable[[T
     return encode
 
 
-def token_row(model: DepthTokens) -> Row:
+def token_row(model: DepthTokens | LinearHead) -> Row:
     """The other half: patch features -> depth. The text side runs once, here, never per image."""
     model.eval()
     with torch.inference_mode():

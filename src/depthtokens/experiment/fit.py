@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
+from ..depth.linear import LinearHead
 from ..depth.loss import MIN_TRUTH, silog
 from ..depth.model import DepthTokens
 from ..errors import TrainingError
@@ -23,12 +25,14 @@ class TextPass:
     one together. What nothing trains is computed once.
     """
 
-    def __init__(self, models: Sequence[DepthTokens]) -> None:
+    def __init__(self, models: Sequence[DepthTokens | LinearHead]) -> None:
         self.models = models
         self._groups: dict[Any, list[int]] = {}
         self._constant: dict[int, Tensor] = {}
         for i, model in enumerate(models):
-            if not any(vectors.requires_grad for vectors in model.tokens.values()):
+            if isinstance(model, LinearHead):
+                self._groups[i] = [i]
+            elif not any(vectors.requires_grad for vectors in model.tokens.values()):
                 with torch.no_grad():
                     self._constant[i] = model.text_features()
             elif "context" in model.tokens or not model.clip.text.causal:
@@ -36,7 +40,7 @@ class TextPass:
             else:
                 self._groups.setdefault((id(model.clip), model.settings["template"]), []).append(i)
         self._layouts = {
-            key: joined([models[i].layout for i in group], [len(models[i].vectors()) for i in group])
+            key: joined([model.layout for model in self._prompted(group)], [len(model.vectors()) for model in self._prompted(group)])
             for key, group in self._groups.items()
             if len(group) > 1
         }
@@ -45,14 +49,17 @@ class TextPass:
         """[N, C] of each model, L2-normalised rows, with gradients."""
         found = dict(self._constant)
         for key, group in self._groups.items():
-            models = [self.models[i] for i in group]
             if len(group) == 1:
-                found[group[0]] = models[0].text_features()
+                found[group[0]] = self.models[group[0]].text_features()
                 continue
+            models = self._prompted(group)
             features = models[0].encoder.encode(self._layouts[key], torch.cat([model.vectors() for model in models]))
             parts = torch.nn.functional.normalize(features, dim=-1).split([len(model.layout.ids) for model in models])
             found |= dict(zip(group, parts, strict=True))
         return [found[i] for i in range(len(self.models))]
+
+    def _prompted(self, group: list[int]) -> list[DepthTokens]:
+        return [model for model in (self.models[i] for i in group) if isinstance(model, DepthTokens)]
 
 
 class Learner:
@@ -61,7 +68,9 @@ class Learner:
     steps: of the whole schedule. Raises TrainingError where the model has nothing to learn.
     """
 
-    def __init__(self, model: DepthTokens, steps: int, *, lr: float = 3.57e-4, weight_decay: float = 0.1, clip_norm: float = 0.1) -> None:
+    def __init__(
+        self, model: DepthTokens | LinearHead, steps: int, *, lr: float = 3.57e-4, weight_decay: float = 0.1, clip_norm: float = 0.1
+    ) -> None:
         self.model, self.steps, self.clip_norm = model, steps, clip_norm
         self.optimizer, self.scheduler = make_optimizer(model, steps, lr, weight_decay)
         self.done = 0
@@ -83,7 +92,7 @@ class Learner:
 
 
 def make_optimizer(
-    model: DepthTokens, total_steps: int, lr: float = 3.57e-4, weight_decay: float = 0.1
+    model: DepthTokens | LinearHead, total_steps: int, lr: float = 3.57e-4, weight_decay: float = 0.1
 ) -> tuple[torch.optim.AdamW, OneCycleLR]:
     """AdamW over the model's tokens and OneCycle over `total_steps` (peak lr, div 25, final div 100, momentum 0.85-0.95; released code).
 
@@ -125,27 +134,24 @@ def epoch_order(images: int, seed: int, epoch: int) -> list[int]:
 
 
 def fit(
-    learners: Sequence[Learner],
-    source: Source,
-    epochs: int,
-    *,
-    batch_size: int = 16,
-    progress: Callable[[int, int], None] | None = None,
+    learners: Sequence[Learner], source: Source, *, batch_size: int = 16, progress: Callable[[int, int], None] | None = None
 ) -> list[list[float]]:
-    """Train models side by side, each with its own order of images by its model's seed; returns each one's loss step by step.
+    """Train models side by side for their steps, each in its own order of images, by its seed; returns each one's loss step by step.
 
-    Every learner comes out as if trained alone, within rounding. Raises TrainingError as `update`.
+    Every learner comes out as if trained alone, within rounding. Learners have the same number of steps. Raises TrainingError as `update`.
     """
     texts = TextPass([learner.model for learner in learners])
-    steps = epochs * -(-len(source.names) // batch_size)
+    seeds = [int(learner.model.settings["seed"]) for learner in learners]
     losses: list[list[float]] = [[] for _ in learners]
-    for epoch in range(epochs):
-        seeds = {int(learner.model.settings["seed"]) for learner in learners}
-        orders = {seed: source.training(epoch, epoch_order(len(source.names), seed, epoch), batch_size) for seed in seeds}
+    (steps,) = {learner.steps for learner in learners}
+    for epoch in count():
+        orders = {seed: source.training(epoch, epoch_order(len(source.names), seed, epoch), batch_size) for seed in set(seeds)}
         for _ in range(-(-len(source.names) // batch_size)):
-            read = {seed: next(views) for seed, views in orders.items()}
-            for history, loss in zip(losses, update(learners, texts, [read[int(r.model.settings["seed"])] for r in learners]), strict=True):
+            views = {seed: next(batches) for seed, batches in orders.items()}
+            for history, loss in zip(losses, update(learners, texts, [views[seed] for seed in seeds]), strict=True):
                 history.append(loss)
             if progress:
-                progress(len(losses[0]), steps)
-    return losses
+                progress(learners[0].done, steps)
+            if learners[0].done == steps:
+                return losses
+    raise AssertionError("epochs do not end")

@@ -59,8 +59,9 @@ def write(
     with locked(out, wait):
         meta = _begin(plan, out)
         shards = -(-plan.images // meta["images_per_shard"])
-        done = _finished(out)
-        if len(done) < shards or not (out / META).is_file():
+        listed = _listed(out)
+        done = _finished(out, listed)
+        if not listed or set(done.values()) != set(listed.values()):
             _check_room(plan.bytes * (shards - len(done)) // shards, out)
             epoch = plan.dataset.epoch
             try:
@@ -110,11 +111,16 @@ def _read_plan(out: Path) -> dict[str, Any]:
     return begun
 
 
-def _finished(out: Path) -> dict[int, Written]:
-    """The whole shards in `out` by number; damaged ones are deleted, to be made again."""
-    listed = {shard["file"]: Written(shard["file"], shard["bytes"], shard["sha256"]) for shard in _listed(out)}
+def _listed(out: Path) -> dict[str, Written]:
+    """The shards that meta.json lists, by file name; none before it is there."""
+    shards = read_meta(out)["shards"] if (out / META).is_file() else []
+    return {shard["file"]: Written(shard["file"], shard["bytes"], shard["sha256"]) for shard in shards}
+
+
+def _finished(out: Path, listed: dict[str, Written]) -> dict[int, Written]:
+    """The whole shards in `out` by number, read through unless listed; damaged ones are deleted, to be made again."""
     done: dict[int, Written] = {}
-    for path in sorted(out.glob("[0-9]*-*.safetensors")):
+    for path in sorted(out.glob("[0-9]*-*.safetensors"), key=lambda path: (path.name in listed, path.name)):
         written = listed.get(path.name)
         if written is None:
             written = Written(path.name, path.stat().st_size, file_sha256(path))
@@ -124,10 +130,6 @@ def _finished(out: Path) -> dict[int, Written]:
         else:
             done[int(number)] = written
     return done
-
-
-def _listed(out: Path) -> list[dict[str, Any]]:
-    return read_meta(out)["shards"] if (out / META).is_file() else []
 
 
 def _check_room(needed: int, out: Path) -> None:
@@ -216,10 +218,15 @@ def _features(plan: Plan, samples: Sequence[Sample], device: torch.device) -> li
 
 
 def _write_meta(out: Path, meta: dict[str, Any], done: dict[int, Written]) -> None:
-    shards = [{**done[number]._asdict(), "first": number * meta["images_per_shard"]} for number in sorted(done)]
-    sizes = [size for shard in shards for size in read_tensors(out / shard["file"])["sizes"].tolist()]
-    if len(sizes) != len(meta["names"]):
-        raise DataError(f"the shards in {out} hold {len(sizes)} images instead of {len(meta['names'])}: delete the folder and begin anew")
+    images, per_shard = len(meta["names"]), meta["images_per_shard"]
+    shards: list[dict[str, Any]] = []
+    sizes: list[list[int]] = []
+    for number, first in enumerate(range(0, images, per_shard)):
+        held = read_tensors(out / done[number].file)["sizes"].tolist()
+        if len(held) != min(per_shard, images - first):  # left from a store cut another way: images would get each other's features
+            raise DataError(f"{out / done[number].file} holds {len(held)} images, other than planned: delete the folder and begin anew")
+        shards.append({**done[number]._asdict(), "first": first, "images": len(held)})
+        sizes += held
     whole = {**meta, "image_sizes": sizes, "shards": shards}
     _write_json(out / META, {**whole, "sha256": digest(whole)})
 

@@ -130,7 +130,7 @@ def run_demo(settings: DemoSettings, out: Path, report: Report | None = None, ca
             source = Stored(stored["train"], settings.dense, flip=True, seed=settings.seed)
             steps = settings.epochs * -(-settings.train // settings.batch_size)
             learner = Learner(model, steps, lr=settings.lr)
-            fit([learner], source, settings.epochs, batch_size=settings.batch_size, progress=said(f"learning {row.name}"))
+            fit([learner], source, batch_size=settings.batch_size, progress=said(f"learning {row.name}"))
             model.provenance = {"protocol": settings.protocol, "training": key}
             model.save(path)
     rows: dict[str, Row] = {name: token_row(model) for name, model in models.items()}

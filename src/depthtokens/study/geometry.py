@@ -26,6 +26,10 @@ class Correlation:
     value: float
     p_value: float
 
+    def __str__(self) -> str:
+        p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
+        return f"{self.value:.2f} ({p})"
+
 
 @dataclass(frozen=True)
 class Path:

@@ -61,8 +61,7 @@ def nearest_words(
         if position is None:
             own = model.text_features()
         else:
-            filled = [model.tokens[kind] for kind in ("context", "depth") if kind in model.tokens]
-            own = F.normalize(features_at(model.encoder, model.layout, position, torch.cat(filled) if filled else None), dim=-1)
+            own = F.normalize(features_at(model.encoder, model.layout, position, model.vectors()), dim=-1)
     names, features = vocabulary_features(model.encoder, template, vocabulary, chunk, position, progress=progress)
     return nearest(own, features.to(own.device), names, count)
 
@@ -81,7 +80,7 @@ def nearest(own: Tensor, others: Tensor, names: Sequence[str], count: int) -> li
 def depth_vectors(model: DepthTokens) -> Tensor:
     """What stands for {depth} before the text tower: [N, width] float32, for words the mean of their token embeddings."""
     if "depth" in model.tokens:
-        return model.tokens["depth"].detach().float()
+        return model.vectors().detach()[-len(model.centres) :].float()  # context vectors come first
     return vectors_from_words(model.clip, model.settings["depth"], len(model.words))
 
 
@@ -164,4 +163,5 @@ def features_at(encoder: PromptEncoder, layout: PromptLayout, position: int, vec
     missing = max(0, position + 1 - layout.ids.shape[1])
     ids = F.pad(layout.ids, (0, missing), value=encoder.clip.tokenizer.pad)[:, : position + 1]
     slots = F.pad(layout.slots, (0, missing), value=-1)[:, : position + 1]
-    return encoder.encode(PromptLayout(ids, slots, torch.full_like(layout.end, position), min(layout.shared, position)), vectors)
+    cut = PromptLayout(ids, slots, torch.full_like(layout.end, position), min(layout.shared, position))
+    return encoder.encode(cut, vectors if vectors is not None and len(vectors) else None)

@@ -56,15 +56,19 @@ def path_plot(path: Path, centres: ArrayLike, labels: Sequence[str], title: str 
     dots = ax.scatter(path.points[:, 0], path.points[:, 1], c=depths, cmap=NEAR_TO_FAR, norm=norm, s=90, edgecolors="#444", zorder=2)
     figure.colorbar(dots, ax=ax, label="bin centre (m)")
     middle = (path.points[:, 0].min() + path.points[:, 0].max()) / 2
+    spread = np.ptp(path.points[:, :2], axis=0).max()
     for i, label in enumerate(labels if len(labels) <= 40 else []):
         left = path.points[i, 0] > middle  # towards the middle, so that no label leaves the picture
-        text = ax.annotate(label, path.points[i, :2], xytext=(-8 if left else 8, 7), textcoords="offset points", fontsize=9,
-            ha="right" if left else "left", zorder=3)  # fmt: skip
+        above = path.points[:, 1] >= path.points[i, 1]
+        above[i] = False
+        crowded = above.any() and np.linalg.norm(path.points[above, :2] - path.points[i, :2], axis=1).min() < 0.1 * spread
+        text = ax.annotate(label, path.points[i, :2], xytext=(-8 if left else 8, -14 if crowded else 7), textcoords="offset points",
+            fontsize=9, ha="right" if left else "left", zorder=3)  # fmt: skip
         text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
     ax.margins(0.12)
     ax.set_xlabel(f"first principal component ({path.explained[0]:.0%} of variance)")
     ax.set_ylabel(f"second ({path.explained[1]:.0%})")
-    ax.set_title(title or f"rank correlation with depth {path.along_first.value:.2f} (p = {path.along_first.p_value:.3f})")
+    ax.set_title(title or f"along the first component: rank correlation with depth {path.along_first}")
     return _png(figure)
 
 
@@ -83,19 +87,19 @@ def bars(rows: Mapping[str, Interval | float], label: str, *, best: str | None =
 def ablation_chart(rows: Mapping[str, Interval | float], whole: float, label: str, title: str = "") -> bytes:
     """One bar per ablation, sorted by score, and a line at the score `whole` of all tokens.
 
-    Rows are names of `study.ablations.Variant`, whose kind gives the colour. Of more than 40, the 20 lowest and the 20 highest are shown.
+    Rows are names of `study.ablations.Variant`, whose kind gives the colour. Of more than 48, the 24 lowest and the 24 highest are shown.
     """
     names = sorted(rows, key=lambda name: _value(rows[name]))
-    left_out = names[20:-20] if len(names) > 40 else []
-    kept = {name: rows[name] for name in names if name not in left_out}
+    left_out = names[24:-24]
+    kept = {name: rows[name] for name in [*names[:24], *names[max(24, len(names) - 24) :]]}
     figure, ax = _figure(8, 1.5 + 0.3 * len(kept))
     _bars(ax, kept, [_KINDS.get(name.split()[0], PLAIN) for name in kept])
     ax.axvline(whole, color="#222", linewidth=1.2, linestyle="--")
     ax.annotate(f"all tokens {whole:.3f}", (whole, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
         ha="center", fontsize=9)  # fmt: skip
     if left_out:
-        ax.axhline(19.5, color="#222", linewidth=0.8, linestyle=":")
-    ax.set_xlabel(label + (f" ({len(left_out)} more lie at the dotted line)" if left_out else ""))
+        ax.axhline(23.5, color="#222", linewidth=0.8, linestyle=":")
+    ax.set_xlabel(label + (f" ({len(left_out)} more at the dotted line)" if left_out else ""))
     ax.set_title(title, pad=18)
     return _png(figure)
 
@@ -103,10 +107,13 @@ def ablation_chart(rows: Mapping[str, Interval | float], whole: float, label: st
 _KINDS = {"removed": "#5b7db1", "merged": "#69a889", "replaced": "#c98a3d", "pair": PLAIN, "all": BEST}
 
 
-def token_maps(image: NDArray[np.uint8], probs: ArrayLike, centres: ArrayLike, labels: Sequence[str] | None = None) -> bytes:
+def token_maps(
+    image: NDArray[np.uint8], probs: ArrayLike, centres: ArrayLike, labels: Sequence[str] | None = None, depth: ArrayLike | None = None
+) -> bytes:
     """Which patches speak for which token: a photo uint8 [H, W, 3], then for each token its probability per patch, [N, h, w].
 
-    centres: [N] metres. labels: a name per token; "depth_0", ... if not given. The expected depth comes last.
+    centres: [N] metres. labels: a name per token; "depth_0", ... if not given. The expected depth comes last: depth [h, w] metres where
+    it does not follow from probs and centres, as when several tokens share a map.
     """
     table, depths = np.asarray(probs, dtype=np.float32), np.asarray(centres, dtype=np.float32)
     height, width = image.shape[:2]
@@ -125,7 +132,7 @@ def token_maps(image: NDArray[np.uint8], probs: ArrayLike, centres: ArrayLike, l
         shown = grid[i + 1].imshow(table[i], cmap="viridis", vmin=0, vmax=1, extent=extent, interpolation="nearest")
         grid[i + 1].set_title(f"{name}: {metres:.3g} m", fontsize=10)
     last = grid[len(table) + 1]
-    expected = np.einsum("nhw,n->hw", table, depths)
+    expected = np.einsum("nhw,n->hw", table, depths) if depth is None else np.asarray(depth, dtype=np.float32)
     last.imshow(colourise(expected, float(depths.min()), float(depths.max())), extent=extent, interpolation="nearest")
     last.set_title("expected depth", fontsize=10)
     figure.colorbar(shown, ax=list(grid), label="probability", shrink=0.8, fraction=0.03, pad=0.01)

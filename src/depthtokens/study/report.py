@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 import depthtokens
 
@@ -24,26 +21,11 @@ from ..experiment.evaluate import image_encoder, token_row
 from ..files import atomic
 from .demo import Demo, DemoResult
 from .neighbours import nearest_words
+from .page import HEADINGS, as_png, data_uri, page, shown
 
 COLUMNS = ("abs_rel", "rmse", "log10", "d1", "d2", "d3")
-HEADINGS = {"abs_rel": "AbsRel", "rmse": "RMSE (m)", "log10": "log10", "d1": "δ &lt; 1.25", "d2": "δ &lt; 1.25²", "d3": "δ &lt; 1.25³"}
 SCENES = 6
 WORST = 1.0  # relative error at the dark end of an error map
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #222; }
-h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
-th:first-child, td:first-child { text-align: left; white-space: nowrap; }
-tr.control td { color: #777; } tr.learned td:first-child { font-weight: 600; }
-td.bar { width: 26%; text-align: left; } td.bar div { height: .8rem; background: #b8b8c8; } tr.learned td.bar div { background: #7b2d8b; }
-tr.control td.bar div { background: #dcdcdc; }
-.grid { display: grid; grid-template-columns: repeat(6, 1fr); gap: 4px; } .grid img { width: 100%; display: block; }
-.grid div { font-size: .8rem; color: #555; text-align: center; }
-.scale { display: flex; align-items: center; gap: .5rem; font-size: .85rem; margin: .5rem 0; } .scale img { height: .8rem; width: 16rem; }
-code { background: #f3f3f3; padding: .1rem .3rem; } .small { font-size: .85rem; color: #555; }
-"""
 
 
 def write_report(demo: Demo, path: Path) -> None:
@@ -66,11 +48,8 @@ def write_report(demo: Demo, path: Path) -> None:
         f"{settings.epochs} epochs of batch {settings.batch_size}, "
         f"learning rate {settings.lr:g}.</p>",
     ]
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>depthtokens demo</title><style>{STYLE}</style>{"".join(parts)}</html>'
-    )
     with atomic(path) as file:
-        file.write(page.encode())
+        file.write(page("depthtokens demo", parts).encode())
 
 
 def _table(results: Sequence[DemoResult]) -> str:
@@ -129,25 +108,18 @@ def _masked(picture: NDArray[np.uint8], truth: NDArray[np.float32]) -> NDArray[n
 
 
 def _png(picture: NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(as_png(picture))
 
 
 def _neighbours(demo: Demo) -> str:
     model = demo.models["learned-7"]
-    words_known = [token for token in trained_tokens().values() if not token.startswith("<")]
+    words_known = [index for index, token in trained_tokens().items() if not token.startswith("<")]
     rows: list[str] = []
     for centre, neighbours in zip(model.centres.tolist(), nearest_words(model, words_known), strict=True):
-        words = ", ".join(f"{html.escape(_shown(n.name))} <span class='small'>{n.distance:.2f}</span>" for n in neighbours)
+        words = ", ".join(f"{html.escape(shown(n.name))} <span class='small'>{n.distance:.2f}</span>" for n in neighbours)
         rows.append(f'<tr><td>{{depth_{len(rows)}}}</td><td>{centre:.2f} m</td><td style="text-align:left">{words}</td></tr>')
     note = (
         '<p class="small">Euclidean distance between embeddings of the whole prompt; only words that this CLIP has ever seen in training '
         "are candidates, and other learned tokens.</p>"
     )
     return f"<table><tr><th>token</th><th>bin centre</th><th style='text-align:left'>nearest</th></tr>{''.join(rows)}</table>{note}"
-
-
-def _shown(token: str) -> str:
-    """A vocabulary token for a reader: words as they are, fragments with a dash where they go on."""
-    return token.removesuffix("</w>") if token.endswith("</w>") or token.startswith("{") else f"{token}-"

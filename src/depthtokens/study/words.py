@@ -7,7 +7,7 @@ centre c gives depth o + (c − o)·sigmoid(l − a).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,11 +68,12 @@ def word_candidates(
     tokens: Sequence[str | int] | None = None,
     *,
     context: Tensor | None = None,
+    scales: Mapping[str, Sequence[Word]] = SCALES,
     progress: Progress | None = None,
 ) -> Candidates:
-    """Every vocabulary entry, or `tokens`, and every phrase of the hand-made scales, in a template.
+    """Every vocabulary entry, or `tokens`, and behind them every phrase of the scales (the hand-made ones) that is none, in a template.
 
-    Where `tokens` are given, phrases with other tokens in them are left out, and so are the scales that need one. Arguments and
+    Where `tokens` are given, phrases with other tokens in them are left out, and so are the scales that need one. Other arguments and
     errors as in `vocabulary_features`.
     """
     names, features = vocabulary_features(encoder, template, tokens, context=context, progress=progress)
@@ -80,7 +81,7 @@ def word_candidates(
     single = {index: place for place, index in enumerate(entries)}
     places: dict[Word, int] = {}
     phrases: list[Word] = []
-    for word in dict.fromkeys(word for scale in SCALES.values() for word in scale):
+    for word in dict.fromkeys(word for scale in scales.values() for word in scale):
         ids = word_ids(encoder.clip, word)
         if not all(index in single for index in ids):
             continue
@@ -95,28 +96,8 @@ def word_candidates(
             spoken = encoder.encode(encoder.layout([parsed.fill([phrase]) for phrase in phrases]), context)
             spoken = F.normalize(spoken.float(), dim=-1).cpu()
         features = torch.cat([features, spoken])
-    scales = {name: tuple(places[word] for word in words) for name, words in SCALES.items() if all(word in places for word in words)}
-    return Candidates([*names, *map(str, phrases)], features, scales)
-
-
-def sample_patches(
-    features: Tensor, truth: Tensor, count: int, depth_range: tuple[float, float], seed: int = 0
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`count` patch features [P, C] and their truth [P] metres, drawn from features [M, C, h, w] and truth [M, 1, H, W].
-
-    A patch's truth is that of the pixel where upsampling (align_corners=True) leaves its prediction as it is; patches without truth
-    there, within depth_range (lo, hi] metres, are not drawn. Fewer come back where there are fewer. Raises UsageError for none.
-    """
-    rows, columns = (
-        torch.linspace(0, size - 1, steps).round().long() for size, steps in zip(truth.shape[-2:], features.shape[-2:], strict=True)
-    )
-    at_patches = truth[:, 0, rows[:, None], columns]
-    usable = ((at_patches > depth_range[0]) & (at_patches <= depth_range[1])).nonzero().cpu()
-    if not len(usable):
-        raise UsageError("no patch has truth within the depth range to search words on")
-    chosen = usable[torch.randperm(len(usable), generator=torch.Generator().manual_seed(seed))[:count]]
-    image, row, column = chosen.to(features.device).unbind(1)
-    return features[image, :, row, column].float(), at_patches[image, row, column].float()
+    known = {name: tuple(places[word] for word in words) for name, words in scales.items() if all(word in places for word in words)}
+    return Candidates([*names, *map(str, phrases)], features, known)
 
 
 def word_score(patches: Tensor, truth: Tensor, text: Tensor, centres: Tensor, scale: float) -> float:

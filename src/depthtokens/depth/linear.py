@@ -1,0 +1,46 @@
+"""The upper control: a plain linear head on the same patch features, in the place of prompts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .model import DepthTokens, Output
+
+
+class LinearHead(nn.Module):
+    """A 1×1 convolution from patch features to depth bins, (C + 1)·N trained numbers: what the features hold, language or not.
+
+    It takes a model's bins, dense mode and logit scale, and stands where its text features stand, without being bound to what a
+    sentence can say or to unit length.
+    """
+
+    def __init__(self, model: DepthTokens) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {**model.settings, "depth": "linear head"}
+        self.depth_range, self.clip = model.depth_range, model.clip
+        self.centres: Tensor
+        self.register_buffer("centres", model.centres.clone(), persistent=False)
+        self.scale = float(model.log_scale.detach().exp())
+        channels = int(model.clip.visual.output_dim)  # type: ignore[arg-type]
+        generator = torch.Generator().manual_seed(int(model.settings["seed"]))
+        weight = torch.randn(len(model.centres), channels, generator=generator) / math.sqrt(channels)  # rows as long as prompts' features
+        self.weight = nn.Parameter(weight.to(model.centres.device))
+        self.bias = nn.Parameter(torch.zeros_like(model.centres))
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What training changes, by name."""
+        return {"weight": self.weight, "bias": self.bias}
+
+    def text_features(self) -> Tensor:
+        """[N, C]: what correlates with patches in the place of prompts."""
+        return self.weight
+
+    def depth_from(self, patches: Tensor, text: Tensor) -> Output:
+        """As `DepthTokens.depth_from`, with a bias."""
+        logits = nn.functional.conv2d(patches.float(), self.scale * text[:, :, None, None], self.bias)
+        probs = logits.softmax(dim=1)
+        return Output(nn.functional.conv2d(probs, self.centres[None, :, None, None]), probs)
