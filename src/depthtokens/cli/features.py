@@ -105,4 +105,4 @@ def main(arguments: Sequence[str]) -> None:
     else:
         print(f"{store.path}: {store.images} images, {size_text(store.bytes)}, {seconds:.1f} s")
     verb = "train --data" if args.split == "train" else "evaluate TOKENS --data"
-    print(f"next: depthtokens {verb} {store.path}")
+    print(f"next: depthtokens {verb} store:{store.path}")
