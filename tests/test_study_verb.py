@@ -98,7 +98,8 @@ def test_best_words_are_no_worse_than_any_scale(studied):
     objective = found["objective"]
     assert objective.keys() == {"tokens", "best words", *SEVEN} and 49_408 < found["candidates"] < 49_500 and found["patches"] == 200
     assert all(objective["best words"] <= objective[name] + 1e-6 for name in SEVEN) and len(found["words"]) == 7
-    assert objective["best words"] < min(found["start_scores"])
+    assert objective["best words"] < min(found["start_scores"]) and len(found["start_scores"]) == 7  # nearest words, scales, random
+    assert [objective[name] for name in SCALES if name in SEVEN] == pytest.approx(found["start_scores"][1:6], rel=1e-5)
 
 
 def test_the_objective_is_that_of_the_patches(studied, tiny_clip, few_scenes):
@@ -310,7 +311,7 @@ def test_fragments_are_told_from_words():
         "<end_of_text>",
         "{-",
     ]
-    assert shown("far", fragments=False) == "far"
+    assert shown("far", fragments=False) == "far" and [shown("âĸ¶ï¸ı</w>"), shown("é</w>"), shown("âĸ")] == ["▶️", "é", "âĸ-"]
     clip = load_clip("bundled")
     model = DepthTokens(clip, depth="learned:2")
     encoder = clip.tokenizer.tokenizer.encoder

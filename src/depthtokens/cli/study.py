@@ -198,7 +198,6 @@ def _print(study: Study) -> None:
         rows.append([f"depth_{i} ({centre:.3g} m)", *lists, word])
     print_table("nearest neighbours, and the best word found", ["", *(f"in {space} space" for space in near), "best word"], rows)
     if study.paths:
-        order = study.paths["tokens"].along_order
-        print(f"\norder along the shortest path: rank correlation with depth {order.value:.2f} (p = {order.p_value:.3f})")
+        print(f"\norder along the shortest path: rank correlation with depth {study.paths['tokens'].along_order}")
     for line in study.notes:
         print(f"note: {line}")

@@ -42,17 +42,23 @@ def dense_modes(visual: nn.Module, images: Tensor, modes: Sequence[str]) -> dict
     stride = 32 if isinstance(visual, ModifiedResNet) else int(visual.patch_size[0])  # type: ignore[index]
     if min(images.shape[-2:]) < stride:
         raise UsageError(f"image of {images.shape[-2]}x{images.shape[-1]} pixels is smaller than one {stride}x{stride} patch")
+    count = _at_once(visual, images)
     parts = []
-    for piece in images.split(_at_once(visual, images)):
+    for piece in [images] if count is None else images.split(count):
         x = body(visual, piece)
         parts.append([readers[mode](visual, x) for mode in modes])
     return {mode: same[0] if len(same) == 1 else torch.cat(same) for mode, same in zip(modes, zip(*parts, strict=True), strict=True)}
 
 
-def _at_once(visual: nn.Module, images: Tensor) -> int:
-    """How many images go through the tower together: on a CPU as many as leave its caches some use, unless layers take batch statistics."""
-    whole = images.device.type != "cpu" or torch.is_grad_enabled() or any(module.training for module in visual.modules())
-    return len(images) if whole else max(1, CPU_PIXELS // (images.shape[-2] * images.shape[-1]))
+def _at_once(visual: nn.Module, images: Tensor) -> int | None:
+    """How many images go through the tower together: on a CPU as many as leave its caches some use.
+
+    None, all of them, where layers take batch statistics, and in a graph that is being exported, whose batch is open.
+    """
+    together = images.device.type != "cpu" or torch.is_grad_enabled() or any(module.training for module in visual.modules())
+    if together or torch.compiler.is_compiling():
+        return None
+    return max(1, CPU_PIXELS // (images.shape[-2] * images.shape[-1]))
 
 
 def check_mode(visual: nn.Module, mode: str) -> None:

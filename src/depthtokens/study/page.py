@@ -6,9 +6,12 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from open_clip.tokenizer import bytes_to_unicode
 from PIL import Image
 
 from ..depth.metrics import HIGHER_IS_BETTER
@@ -73,9 +76,23 @@ def as_png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def shown(token: str, fragments: bool = True) -> str:
-    """A vocabulary entry for a reader, as text: words as they are, fragments (if the vocabulary has any) with a dash where they go on."""
-    whole = token.endswith("</w>") or token.startswith("{depth_") or token in ("<start_of_text>", "<end_of_text>")
-    return token.removesuffix("</w>") if whole or not fragments else f"{token}-"
+    """A vocabulary entry for a reader, as text.
+
+    fragments: whether the vocabulary is CLIP's BPE, which writes bytes as letters of its own and marks where a word ends: words then
+    come out as they are, and fragments with a dash where they go on.
+    """
+    if not fragments or token.startswith("{depth_") or token in ("<start_of_text>", "<end_of_text>"):
+        return token
+    letters = token.removesuffix("</w>")
+    with suppress(KeyError, UnicodeDecodeError):  # part of a character stays as the vocabulary writes it
+        letters = bytes(_byte_of()[letter] for letter in letters).decode()
+    return letters if token.endswith("</w>") else f"{letters}-"
+
+
+@cache
+def _byte_of() -> dict[str, int]:
+    """Which byte each letter of the BPE vocabulary stands for."""
+    return {letter: byte for byte, letter in bytes_to_unicode().items()}
 
 
 def arrow(metric: str) -> str:

@@ -99,7 +99,7 @@ def ablation_chart(rows: Mapping[str, Interval | float], whole: float, label: st
         ha="center", fontsize=9)  # fmt: skip
     if left_out:
         ax.axhline(23.5, color="#222", linewidth=0.8, linestyle=":")
-    ax.set_xlabel(label + (f" ({len(left_out)} more at the dotted line)" if left_out else ""))
+    ax.set_xlabel(label + (f"\n{len(left_out)} more at the dotted line" if left_out else ""))
     ax.set_title(title, pad=18)
     return _png(figure)
 

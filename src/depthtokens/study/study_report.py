@@ -159,7 +159,7 @@ def _map(study: Study, found: TokenMaps) -> bytes:
     centres: NDArray[np.float64] = study.model.centres.double().cpu().numpy()
     depth = np.einsum("nhw,n->hw", found.probs, centres)
     groups = np.array_split(np.argsort(centres), min(PANELS, len(centres)))
-    named = [f"depth_{group[0]}" if len(group) == 1 else f"{len(group)} tokens" for group in groups]
+    named = [f"depth_{group[0]}" if len(group) == 1 else f"depth_{group[0]}–{group[-1]}" for group in groups]
     labels = study.model.words if study.model.words and len(centres) <= PANELS else named
     if len(groups) == len(centres):
         return token_maps(found.image, found.probs, centres, labels, depth)

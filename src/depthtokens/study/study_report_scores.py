@@ -78,7 +78,7 @@ def _searched(study: Study) -> str:
     rows = []
     for i, (word, phrase, without) in enumerate(zip(search.words, search.phrases, search.without, strict=True)):
         said = word if phrase else shown(word, study.fragments)
-        rows.append([f"depth_{i}", f"{float(study.model.centres[i]):.3g}", f"{without - best:+.3f}", html.escape(said)])
+        rows.append([f"depth_{i}", f"{float(study.model.centres[i]):.3g}", f"{round(without - best, 3) + 0.0:+.3f}", html.escape(said)])
     return (
         f"<p>For each bin the best of {search.candidates:,} candidates, every vocabulary entry allowed above and every phrase of the "
         "hand-made scales, in the tokens' own sentence: words change one at a time while that helps (coordinate descent from "
@@ -88,7 +88,7 @@ def _searched(study: Study) -> str:
         "estimates the upper bound for words under its own objective; on the test images it may win or lose for that reason alone.</p>"
         + table(["", "bin (m)", "AbsRel without it", "best word found"], rows, words=1, narrow=True)
         + "<p class='small'>AbsRel without it: how much the error of those patches grows when the word and its bin are left out. Near 0, "
-        "the word is there only because no patch asks for it, and means nothing.</p>"
+        "nothing is lost without the word: nothing can be read from which one it is.</p>"
     )
 
 

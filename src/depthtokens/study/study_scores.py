@@ -30,8 +30,8 @@ Report = Callable[[str, int, int], None]
 TOKENS, BEST = "tokens", "best words"
 PAIRS, SINGLE = 12, 32
 """Up to so many tokens every pair of them is scored alone, and every single one is removed, merged and replaced."""
-TURNS = 140
-"""Changes of one word that a descent may try: 20 rounds over 7 bins."""
+WORK, SWEEPS = 3e10, 50
+"""Similarities that one descent may look at (20 rounds over 7 bins, the whole vocabulary on 4096 patches), and its rounds at most."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class WordSearch:
     """Best words: one name per bin as the vocabulary writes it; phrases: whether it is one of several entries, from a scale.
 
     objective: mean absolute relative error on the patches searched on, of the tokens, the scales and the best words; without: the same
-    of the best words less one, with its bin, for each bin: a word that is not missed means nothing.
+    of the best words less one, with its bin, for each bin.
     """
 
     words: list[str]
@@ -111,8 +111,9 @@ def search_best_words(
     centres, scale = model.centres.to(features.device), float(model.log_scale.exp())
     count = len(centres)
     starts = [tuple(nearest), *(candidates.scales[name] for name in scales if name in candidates.scales)]
+    sweeps = int(WORK / (count * len(candidates.names) * len(truth)))
     found = search_words(
-        features, truth, candidates.features, starts, centres, scale, seed=seed, sweeps=max(1, TURNS // count),
+        features, truth, candidates.features, starts, centres, scale, seed=seed, sweeps=max(1, min(SWEEPS, sweeps)),
         progress=partial(report, "searching words"),
     )  # fmt: skip
     best = candidates.features[list(found.indices)]
@@ -138,7 +139,7 @@ def chosen_ablations(model: DepthTokens, words: Tensor, names: Sequence[str]) ->
     if count > PAIRS:
         near, far = int(centres.argmin()), int(centres.argmax())
         found.append(all_but_two(features, centres, near, far))
-        left_out = f"of all pairs of {count} tokens only the nearest and the farthest bin's was scored alone"
+        left_out = f"of all pairs of {count} tokens only that of the nearest and the farthest bin was scored alone"
     if count > SINGLE:
         parts = {kind: [variant for variant in found if variant.kind == kind] for kind in kinds}
         few = {kind: np.linspace(0, len(part) - 1, SINGLE).round().astype(int) for kind, part in parts.items()}
