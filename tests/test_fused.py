@@ -56,6 +56,14 @@ def test_equal_to_the_model(request, clip, dense, size):
     assert (found.probs - expected.probs).abs().max() < 1e-4
 
 
+def test_equal_to_a_model_with_clip_s_own_normalisation(tiny_clip):
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        models = [DepthTokens(tiny_clip, normalisation=name) for name in ("clip", "imagenet")]
+        assert (models[0](images).depth - models[1](images).depth).abs().max() > 1e-3
+        assert (FusedDepth(models[0])(images).depth - models[0](images).depth).abs().max() < 1e-4
+
+
 def test_equal_to_a_model_whose_batchnorm_adapted(tiny_clip):
     model = DepthTokens(tiny_clip, batchnorm="adapt")
     images = torch.randn(2, 3, 64, 96)

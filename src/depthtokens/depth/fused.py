@@ -23,6 +23,7 @@ from ..errors import DataError, UsageError, unknown
 from .checkpoint import model_tensors
 from .depthmap import DepthMap
 from .model import DepthTokens, Output
+from .normalisation import as_normalised
 
 _FOLDED = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1"))  # "0", "1": a bottleneck's `downsample`
 _EPSILON = 1e-12  # as in F.normalize
@@ -47,6 +48,7 @@ class FusedDepth(nn.Module):
             raise unknown("precision", precision, PRECISIONS)
         self.precision, self.dtype = precision, PRECISIONS[precision]
         self.mode: str = model.settings["dense"]
+        self.normalisation: str = model.settings["normalisation"]
         self.depth_range = model.depth_range
         self.predict_side: int | None = model.settings["predict_side"]
         self.model_state = _state(model)
@@ -76,7 +78,7 @@ class FusedDepth(nn.Module):
         """Normalised images [B, 3, H, W] -> depth [B, 1, h, w] metres and probs [B, N, h, w]. Raises UsageError below one patch."""
         if min(images.shape[-2:]) < self.stride:
             raise UsageError(f"image of {images.shape[-2]}x{images.shape[-1]} pixels is smaller than one {self.stride}x{self.stride} patch")
-        images = images.to(self.dtype, memory_format=torch.channels_last)
+        images = as_normalised(images, self.normalisation, self.tower).to(self.dtype, memory_format=torch.channels_last)
         x = trunk(self.tower, images) if self.linear else dense_features(self.tower, images, self.mode)
         x = x.float().permute(0, 2, 3, 1)  # a 1x1 convolution is a matrix product over the last axis, which lies together in memory
         if self.project is not None:

@@ -9,16 +9,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
-from ..data.sample import IMAGENET_MEAN, IMAGENET_STD
+from ..depth.normalisation import NORMALISATIONS, as_normalised
 from ..errors import DataError, UsageError, unknown
 
 FORMAT = 1
 META, PLAN = "meta.json", "plan.json"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-NORMALISATIONS = ("imagenet", "clip")
 DECISIVE = ("format", "clip", "modes", "dtype", "precision", "views", "augmentation", "seed", "data")
 """The entries of meta.json that decide what is stored; `versions`, names of files and the like do not."""
 
@@ -74,12 +72,7 @@ class Views:
 
     def normalised(self, images: Tensor, visual: nn.Module) -> Tensor:
         """Images [..., 3, H, W] as data sets hand them out -> normalised as these views ask, an affine change."""
-        if self.normalisation == "imagenet":
-            return images
-        mean = getattr(visual, "image_mean", None) or OPENAI_DATASET_MEAN
-        std = getattr(visual, "image_std", None) or OPENAI_DATASET_STD
-        old, old_std, new, new_std = (images.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD, mean, std))
-        return (images * old_std + (old - new)) / new_std
+        return as_normalised(images, self.normalisation, visual)
 
 
 def key(meta: Mapping[str, Any]) -> str:
