@@ -26,6 +26,8 @@ class DataCheck:
     """Units per metre in the depth files of a folder (1000 = millimetres)."""
     depth_range: tuple[float, float] | None = None
     """Metres; for a folder."""
+    quick: bool = False
+    """Decode 200 evenly spaced pairs, and of the others read the image header only."""
     json: bool = False
 
 
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
         args.data, args.split, list_file=args.list_file, depth_scale=args.depth_scale, depth_range=args.depth_range, allow_missing=True
     )
     with Reporter("reading") as reporter:
-        report = check(dataset, progress=reporter)
+        report = check(dataset, quick=args.quick, progress=reporter)
     if args.json:
         print_json(report.to_dict())
     else:
