@@ -16,6 +16,7 @@ from torch import Tensor, nn
 PrefixStates = list[tuple[Tensor, Tensor]]
 """Keys and values [heads, P, width / heads] of a prefix of P positions, block by block."""
 PREFIXES_KEPT = 16
+FEW = 4
 
 
 class TextTower:
@@ -84,7 +85,7 @@ class TextTower:
                 width = y.shape[-1]
                 k, v = _heads(block, F.linear(y, attn.in_proj_weight[width:], attn.in_proj_bias[width:]), 2)
                 (q,) = _heads(block, F.linear(y[rows, last, None], attn.in_proj_weight[:width], attn.in_proj_bias[:width]), 1)
-                x, mask = x[rows, last, None], hidden[last, None, None]
+                x, mask = x[rows, last, None], hidden[last, None]
             x = _finish(block, x, _attend(q, k, v, shared_k, shared_v, mask))
         return self._project(x[:, 0])
 
@@ -127,17 +128,21 @@ def _heads(block: Any, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
 def _attend(q: Tensor, k: Tensor, v: Tensor, shared_k: Tensor, shared_v: Tensor, mask: Tensor) -> Tensor:
     """Attention of q [N, Q, heads, d] to a shared prefix [heads, P, d] and to own positions k, v [N, S, heads, d]; as q in shape.
 
-    The prefix is never copied per prompt: to it, all prompts' queries are one matrix.
+    The prefix is never copied per prompt. Own positions are mostly two, and products over them are faster written out than as
+    thousands of tiny matrices.
     """
-    count, queries, _, width = q.shape
-    length = shared_k.shape[1]
-    q = q.transpose(1, 2) * width**-0.5
-    together = q.transpose(0, 1).flatten(1, 2)  # [heads, N * Q, d]
-    to_prefix = (together @ shared_k.transpose(1, 2)).unflatten(1, (count, queries)).transpose(0, 1)
-    to_own = q @ k.permute(0, 2, 3, 1) + mask
-    weights = torch.cat([to_prefix, to_own], dim=-1).softmax(dim=-1)
-    from_prefix = weights[..., :length].transpose(0, 1).flatten(1, 2) @ shared_v
-    return from_prefix.unflatten(1, (count, queries)).permute(1, 2, 0, 3) + (weights[..., length:] @ v.transpose(1, 2)).transpose(1, 2)
+    length, own = shared_k.shape[1], k.shape[1]
+    q = q * q.shape[-1] ** -0.5
+    to_prefix = torch.einsum("nqhd,hpd->nqhp", q, shared_k)
+    few = own <= FEW
+    to_own = (q[:, :, None] * k[:, None]).sum(dim=-1).transpose(2, 3) if few else torch.einsum("nqhd,nshd->nqhs", q, k)
+    weights = torch.cat([to_prefix, to_own + mask[..., None, :]], dim=-1).softmax(dim=-1)
+    attended = torch.einsum("nqhp,hpd->nqhd", weights[..., :length], shared_v)
+    if not few:
+        return attended + torch.einsum("nqhs,nshd->nqhd", weights[..., length:], v)
+    for i in range(own):
+        attended = attended + weights[..., length + i, None] * v[:, i, None]
+    return attended
 
 
 def _finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:

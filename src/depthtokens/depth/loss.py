@@ -43,14 +43,14 @@ class _Silog(torch.autograd.Function):
         for small, truth in zip(depth[:, 0].split(step), target[:, 0].split(step), strict=True):
             large = rows @ small @ columns.T
             valid = truth > MIN_TRUTH
-            g = (large / torch.where(valid, truth, large)).log_().mul_(valid)
+            g = (large / torch.where(valid, truth, large)).log_()  # 0 where there is no truth
             count = count + valid.sum()
             total = total + g.sum(dtype=torch.float64)
-            squares = squares + g.square().sum(dtype=torch.float64)
             if wanted:
-                inverse = large.reciprocal_().mul_(valid)
+                inverse = valid.float().div_(large)
                 by_one.append(rows.T @ inverse @ columns)
                 by_g.append(rows.T @ inverse.mul_(g) @ columns)
+            squares = squares + g.square_().sum(dtype=torch.float64)
         if not count:
             raise DataError("no valid ground truth in this batch")
         mean = total / count

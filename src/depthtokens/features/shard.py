@@ -69,15 +69,21 @@ class Shard:
         first = self._first_rows[image] + self.views.position(view, mirrored) * h * w
         return self.tensors[mode][first : first + h * w], self.tensors[f"{mode}.norm"][first : first + h * w, None]
 
-    def truth(self, image: int, view: int) -> Tensor:
-        """Ground truth [H, W] float32 metres of one view, 0 = none."""
+    def size(self, image: int) -> tuple[int, int]:
+        """(H, W) of an image's ground truth."""
         height, width = self.tensors["sizes"][image].tolist()
+        return height, width
+
+    def truth(self, image: int, view: int, out: Tensor) -> None:
+        """Put the ground truth of one view, float32 metres, 0 = none, into `out` [H, W]."""
+        height, width = self.size(image)
         first = self._first_pixels[image] + view * height * width
         stored = self.tensors["truth"][first : first + height * width].view(height, width)
         if stored.dtype == torch.float32:
-            return stored
-        assert self.depth_scale is not None
-        return torch.from_numpy(stored.numpy().view(np.uint16).astype(np.float32) / np.float32(self.depth_scale))
+            out.copy_(stored)
+        else:
+            steps, scale = stored.numpy().view(np.uint16), np.float32(self.depth_scale or 1)
+            np.divide(steps, scale, out=out.numpy(), dtype=np.float32, casting="unsafe")
 
 
 def rows_of(features: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

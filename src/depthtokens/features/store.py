@@ -134,10 +134,14 @@ class FeatureStore:
     def truth(self, indices: Sequence[int], view: int = 0) -> Tensor:
         """Ground truth [B, 1, H, W] float32 metres, 0 = none, bit for bit as the data set hands it out. Raises as `read`."""
         self._check_view(view, mirrored=False)
-        maps = [shard.truth(image, view) for shard, image in map(self._place, indices)]
-        if len({depth.shape for depth in maps}) != 1:
-            raise DataError(f"{self.path}: images of several sizes in one batch of {len(maps)}: read them one size at a time")
-        return torch.stack(maps)[:, None]
+        places = [self._place(index) for index in indices]
+        sizes = {shard.size(image) for shard, image in places}
+        if len(sizes) != 1:
+            raise DataError(f"{self.path}: images of several sizes in one batch of {len(places)}: read them one size at a time")
+        maps = torch.empty(len(places), 1, *sizes.pop())
+        for out, (shard, image) in zip(maps[:, 0], places, strict=True):
+            shard.truth(image, view, out)
+        return maps
 
     def check(self, progress: Progress | None = None) -> None:
         """Read every shard and compare its checksum. Raises DataError naming the damaged ones."""
