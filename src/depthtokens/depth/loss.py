@@ -40,14 +40,19 @@ class _Silog(torch.autograd.Function):
         count = total = squares = torch.zeros((), dtype=torch.float64, device=depth.device)
         by_g, by_one = [], []
         step = 1 if depth.device.type == "cpu" else len(depth)
+        # Full-size maps are worked on in place: fresh memory for each would cost as much as the arithmetic.
+        shape = (step, *target.shape[-2:])
+        large, g, inverse = (torch.empty(shape, device=depth.device) for _ in range(3))
+        valid = torch.empty(shape, dtype=torch.bool, device=depth.device)
         for small, truth in zip(depth[:, 0].split(step), target[:, 0].split(step), strict=True):
-            large = rows @ small @ columns.T
-            valid = truth > MIN_TRUTH
-            g = (large / torch.where(valid, truth, large)).log_()  # 0 where there is no truth
+            torch.matmul(rows @ small, columns.T, out=large)
+            torch.gt(truth, MIN_TRUTH, out=valid)
+            torch.where(valid, truth, large, out=g)  # 1 = large / g where there is no truth, whose logarithm is 0
+            torch.div(large, g, out=g).log_()
             count = count + valid.sum()
             total = total + g.sum(dtype=torch.float64)
             if wanted:
-                inverse = valid.float().div_(large)
+                inverse.copy_(valid).div_(large)
                 by_one.append(rows.T @ inverse @ columns)
                 by_g.append(rows.T @ inverse.mul_(g) @ columns)
             squares = squares + g.square_().sum(dtype=torch.float64)
