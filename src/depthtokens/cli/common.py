@@ -28,13 +28,13 @@ err = Console(stderr=True, highlight=False)
 """Progress and notes go to standard error, so that standard output holds results only."""
 
 
-def parse(kind: type[T], verb: str, arguments: Sequence[str], default: T | None = None) -> T:
-    """Read flags into a dataclass. Raises UsageError, one line, for bad usage; --help prints and exits."""
+def parse(kind: type[T], verb: str, arguments: Sequence[str], default: T | None = None, *markers: Any) -> T:
+    """Read flags into a dataclass; markers: of tyro. Raises UsageError, one line, for bad usage; --help prints and exits."""
     kwargs: dict[str, Any] = {} if default is None else {"default": default}
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            config = (tyro.conf.OmitArgPrefixes,)
+            config = (tyro.conf.OmitArgPrefixes, *markers)
             return tyro.cli(kind, prog=f"depthtokens {verb}", args=list(arguments), description=kind.__doc__, config=config, **kwargs)
     except SystemExit as stop:
         if stop.code in (0, None):

@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, fields
 
 import tyro
 
 from ..errors import UsageError
+from ..experiment.plan import Reproduction
 from .common import Reporter, note, parse, print_json, print_table
 
-if TYPE_CHECKING:
-    from ..experiment.plan import Reproduction
 
-
-@dataclass
-class Reproduce:
+@dataclass(frozen=True)
+class Reproduce(Reproduction):
     """Run the paper's tables, and the effects it leaves mixed, beside the published figures and two controls that need no image."""
 
-    data: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
-    """nyu:ROOT, kitti:ROOT, scenes or scenes:road; once for each data set."""
-    table: str = "all"
-    """3, 4, 5, 6, 7, depthclip, effects or all."""
-    clip: str = "RN50"
-    """An open_clip model name, or a CLIP file or folder, or bundled."""
-    weights: str | None = "openai"
-    """A weights tag of that model, a file, or random."""
-    seeds: str = "0..4"
-    """Seeds of rows that draw or learn something: 0..4 (both ends), 0,1,2 or one number."""
-    epochs: int = 25
-    steps: int | None = None
-    """Optimiser steps of each run, instead of epochs."""
-    batch_size: int = 16
-    lr: float = 3.57e-4
-    """Peak learning rate of AdamW under OneCycle."""
-    views: int = 1
-    """1 = the plain images, half of them mirrored; K = K random views of each, as the released recipe draws them."""
-    as_released: bool = False
-    """Let BatchNorm adapt in rows that train, as the released run did; slow, since no feature can be kept."""
     as_written: bool = False
     """Keep CLIP frozen, as the paper writes; this is the default, and the opposite of --as-released."""
-    stores: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
-    """Folders that `features` made, to be used where they fit; others are made in the cache folder."""
-    out: str = "reproduction"
-    """Folder for tables, tokens and finished rows; the same command goes on where it stopped."""
-    workers: int = 2
-    device: str = "auto"
-    precision: str = "float32"
     plan: bool = False
     """Print the rows and what they cost, run nothing."""
     json: bool = False
@@ -55,14 +25,10 @@ class Reproduce:
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, plan or run, print."""
-    args = parse(Reproduce, "reproduce", arguments)
+    args = parse(Reproduce, "reproduce", arguments, None, tyro.conf.UseAppendAction)
     if args.as_released and args.as_written:
         raise UsageError("--as-released and --as-written are opposites: give one")
-
-    from ..experiment.plan import Reproduction
-
-    values = {field.name: getattr(args, field.name) for field in fields(Reproduction)}
-    settings = Reproduction(**{**values, "data": tuple(args.data), "stores": tuple(args.stores)})
+    settings = Reproduction(**{field.name: getattr(args, field.name) for field in fields(Reproduction)})
     if args.plan:
         _plan(settings, args.json)
         return

@@ -14,26 +14,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What to reproduce, and how; a row's own settings come from the row.
+    """What to reproduce, and how; a row's own settings come from the row."""
 
-    data: nyu:ROOT, kitti:ROOT, scenes, scenes:road. stores: folders of patch features to use where they fit. steps: instead of epochs.
-    views: 1 = the plain images, half of them mirrored; K = K random views of each. as_released: BatchNorm adapts in rows that train, so
-    from new random views in every epoch, not from stored features. Others as in `Experiment`.
-    """
-
-    data: tuple[str, ...]
+    data: tuple[str, ...] = ()
+    """nyu:ROOT, kitti:ROOT, scenes or scenes:road; once for each data set."""
     table: str = "all"
+    """3, 4, 5, 6, 7, depthclip, effects or all."""
     clip: str = "RN50"
+    """An open_clip model name, or a CLIP file or folder, or bundled."""
     weights: str | None = "openai"
+    """A weights tag of that model, a file, or random."""
     seeds: str = "0..4"
+    """Seeds of rows that draw or learn something: 0..4 (both ends), 0,1,2 or one number."""
     epochs: int = 25
     steps: int | None = None
+    """Optimiser steps of each run, instead of epochs."""
     batch_size: int = 16
     lr: float = 3.57e-4
+    """Peak learning rate of AdamW under OneCycle."""
     views: int = 1
+    """1 = the plain images, half of them mirrored; K = K random views of each, as the released recipe draws them."""
     as_released: bool = False
+    """Let BatchNorm adapt in rows that train, as the released run did: from new random views in every epoch, no feature can be kept."""
     stores: tuple[str, ...] = ()
+    """Folders that `features` made, to be used where they fit; others are made in the cache folder."""
     out: str = "reproduction"
+    """Folder for tables, tokens and finished rows; the same command goes on where it stopped."""
     workers: int = 2
     device: str = "auto"
     precision: str = "float32"
