@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -26,9 +25,8 @@ class LinearHead(nn.Module):
         self.register_buffer("centres", model.centres.clone(), persistent=False)
         self.scale = float(model.log_scale.detach().exp())
         channels = int(model.clip.visual.output_dim)  # type: ignore[arg-type]
-        generator = torch.Generator().manual_seed(int(model.settings["seed"]))
-        weight = torch.randn(len(model.centres), channels, generator=generator) / math.sqrt(channels)  # rows as long as prompts' features
-        self.weight = nn.Parameter(weight.to(model.centres.device))
+        # From zero: with weights of a prompt's length the softmax begins saturated, and some seeds never leave where it stands.
+        self.weight = nn.Parameter(torch.zeros(len(model.centres), channels, device=model.centres.device))
         self.bias = nn.Parameter(torch.zeros_like(model.centres))
 
     def trainable(self) -> dict[str, nn.Parameter]:

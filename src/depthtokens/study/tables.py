@@ -39,8 +39,8 @@ class Line:
 
     @property
     def name(self) -> str:
-        """The row's name without its data set."""
-        return self.result.row.name.split("/", 2 if self.result.row.name.count("/") > 2 else 1)[-1]
+        """The row's name without its data set: "t3/learned-7", "effects/context only", "mean map"."""
+        return "/".join(part for part in self.result.row.name.split("/") if part not in ("paper", "control", self.result.row.role))
 
     def published(self, metric: str) -> float | None:
         """The published figure, where it is of this data set."""
@@ -115,6 +115,12 @@ def describe(done: Reproduced, role: str) -> str:
     return f"{spec}: {facts[f'{role} train']['images']} training and {facts[f'{role} test']['images']} test images. {said}"
 
 
+def title(done: Reproduced, role: str) -> str:
+    """The data, and whose rows these are where it is not the published data."""
+    spec = done.settings.by_role()[role]
+    return f"{spec} ({role}'s rows)" if spec.startswith("scenes") else role
+
+
 def recipe(done: Reproduced) -> str:
     """How rows were trained, in words."""
     s = done.settings
@@ -131,7 +137,7 @@ def markdown(done: Reproduced) -> str:
     """All tables as Markdown."""
     parts = ["# Reproduction", f"{recipe(done)}.", LEGEND]
     for role, rows in lines(done).items():
-        parts += [f"## {role}", describe(done, role)]
+        parts += [f"## {title(done, role)}", describe(done, role)]
         cells = [HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *map(columns, rows)]
         parts.append("\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in cells))
     return "\n\n".join([*parts, _footer(done)]) + "\n"
@@ -163,7 +169,7 @@ def to_html(done: Reproduced) -> str:
     """One self-contained page."""
     parts = ["<h1>Reproduction</h1>", f"<p>{html.escape(recipe(done))}.</p>", f'<p class="small">{html.escape(LEGEND)}</p>']
     for role, rows in lines(done).items():
-        parts += [f"<h2>{role}</h2>", f'<p class="small">{html.escape(describe(done, role))}</p>']
+        parts += [f"<h2>{html.escape(title(done, role))}</h2>", f'<p class="small">{html.escape(describe(done, role))}</p>']
         classes = ["control" if line.result.row.kind == "control" else "learned" if line.result.parameters else "" for line in rows]
         parts.append(table(HEAD, [list(map(html.escape, columns(line))) for line in rows], kinds=classes))
         asked = [(line.name, line.result.row.asks) for line in rows if line.result.row.asks]
