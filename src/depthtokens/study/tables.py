@@ -167,7 +167,8 @@ def to_csv(done: Reproduced) -> str:
 
 def to_html(done: Reproduced) -> str:
     """One self-contained page."""
-    parts = ["<h1>Reproduction</h1>", f"<p>{html.escape(recipe(done))}.</p>", f'<p class="small">{html.escape(LEGEND)}</p>']
+    wide = "<style>body { max-width: 1560px; } td { white-space: nowrap; }</style>"
+    parts = [wide, "<h1>Reproduction</h1>", f"<p>{html.escape(recipe(done))}.</p>", f'<p class="small">{html.escape(LEGEND)}</p>']
     for role, rows in lines(done).items():
         parts += [f"<h2>{html.escape(title(done, role))}</h2>", f'<p class="small">{html.escape(describe(done, role))}</p>']
         classes = ["control" if line.result.row.kind == "control" else "learned" if line.result.parameters else "" for line in rows]
