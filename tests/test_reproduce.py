@@ -188,6 +188,10 @@ def test_given_stores_are_used_or_refused(settings, tiny_clip, nyu_tree, tmp_pat
     monkeypatch.setattr(module, "cached", lambda *a, **k: pytest.fail("a store was at hand"))
     both = (str(tmp_path / "train"), str(tmp_path / "test"))
     assert len(reproduce(settings(table="5", stores=both)).rows) == 3
+    drawn = open_dataset(f"nyu:{nyu_tree}", "train", augment=True)
+    write(plan(tiny_clip, drawn, Views(2), ["layer4"]), tmp_path / "drawn", workers=0)
+    views = (str(tmp_path / "drawn"), str(tmp_path / "test"))
+    assert len(reproduce(settings(table="5", views=2, stores=views, out=str(tmp_path / "views"))).rows) == 3
     write(plan(tiny_clip, data["test"], Views(mirrored=True), ["value"]), tmp_path / "value", workers=0)
     with pytest.raises(DataError, match="no row can use it: .* holds dense value, not layer4"):
         reproduce(settings(table="5", stores=(str(tmp_path / "value"),), out=str(tmp_path / "other")))

@@ -17,6 +17,7 @@ import depthtokens
 from ..clip.load import load_clip
 from ..clip.precision import autocast
 from ..data import open_dataset
+from ..data.dataset import DepthDataset
 from ..depth.checkpoint import model_tensors, restore_tensors, write
 from ..depth.linear import LinearHead
 from ..depth.model import DepthTokens
@@ -127,8 +128,7 @@ class _Run:
         left = [row for row in self.rows if not self._file(row).is_file()]
         self.step = "features"
         for need in self.settings.needs(left):
-            if need not in self._stores:
-                self._stores[need] = self._cached(need, self.settings.needs(self.rows)[need])
+            self._store(need)
 
     def result(self, row: Row) -> RowResult:
         """Run a row, or take it from the folder, where a row of other name may be the same."""
@@ -251,19 +251,23 @@ class _Run:
     def _source(self, row: Row, split: str) -> Stored:
         """Stored features of the views that a row learns from or is scored on."""
         need = self.settings.need(row, split)
-        if need not in self._stores:
-            self._stores[need] = self._cached(need, self.settings.needs(self.rows)[need])
-        return Stored(self._stores[need], row.settings["dense"], device=self.device, flip=split == "train" and need[2].mirrored)
+        return Stored(self._store(need), row.settings["dense"], device=self.device, flip=split == "train" and need[2].mirrored)
 
-    def _cached(self, need: tuple[str, str, Views], modes: list[str]) -> FeatureStore:
+    def _store(self, need: tuple[str, str, Views]) -> FeatureStore:
+        """A store that was given, or one in the cache folder with every mode that some row reads of these views."""
+        if need not in self._stores:
+            role, split, views = need
+            self._stores[need] = cached(
+                self.clip, self._views(need), views, self.settings.needs(self.rows)[need], told=self.told, avoidable=False,
+                workers=self.settings.workers, device=self.device, precision=self.settings.precision,
+                progress=lambda *n: self.report(f"reading {split} images of {self.data[role]}", *n),
+            )  # fmt: skip
+        return self._stores[need]
+
+    def _views(self, need: tuple[str, str, Views]) -> DepthDataset:
+        """A split as its views are drawn: plain, or augmented."""
         role, split, views = need
-        settings, data = self.settings, self.sets[role, split]
-        if views.count > 1:
-            data = open_dataset(self.data[role], split, augment=True)
-        return cached(
-            self.clip, data, views, modes, told=self.told, workers=settings.workers, device=self.device, precision=settings.precision,
-            progress=lambda *n: self.report(f"reading {split} images of {self.data[role]}", *n),
-        )  # fmt: skip
+        return self.sets[role, split] if views.count == 1 else open_dataset(self.data[role], split, augment=True)
 
     def _fitting(self, folders: Sequence[str]) -> dict[tuple[str, str, Views], FeatureStore]:
         """Given stores by what they are good for. Raises DataError for one that no row can use, saying why."""
@@ -271,10 +275,10 @@ class _Run:
         for store in map(FeatureStore, folders):
             reasons = []
             for need, modes in self.settings.needs(self.rows).items():
-                role, split, views = need
+                _, split, views = need
                 try:
                     for mode in modes:
-                        store.expect(clip=self.clip, mode=mode, dataset=self.sets[role, split], views=views)
+                        store.expect(clip=self.clip, mode=mode, dataset=self._views(need), views=views)
                     found[need] = store
                 except DataError as error:
                     if store.split == split:

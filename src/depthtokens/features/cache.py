@@ -24,6 +24,7 @@ def cached(
     modes: Sequence[str],
     *,
     told: Callable[[str], None] | None = None,
+    avoidable: bool = True,
     dtype: str = "float16",
     precision: str = "float32",
     batch_size: int = 8,
@@ -35,7 +36,8 @@ def cached(
 ) -> FeatureStore:
     """The store of these views in the cache folder, or another `folder`, made now where there is none, or no whole one.
 
-    told: called with one line, saying where and how big, before anything is written. Others as for `plan` and `write`, which see for
+    told: called with one line, saying where and how big, before anything is written;
+    avoidable: and that --no-cache is there. Others as for `plan` and `write`, which see for
     the errors too. Another process that is making the same store is waited for.
     """
     planned = plan(clip, dataset, views, modes, dtype, precision=precision, list_file=list_file)
@@ -46,5 +48,6 @@ def cached(
         except DataError:
             pass  # a shard is missing or cut off: `write` makes it again
     if told is not None:
-        told(f"storing patch features of {planned.images} images ({size_text(planned.bytes)}) in {place}; --no-cache avoids it")
+        hint = "; --no-cache avoids it" if avoidable else ""
+        told(f"storing patch features of {planned.images} images ({size_text(planned.bytes)}) in {place}{hint}")
     return write(planned, place, batch_size=batch_size, workers=workers, device=device, progress=progress, wait=True)
