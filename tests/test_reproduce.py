@@ -11,12 +11,14 @@ import torch
 from depthtokens import DataError, DepthTokens, UsageError
 from depthtokens.cli import main
 from depthtokens.data import open_dataset
+from depthtokens.data.sample import IMAGENET_MEAN, IMAGENET_STD
 from depthtokens.depth.linear import LinearHead
 from depthtokens.experiment import reproduce as module
 from depthtokens.experiment.plan import Reproduction
 from depthtokens.experiment.presets import presets
 from depthtokens.experiment.reproduce import reproduce
 from depthtokens.experiment.rows import BASE, EFFECTS, WORDS, parse_seeds, rows_for
+from depthtokens.features.cache import cached
 from depthtokens.features.extract import write
 from depthtokens.features.plan import plan
 from depthtokens.features.recipe import Views
@@ -157,6 +159,19 @@ def test_effects(settings):
     assert len({tuple(values) for values in others}) == len(others)  # every effect has one
     line = next(line for line in lines(done)["nyu"] if line.result.row.name.endswith("linear head"))
     assert line.against_base is not None and line.against_base.images == 3
+
+
+def test_own_normalisation_is_no_second_row_where_it_is_imagenet_s(settings, tiny_clip, monkeypatch):
+    monkeypatch.setattr(module, "load_clip", lambda name, weights: tiny_clip)
+    monkeypatch.setattr(tiny_clip.visual, "image_mean", list(IMAGENET_MEAN), raising=False)
+    monkeypatch.setattr(tiny_clip.visual, "image_std", list(IMAGENET_STD), raising=False)
+    made = settings(table="effects")
+    keep = [row for row in made.rows() if row.name.split("/")[-1] in ("depth-7", "depth-7 CLIP normalisation")]
+    monkeypatch.setattr(Reproduction, "rows", lambda self: keep)
+    stores = []
+    monkeypatch.setattr(module, "cached", lambda *args, **kwargs: stores.append(args) or cached(*args, **kwargs))
+    rows = by_name(reproduce(made))
+    assert rows["effects/nyu/depth-7"].scores == rows["effects/nyu/depth-7 CLIP normalisation"].scores and len(stores) == 1
 
 
 def test_tokens_on_other_data(settings, tiny_clip, monkeypatch):

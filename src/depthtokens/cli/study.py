@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ..errors import DataError, UsageError
-from .common import Reporter, load_model, note, parse, print_json, print_table
+from ..errors import UsageError
+from ..study.settings import StudySettings
+from .common import Reporter, parse, print_json, print_table
+from .scoring import Scoring
 
 if TYPE_CHECKING:
     from ..depth.model import DepthTokens
     from ..study.study import Study
-    from ..study.study_scores import ScoredRow, StudyData
+    from ..study.study_scores import ScoredRow
 
 
 @dataclass
@@ -36,62 +37,27 @@ class StudyArguments:
     """Folder for report.html, study.json, neighbours.csv and scores.csv."""
     overwrite: bool = False
     """Write into a folder that holds something."""
-    scales: tuple[str, ...] | None = None
-    """Human scales to study beside the tokens, one word per bin: names, or near|far|...; all that fit if not given."""
-    template: str | None = None
-    """The sentence for the table of neighbours; the tokens' own if not given (the paper: baseline)."""
-    position: int | None = None
-    """Read sentences at this position for the table of neighbours (start = 0), not at end-of-text."""
-    neighbours: int = 5
-    trained_vocabulary_only: bool = False
-    """Of the bundled CLIP: only vocabulary entries that occurred in its training."""
-    search: bool = True
-    """Search the best word per bin on the training split."""
-    patches: int = 4096
-    """Training patches to search on."""
-    images: int = 6
-    """Test images to show heat maps of."""
-    seed: int = 0
-    """Of the patches and the random start of the search."""
-    list_file: str | None = None
-    """The test split's list file, where it is not found under ROOT."""
-    train_list: str | None = None
-    """The training split's list file."""
-    cache: bool = True
-    """Keep the images' patch features in the cache folder."""
-    protocol: str | None = None
-    """auty2023, pooled or depthclip; the tokens' own if not given."""
-    clip: str | None = None
-    """The CLIP that the tokens were learned on, where it is not found by itself."""
-    weights: str | None = None
-    """Weights of that CLIP, where they are not its openai ones."""
-    force: bool = False
-    """Use the tokens with another CLIP than theirs."""
-    depth_scale: float | None = None
-    depth_range: tuple[float, float] | None = None
-    """Metres; for a folder."""
-    batch_size: int = 4
-    workers: int = 2
-    device: str = "auto"
-    precision: str = "float32"
     json: bool = False
+    settings: StudySettings = field(default_factory=StudySettings)
+    scoring: Scoring = field(default_factory=Scoring)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, study, write, print."""
     args = parse(StudyArguments, "study", arguments)
 
-    from ..experiment.device import find_device
-    from ..study.study import StudySettings, run_study
+    from ..study.study import run_study
+    from ..study.study_data import open_study_data
     from ..study.study_files import output_folder, to_dict, write_study
 
-    model = _model(args).to(find_device(args.device))
-    settings = StudySettings(
-        args.scales, args.template, args.position, args.neighbours, args.trained_vocabulary_only, args.search, args.patches,
-        args.images, args.seed,
-    )  # fmt: skip
+    model, scoring, settings = _model(args), args.scoring, args.settings
     with output_folder(args.out, args.overwrite), Reporter("study") as reporter:
-        data = None if args.data is None else _data(args, model, reporter)
+        data = None
+        if args.data is not None:
+            data = open_study_data(
+                scoring.on(model, args.data), search=settings.search, list_file=scoring.list_file, train_list=scoring.train_list,
+                train_data=args.train_data, report=reporter.named,
+            )  # fmt: skip
         study = run_study(model, settings, data, reporter.named)
         report = write_study(study, args.out, args.tokens)
     if args.json:
@@ -105,68 +71,18 @@ def _model(args: StudyArguments) -> DepthTokens:
     """The model of a token file, or of words, for which the sentence alone counts."""
     from ..clip.load import load_clip
     from ..depth.model import DepthTokens
+    from ..experiment.device import find_device
     from ..prompt.scales import SCALES
 
+    scoring = args.scoring
     if Path(args.tokens).is_file() or (args.tokens not in SCALES and "|" not in args.tokens):
-        return load_model(Path(args.tokens), args.clip, args.weights, args.force)
+        return scoring.model(args.tokens)
     if args.data is not None:
         raise UsageError(f"scores of '{args.tokens}' need a token file, which says how images are read: leave out --data")
-    clip = load_clip(args.clip or "RN50", args.weights or "openai")
-    return DepthTokens(clip, args.template or "baseline", args.tokens, dense="layer4" if hasattr(clip.visual, "layer4") else "tokens")
-
-
-def _data(args: StudyArguments, model: DepthTokens, reporter: Reporter) -> StudyData:
-    """Test and training split, through stores in the cache folder where features can be kept."""
-    from ..data import open_dataset
-    from ..data.dataset import DepthDataset
-    from ..depth.protocol import Protocol, find_protocol
-    from ..experiment.evaluate import cached_source, source_for
-    from ..experiment.source import Source
-    from ..features.store import FeatureStore
-    from ..study.study_scores import StudyData
-
-    assert args.data is not None
-    protocol = find_protocol(args.protocol or model.provenance.get("protocol", "auty2023"))
-    store = FeatureStore(args.data.removeprefix("store:")) if args.data.startswith("store:") else None
-    spec = store.data if store else args.data
-    trained = model.provenance.get("training", {}).get("experiment", {})
-    if spec.startswith("folder:"):  # what training was told about the folder holds unless said otherwise
-        args.depth_scale = args.depth_scale or trained.get("depth_scale")
-        args.depth_range = args.depth_range or (trained.get("depth_range") and tuple(trained["depth_range"]))
-    opened = partial(open_dataset, spec, depth_scale=args.depth_scale, depth_range=args.depth_range)
-    read: dict[str, Any] = {"batch_size": args.batch_size, "workers": args.workers, "precision": args.precision}
-
-    def source(data: DepthDataset | FeatureStore, shown: Protocol, list_file: str | None) -> Source:
-        if isinstance(data, FeatureStore) or not args.cache:
-            return source_for(model, data, **read)
-        progress = partial(reporter.named, f"reading {data.split} images")
-        return cached_source(model, data, shown, list_file=list_file, told=note, progress=progress, **read)
-
-    photos: DepthDataset | None = None
-    training: DepthDataset | None = None
-    try:
-        photos = opened("test", list_file=store.meta["data"]["list_file"] if store else args.list_file)
-        if store:
-            store.expect(dataset=photos)
-    except DataError:
-        if not store:
-            raise
-        photos = None  # features are enough for all but the heat maps
-    test = store or photos
-    assert test is not None
-    try:
-        training = opened("train", list_file=args.train_list)
-    except DataError as error:
-        if args.search and args.train_data is None:
-            hint = "give its list with --train-list, its features with --train-data, or use --no-search"
-            raise DataError(f"no training split to search words on ({error}): {hint}") from error
-    train: Source | None = None
-    if args.search:
-        words_on = FeatureStore(args.train_data.removeprefix("store:")) if args.train_data else training
-        assert words_on is not None
-        # Plain views of whole images, as `train --views 1` keeps them.
-        train = source(words_on, replace(protocol, flip=False, input_crop=None), args.train_list)
-    return StudyData(source(test, protocol, args.list_file), protocol, train, training, photos, args.workers)
+    device = find_device(scoring.device)
+    clip = load_clip(scoring.clip or "RN50", scoring.weights or "openai").to(device)
+    template, dense = args.settings.template or "baseline", "layer4" if hasattr(clip.visual, "layer4") else "tokens"
+    return DepthTokens(clip, template, args.tokens, dense=dense)
 
 
 def _difference(row: ScoredRow) -> str:

@@ -14,13 +14,14 @@ import torch
 
 import depthtokens
 
-from ..clip.load import load_clip
+from ..clip.load import FrozenCLIP, load_clip
 from ..clip.precision import autocast
 from ..data import open_dataset
 from ..data.dataset import DepthDataset
 from ..depth.checkpoint import model_tensors, restore_tensors, write
 from ..depth.linear import LinearHead
 from ..depth.model import DepthTokens
+from ..depth.normalisation import trained_like_imagenet
 from ..depth.protocol import find_protocol
 from ..errors import DataError, UsageError
 from ..features.cache import cached
@@ -58,12 +59,11 @@ def reproduce(settings: Reproduction, report: Report | None = None, told: Callab
     told: called with a line before features are stored. Raises UsageError for rows without data, seeds that are none, or an `out` that
     holds a reproduction of another version, CLIP, data or recipe; DataError for data that cannot be read or stores that do not fit.
     """
-    rows = settings.rows()
-    run = _Run(settings, rows, report or (lambda *_: None), told)
+    run = _Run(settings, report or (lambda *_: None), told)
     run.read()
     results = []
-    for number, row in enumerate(rows):
-        run.step = f"{number + 1}/{len(rows)} {row.name}"
+    for number, row in enumerate(run.rows):
+        run.step = f"{number + 1}/{len(run.rows)} {row.name}"
         results.append(run.result(row))
     controls = [control for role in run.data for control in run.controls(role)]
     return Reproduced(settings, run.facts, [*results, *controls])
@@ -72,14 +72,15 @@ def reproduce(settings: Reproduction, report: Report | None = None, told: Callab
 class _Run:
     """The CLIP, the data, their stores, and the folder of finished rows."""
 
-    def __init__(self, settings: Reproduction, rows: list[Row], report: Report, told: Callable[[str], None] | None) -> None:
-        self.settings, self.rows, self._report, self.told = settings, rows, report, told
+    def __init__(self, settings: Reproduction, report: Report, told: Callable[[str], None] | None) -> None:
+        self.settings, self._report, self.told = settings, report, told
         self.step = ""
         self.seeds, self.data, self.out = settings.seed_list(), settings.by_role(), Path(settings.out)
         self.device = find_device(settings.device)
         autocast(self.device, settings.precision)
         self.sets = {(role, split): open_dataset(spec, split) for role, spec in self.data.items() for split in ("train", "test")}
         self.clip = load_clip(settings.clip, settings.weights)
+        self.rows = [_of(self.clip, row) for row in settings.rows()]
         self.facts: dict[str, Any] = {
             "recipe": {**settings.recipe(), "clip": self.clip.name, "weights": self.clip.weights},
             "clip": self.clip.fingerprint,
@@ -292,6 +293,13 @@ class _Run:
 
     def _tokens(self, row: Row, seed: int) -> Path:
         return self.out / "tokens" / f"{slug(row.name)}-seed{seed}.safetensors"
+
+
+def _of(clip: FrozenCLIP, row: Row) -> Row:
+    """A row for this CLIP: where it was trained with ImageNet's normalisation, asking for its own changes nothing."""
+    if row.settings.get("normalisation") == "clip" and trained_like_imagenet(clip.visual):
+        return replace(row, settings={key: value for key, value in row.settings.items() if key != "normalisation"})
+    return row
 
 
 def _trained(model: DepthTokens | LinearHead) -> int:

@@ -18,11 +18,11 @@ from ..prompt.scales import SCALES, depth_words
 from ..prompt.template import parse_template
 from . import geometry
 from .neighbours import Neighbour, depth_vectors, features_at, nearest, vocabulary_entries, vocabulary_features
+from .settings import StudySettings
+from .study_data import Report, StudyData
 from .study_scores import (
     TOKENS,
-    Report,
     ScoredRow,
-    StudyData,
     TokenMaps,
     WordSearch,
     chosen_ablations,
@@ -31,28 +31,6 @@ from .study_scores import (
     token_maps,
 )
 from .words import Candidates, word_candidates
-
-
-@dataclass(frozen=True)
-class StudySettings:
-    """What a study looks at.
-
-    scales: human scales to study beside the tokens, by name or as "near|far|..."; None = every hand-made one with as many words as
-    the tokens have bins. template: the sentence that vocabulary entries are put into for the table of neighbours; None = the tokens'
-    own, with its learned context. position: where prompts are read for that table, None = at end-of-text. neighbours: how many of
-    each token. trained_vocabulary_only: of the bundled CLIP, only entries that occurred in its training. search, patches: whether to
-    search the best word per bin, on so many training patches. images: number of heat maps. seed: of what is drawn.
-    """
-
-    scales: tuple[str, ...] | None = None
-    template: str | None = None
-    position: int | None = None
-    neighbours: int = 5
-    trained_vocabulary_only: bool = False
-    search: bool = True
-    patches: int = 4096
-    images: int = 6
-    seed: int = 0
 
 
 @dataclass(frozen=True)

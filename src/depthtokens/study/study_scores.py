@@ -23,30 +23,14 @@ from ..prompt.template import parse_template
 from .ablations import Variant, all_but_two, removed, variants
 from .neighbours import depth_vectors
 from .patches import sample_patches
+from .study_data import Report, StudyData
 from .words import Candidates, Found, search_words, word_score
 
-Report = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and of how much."""
 TOKENS, BEST = "tokens", "best words"
 PAIRS, SINGLE = 12, 32
 """Up to so many tokens every pair of them is scored alone, and every single one is removed, merged and replaced."""
 WORK, SWEEPS = 3e10, 50
 """Similarities that one descent may look at (20 rounds over 7 bins, the whole vocabulary on 4096 patches), and its rounds at most."""
-
-
-@dataclass(frozen=True)
-class StudyData:
-    """Images of a study. train, test: patch features and truth of the two splits; train None: no search.
-
-    controls: the training split that constant and mean map are learned from, shown: the test split as photos; None where not at hand.
-    """
-
-    test: Source
-    protocol: Protocol
-    train: Source | None = None
-    controls: DepthDataset | None = None
-    shown: DepthDataset | None = None
-    workers: int = 0
 
 
 @dataclass(frozen=True)
