@@ -107,5 +107,6 @@ def _tree_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     if not pairs:
         others = [f"{len(pairs)} pairs of '{name}'" for name, pairs in found.items() if pairs]
         what = f"only {others[0]}" if others else "no raw/<date>/<drive>/image_02/data with data_depth_annotated/<drive>"
-        raise DataError(f"no pairs for split '{split}' in {root}, {what}: state --list-file or --split; {PUBLISHED}")
+        hint = "state --list-file" if split == "all" else f"state --list-file or put {LISTS[split][0]} in {root}"
+        raise DataError(f"no pairs for split '{split}' in {root}, {what}: {hint}; {PUBLISHED}")
     return pairs
