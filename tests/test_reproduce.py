@@ -14,6 +14,7 @@ from depthtokens.data import open_dataset
 from depthtokens.data.sample import IMAGENET_MEAN, IMAGENET_STD
 from depthtokens.depth.linear import LinearHead
 from depthtokens.experiment import reproduce as module
+from depthtokens.experiment import row_features
 from depthtokens.experiment.plan import Reproduction
 from depthtokens.experiment.presets import presets
 from depthtokens.experiment.reproduce import reproduce
@@ -169,7 +170,7 @@ def test_own_normalisation_is_no_second_row_where_it_is_imagenet_s(settings, tin
     keep = [row for row in made.rows() if row.name.split("/")[-1] in ("depth-7", "depth-7 CLIP normalisation")]
     monkeypatch.setattr(Reproduction, "rows", lambda self: keep)
     stores = []
-    monkeypatch.setattr(module, "cached", lambda *args, **kwargs: stores.append(args) or cached(*args, **kwargs))
+    monkeypatch.setattr(row_features, "cached", lambda *args, **kwargs: stores.append(args) or cached(*args, **kwargs))
     rows = by_name(reproduce(made))
     assert rows["effects/nyu/depth-7"].scores == rows["effects/nyu/depth-7 CLIP normalisation"].scores and len(stores) == 1
 
@@ -200,7 +201,7 @@ def test_given_stores_are_used_or_refused(settings, tiny_clip, nyu_tree, tmp_pat
     data = {split: open_dataset(f"nyu:{nyu_tree}", split) for split in ("train", "test")}
     for split, dataset in data.items():
         write(plan(tiny_clip, dataset, Views(mirrored=True), ["layer4"]), tmp_path / split, workers=0)
-    monkeypatch.setattr(module, "cached", lambda *a, **k: pytest.fail("a store was at hand"))
+    monkeypatch.setattr(row_features, "cached", lambda *a, **k: pytest.fail("a store was at hand"))
     both = (str(tmp_path / "train"), str(tmp_path / "test"))
     assert len(reproduce(settings(table="5", stores=both)).rows) == 3
     drawn = open_dataset(f"nyu:{nyu_tree}", "train", augment=True)

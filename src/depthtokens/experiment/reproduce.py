@@ -17,16 +17,12 @@ import depthtokens
 from ..clip.load import FrozenCLIP, load_clip
 from ..clip.precision import autocast
 from ..data import open_dataset
-from ..data.dataset import DepthDataset
 from ..depth.checkpoint import model_tensors, restore_tensors, write
 from ..depth.linear import LinearHead
 from ..depth.model import DepthTokens
 from ..depth.normalisation import trained_like_imagenet
 from ..depth.protocol import find_protocol
-from ..errors import DataError, UsageError
-from ..features.cache import cached
-from ..features.recipe import Views
-from ..features.store import FeatureStore
+from ..errors import UsageError
 from ..files import atomic
 from .config import Experiment
 from .controls import learn_controls
@@ -35,6 +31,7 @@ from .evaluate import Scores, image_encoder, score_rows, token_row
 from .fit import Learner, epoch_order, fit
 from .plan import Reproduction
 from .results import RowResult, slug
+from .row_features import RowFeatures
 from .rows import Row
 from .source import Images, Stored
 from .train import STATE, train
@@ -73,7 +70,7 @@ class _Run:
     """The CLIP, the data, their stores, and the folder of finished rows."""
 
     def __init__(self, settings: Reproduction, report: Report, told: Callable[[str], None] | None) -> None:
-        self.settings, self._report, self.told = settings, report, told
+        self.settings, self._report = settings, report
         self.step = ""
         self.seeds, self.data, self.out = settings.seed_list(), settings.by_role(), Path(settings.out)
         self.device = find_device(settings.device)
@@ -96,7 +93,7 @@ class _Run:
             },
             "versions": {"depthtokens": depthtokens.__version__, "torch": torch.__version__, "open_clip": open_clip.__version__},
         }
-        self._stores = self._fitting(settings.stores)
+        self.features = RowFeatures(settings, self.rows, self.clip, self.sets, self.device, self.report, told)
         self._begin()
         self.clip.to(self.device)
 
@@ -126,10 +123,8 @@ class _Run:
 
     def read(self) -> None:
         """Have all stored features that rows still to be run will need, so that no row's minutes hold them."""
-        left = [row for row in self.rows if not self._file(row).is_file()]
         self.step = "features"
-        for need in self.settings.needs(left):
-            self._store(need)
+        self.features.read([row for row in self.rows if not self._file(row).is_file()])
 
     def result(self, row: Row) -> RowResult:
         """Run a row, or take it from the folder, where a row of other name may be the same."""
@@ -162,8 +157,8 @@ class _Run:
                 learned = learn_controls(self.sets[role, "train"], depth_range, self.settings.workers, progress)
                 makers = learned.rows(protocol)
                 test = self.sets[role, "test"]
-                stored = self.settings.need(some, "test") in self.settings.needs(self.rows)
-                source = self._source(some, "test") if stored else Images(test, lambda images: images, workers=self.settings.workers)
+                stored = self.features.stored(some, "test")
+                source = self.features.of(some, "test") if stored else Images(test, lambda images: images, workers=self.settings.workers)
                 scores = score_rows(makers, source, protocol, image_free=makers)
                 for row, score, numbers in zip(rows, scores.values(), (1, learned.mean_map.numel()), strict=True):
                     minutes = (time.monotonic() - started) / 60
@@ -191,7 +186,7 @@ class _Run:
             if row.learns:
                 self._learn(row, seeds, models)
         rows = {str(seed): token_row(model) for seed, model in zip(seeds, models, strict=True)}
-        return self._scores(row, rows, self._source(row, "test")), _trained(models[0]) if row.learns or row.source else 0
+        return self._scores(row, rows, self.features.of(row, "test")), _trained(models[0]) if row.learns or row.source else 0
 
     def _scores(self, row: Row, rows: dict[str, Any], source: Images | Stored) -> list[Scores]:
         return list(score_rows(rows, source, row.protocol, progress=lambda *n: self.report("scoring", *n)).values())
@@ -205,7 +200,7 @@ class _Run:
         settings = self.settings
         steps = settings.steps_for(len(self.sets[row.role, "train"]))
         learners = [Learner(model, steps, lr=settings.lr) for model in models]
-        fit(learners, self._source(row, "train"), batch_size=settings.batch_size, progress=lambda *n: self.report("learning", *n))
+        fit(learners, self.features.of(row, "train"), batch_size=settings.batch_size, progress=lambda *n: self.report("learning", *n))
         for seed, model in zip(seeds, models, strict=True):
             if isinstance(model, DepthTokens):
                 model.provenance = {"protocol": row.protocol, "training": {**self.facts, "row": row.name}}
@@ -248,45 +243,6 @@ class _Run:
         for done, _ in enumerate(views.training(0, epoch_order(len(data), seed, 0), settings.batch_size), 1):
             self.report("adapting", min(done * settings.batch_size, len(data)), len(data))
         return model.eval()
-
-    def _source(self, row: Row, split: str) -> Stored:
-        """Stored features of the views that a row learns from or is scored on."""
-        need = self.settings.need(row, split)
-        return Stored(self._store(need), row.settings["dense"], device=self.device, flip=split == "train" and need[2].mirrored)
-
-    def _store(self, need: tuple[str, str, Views]) -> FeatureStore:
-        """A store that was given, or one in the cache folder with every mode that some row reads of these views."""
-        if need not in self._stores:
-            role, split, views = need
-            self._stores[need] = cached(
-                self.clip, self._views(need), views, self.settings.needs(self.rows)[need], told=self.told, avoidable=False,
-                workers=self.settings.workers, device=self.device, precision=self.settings.precision,
-                progress=lambda *n: self.report(f"reading {split} images of {self.data[role]}", *n),
-            )  # fmt: skip
-        return self._stores[need]
-
-    def _views(self, need: tuple[str, str, Views]) -> DepthDataset:
-        """A split as its views are drawn: plain, or augmented."""
-        role, split, views = need
-        return self.sets[role, split] if views.count == 1 else open_dataset(self.data[role], split, augment=True)
-
-    def _fitting(self, folders: Sequence[str]) -> dict[tuple[str, str, Views], FeatureStore]:
-        """Given stores by what they are good for. Raises DataError for one that no row can use, saying why."""
-        found = {}
-        for store in map(FeatureStore, folders):
-            reasons = []
-            for need, modes in self.settings.needs(self.rows).items():
-                _, split, views = need
-                try:
-                    for mode in modes:
-                        store.expect(clip=self.clip, mode=mode, dataset=self._views(need), views=views)
-                    found[need] = store
-                except DataError as error:
-                    if store.split == split:
-                        reasons.append(str(error))
-            if store not in found.values():
-                raise DataError(f"no row can use it: {reasons[0] if reasons else store.path}")
-        return found
 
     def _file(self, row: Row) -> Path:
         return self.out / "rows" / f"{slug(row.name)}.json"

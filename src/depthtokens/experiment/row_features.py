@@ -1,0 +1,90 @@
+"""The stored features that a reproduction's rows read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from ..clip.load import FrozenCLIP
+from ..data import open_dataset
+from ..data.dataset import DepthDataset
+from ..errors import DataError
+from ..features.cache import cached
+from ..features.recipe import Views
+from ..features.store import FeatureStore
+from .plan import Reproduction
+from .rows import Row
+from .source import Stored
+
+Need = tuple[str, str, Views]
+"""Role, split and views, see `Reproduction.need`."""
+
+
+class RowFeatures:
+    """Patch features by row and split: from given stores where they fit, else from the cache folder, with every mode that some row reads.
+
+    rows: all of the reproduction; sets: the data sets by role and split, as plain images; report, told: as for `reproduce`.
+    Raises DataError for a given store that no row can use, saying why.
+    """
+
+    def __init__(
+        self,
+        settings: Reproduction,
+        rows: Sequence[Row],
+        clip: FrozenCLIP,
+        sets: Mapping[tuple[str, str], DepthDataset],
+        device: torch.device,
+        report: Callable[[str, int, int], None],
+        told: Callable[[str], None] | None,
+    ) -> None:
+        self.settings, self.clip, self.sets, self.device, self.report, self.told = settings, clip, sets, device, report, told
+        self.needs = settings.needs(list(rows))
+        self._stores = self._fitting(settings.stores)
+
+    def read(self, rows: Sequence[Row]) -> None:
+        """Have everything that these rows will read, so that no row's minutes hold it."""
+        for need in self.settings.needs(list(rows)):
+            self._store(need)
+
+    def of(self, row: Row, split: str) -> Stored:
+        """The views that a row learns from ("train") or is scored on ("test")."""
+        need = self.settings.need(row, split)
+        return Stored(self._store(need), row.settings["dense"], device=self.device, flip=split == "train" and need[2].mirrored)
+
+    def stored(self, row: Row, split: str) -> bool:
+        """Whether some row reads the features that this one would."""
+        return self.settings.need(row, split) in self.needs
+
+    def _store(self, need: Need) -> FeatureStore:
+        if need not in self._stores:
+            role, split, views = need
+            self._stores[need] = cached(
+                self.clip, self._images(need), views, self.needs[need], told=self.told, avoidable=False,
+                workers=self.settings.workers, device=self.device, precision=self.settings.precision,
+                progress=lambda *n: self.report(f"reading {split} images of {self.settings.by_role()[role]}", *n),
+            )  # fmt: skip
+        return self._stores[need]
+
+    def _images(self, need: Need) -> DepthDataset:
+        """A split as its views are drawn: plain, or augmented."""
+        role, split, views = need
+        return self.sets[role, split] if views.count == 1 else open_dataset(self.settings.by_role()[role], split, augment=True)
+
+    def _fitting(self, folders: Sequence[str]) -> dict[Need, FeatureStore]:
+        """Given stores by what they are good for."""
+        found = {}
+        for store in map(FeatureStore, folders):
+            reasons = []
+            for need, modes in self.needs.items():
+                _, split, views = need
+                try:
+                    for mode in modes:
+                        store.expect(clip=self.clip, mode=mode, dataset=self._images(need), views=views)
+                    found[need] = store
+                except DataError as error:
+                    if store.split == split:
+                        reasons.append(str(error))
+            if store not in found.values():
+                raise DataError(f"no row can use it: {reasons[0] if reasons else store.path}")
+        return found
