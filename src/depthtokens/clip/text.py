@@ -132,16 +132,18 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, shared_k: Tensor, shared_v: Tensor,
     thousands of tiny matrices.
     """
     length, own = shared_k.shape[1], k.shape[1]
-    q = q * q.shape[-1] ** -0.5
-    to_prefix = torch.einsum("nqhd,hpd->nqhp", q, shared_k)
     few = own <= FEW
-    to_own = (q[:, :, None] * k[:, None]).sum(dim=-1).transpose(2, 3) if few else torch.einsum("nqhd,nshd->nqhs", q, k)
-    weights = torch.cat([to_prefix, to_own + mask[..., None, :]], dim=-1).softmax(dim=-1)
-    attended = torch.einsum("nqhp,hpd->nqhd", weights[..., :length], shared_v)
+    to_prefix = torch.einsum("nqhd,hpd->nqhp", q, shared_k)
+    to_own = (
+        torch.stack([(q * key[:, None]).sum(dim=-1) for key in k.unbind(1)], dim=-1) if few else torch.einsum("nqhd,nshd->nqhs", q, k)
+    )
+    similarities = torch.cat([to_prefix, to_own + mask[..., None, :]], dim=-1) * q.shape[-1] ** -0.5
+    over_prefix, over_own = similarities.softmax(dim=-1).split([length, own], dim=-1)
+    attended = torch.einsum("nqhp,hpd->nqhd", over_prefix, shared_v)
     if not few:
-        return attended + torch.einsum("nqhs,nshd->nqhd", weights[..., length:], v)
-    for i in range(own):
-        attended = attended + weights[..., length + i, None] * v[:, i, None]
+        return attended + torch.einsum("nqhs,nshd->nqhd", over_own, v)
+    for weight, value in zip(over_own.unbind(-1), v.unbind(1), strict=True):
+        attended = torch.addcmul(attended, weight[..., None], value[:, None])
     return attended
 
 
