@@ -134,9 +134,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, shared_k: Tensor, shared_v: Tensor,
     length, own = shared_k.shape[1], k.shape[1]
     few = own <= FEW
     to_prefix = torch.einsum("nqhd,hpd->nqhp", q, shared_k)
-    to_own = (
-        torch.stack([(q * key[:, None]).sum(dim=-1) for key in k.unbind(1)], dim=-1) if few else torch.einsum("nqhd,nshd->nqhs", q, k)
-    )
+    to_own = torch.stack([(q * key[:, None]).sum(dim=-1) for key in k.unbind(1)], dim=-1) if few else torch.einsum("nqhd,nshd->nqhs", q, k)
     similarities = torch.cat([to_prefix, to_own + mask[..., None, :]], dim=-1) * q.shape[-1] ** -0.5
     over_prefix, over_own = similarities.softmax(dim=-1).split([length, own], dim=-1)
     attended = torch.einsum("nqhp,hpd->nqhd", over_prefix, shared_v)
