@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from depthtokens import DataError, DepthTokens, UsageError
+from depthtokens import DataError, DepthTokens, UsageError, evaluate
 from depthtokens.cli import main
 from depthtokens.data import open_dataset
 from depthtokens.data.sample import IMAGENET_MEAN, IMAGENET_STD
@@ -44,7 +45,7 @@ def by_name(done):
 
 def test_seeds():
     assert parse_seeds("0..4") == [0, 1, 2, 3, 4] and parse_seeds("7") == [7] and parse_seeds("3, 1") == [3, 1]
-    for wrong in ("4..0", "", "a", "1,1", "-1", "0...2", "1.5"):
+    for wrong in ("4..0", "", "a", "1,1", "-1", "0...2", "1.5", str(2**32), "0..999999999"):
         with pytest.raises(UsageError, match=r"0\.\.4"):
             parse_seeds(wrong)
 
@@ -82,22 +83,27 @@ def test_a_table_and_its_files(settings):
     assert learned.seeds == [0, 1] == random.seeds and words.seeds == [0] and learned.parameters == 7 * 64 and words.parameters == 0
     assert len(set(learned.scores["abs_rel"])) == 2 and len(set(random.scores["abs_rel"])) == 2
     # Tokens are kept, and give the figure again.
-    from depthtokens import evaluate
-
     tokens = DepthTokens.load(module.Path(done.settings.out) / "tokens" / "paper_t3_nyu_learned-7-seed1.safetensors")
     again = evaluate(tokens, open_dataset(done.settings.data[0], "test"), workers=0)
     assert again.quoted["abs_rel"] == pytest.approx(learned.scores["abs_rel"][1], abs=1e-4)
     # Published and measured side by side, in every form.
     line = next(line for line in lines(done)["nyu"] if line.result is learned)
-    assert line.published("abs_rel") == 0.319 and line.cell("abs_rel").startswith("0.319 → ") and line.cell("abs_rel").endswith("*")
+    assert line.published("abs_rel") == 0.319 and line.cell("abs_rel").startswith("0.319 → ")
+    assert 2 * learned.measured("abs_rel").std > 1 and not line.cell("abs_rel").endswith("*")  # three steps: seeds differ by more
+    assert replace(line, result=replace(learned, row=replace(learned.row, published={"abs_rel": 99.0}))).cell("abs_rel").endswith("*")
     assert line.against_map is not None and line.against_base is None and line.name == "t3/learned-7"
     values = to_json(done)
     row = next(row for row in values["rows"] if row["name"] == "paper/t3/nyu/learned-7")
     assert row["published"]["abs_rel"] == 0.319 and row["seeds"] == [0, 1]
     assert row["measured"]["abs_rel"]["mean"] == pytest.approx(sum(learned.scores["abs_rel"]) / 2)
-    assert row["interval"]["low"] < row["measured"]["abs_rel"]["mean"] < row["interval"]["high"]
+    interval = row["measured"]["rmse"]["interval"]
+    assert interval["low"] < row["measured"]["rmse"]["mean"] < interval["high"]
+    assert row["difference_to_mean_map"]["seed_std"] > 0 and "±" in str(line.against_map)
     table = list(csv.DictReader(to_csv(done).splitlines()))
     assert len(table) == 2 * 2 + 4 + 2 and {r["published_d1"] for r in table if r["row"] == "paper/t3/nyu/learned-7"} == {"0.465"}
+    rendered = replace(done, settings=replace(done.settings, data=("scenes",)))  # no figures were published on scenes
+    assert {r["published_d1"] for r in csv.DictReader(to_csv(rendered).splitlines())} == {""}
+    assert "→" not in markdown(rendered).split("\n\n", 3)[-1] and not any(row["published"] for row in to_json(rendered)["rows"])
     page = to_html(done)
     assert page.count("<tr") == 9 and "http" not in page and "protocol auty2023" in page and "0.319 → " in markdown(done)
     assert [path.name for path in save(done)] == ["table.md", "table.csv", "table.html", "table.json"]
@@ -175,24 +181,48 @@ def test_own_normalisation_is_no_second_row_where_it_is_imagenet_s(settings, tin
     assert rows["effects/nyu/depth-7"].scores == rows["effects/nyu/depth-7 CLIP normalisation"].scores and len(stores) == 1
 
 
-def test_tokens_on_other_data(settings, tiny_clip, monkeypatch):
-    """Rooms at two ranges stand for the two data sets: the figure of borrowed tokens is theirs, clamped to the range at hand."""
-    data = settings().data[0]
-    monkeypatch.setattr(Reproduction, "by_role", lambda self: {"nyu": data, "kitti": data})
+def test_tokens_on_other_data(settings, tiny_clip, nyu_tree, monkeypatch):
+    """Rooms and the same rooms said to reach 80 m stand for the two data sets."""
+    monkeypatch.setattr(Reproduction, "by_role", lambda self: {"nyu": "near", "kitti": "far"})
+
+    def opened(spec, split, **changes):
+        dataset = open_dataset(f"nyu:{nyu_tree}", split, **changes)
+        dataset.depth_range = (0.001, 80.0) if spec == "far" else (0.001, 10.0)
+        return dataset
+
+    monkeypatch.setattr(module, "open_dataset", opened)
     made = settings(table="effects")
     keep = [row for row in made.rows() if row.name.endswith("/learned-7") or row.kind == "cross"]
     monkeypatch.setattr(Reproduction, "rows", lambda self: keep)
-    rows = by_name(reproduce(made))
-    own, borrowed = rows["effects/nyu/learned-7"], rows["effects/nyu/from kitti, rescaled"]
-    assert borrowed.scores == own.scores  # the same data on both sides: borrowing changes nothing
-    assert rows["effects/nyu/from kitti, metres"].scores == own.scores
+    done = reproduce(made)
+    rows = by_name(done)
+    for role, other, own, others in (("nyu", "kitti", 10.0, 80.0), ("kitti", "nyu", 80.0, 10.0)):
+        lent = DepthTokens.load(module.Path(done.settings.out) / "tokens" / f"effects_{other}_learned-7-seed0.safetensors", tiny_clip)
+        for name, reach in (("metres", others), ("rescaled", own)):
+            model = DepthTokens(tiny_clip, depth_range=(0.001, reach))
+            model.tokens["depth"].data.copy_(lent.tokens["depth"])
+            expected = evaluate(model, opened("near" if role == "nyu" else "far", "test"), workers=0).quoted["abs_rel"]
+            found = rows[f"effects/{role}/from {other}, {name}"]
+            assert found.scores["abs_rel"][0] == pytest.approx(expected, rel=1e-4) and found.parameters == 7 * 64
+        figures = {tuple(rows[f"effects/{role}/{name}"].scores["abs_rel"]) for name in
+                   ("learned-7", f"from {other}, metres", f"from {other}, rescaled")}  # fmt: skip
+        assert len(figures) == 3
 
 
-def test_as_released_adapts_what_learns(settings):
-    done = reproduce(settings(table="5", as_released=True, seeds="0", steps=2))
+def test_as_released_adapts_what_learns(settings, monkeypatch):
+    def killed(experiment, *_):
+        module.Path(experiment.out).mkdir(parents=True)
+        (module.Path(experiment.out) / "experiment.toml").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module, "train", killed)
+        reproduce(settings(table="5", as_released=True, seeds="0", steps=None, epochs=1))
+    # What was killed before its first checkpoint begins again.
+    done = reproduce(settings(table="5", as_released=True, seeds="0", steps=None, epochs=1))
     saved = DepthTokens.load(module.Path(done.settings.out) / "tokens" / "paper_t5_nyu_4o4d-learned-7-seed0.safetensors")
     assert saved.settings["batchnorm"] == "adapt"
-    frozen = reproduce(settings(table="5", seeds="0", steps=2, out=done.settings.out + "-frozen"))
+    frozen = reproduce(settings(table="5", seeds="0", steps=None, epochs=1, out=done.settings.out + "-frozen"))
     name = "paper/t5/nyu/4o4d-learned-7"
     assert by_name(done)[name].scores != by_name(frozen)[name].scores
 
@@ -209,6 +239,14 @@ def test_given_stores_are_used_or_refused(settings, tiny_clip, nyu_tree, tmp_pat
     views = (str(tmp_path / "drawn"), str(tmp_path / "test"))
     assert len(reproduce(settings(table="5", views=2, stores=views, out=str(tmp_path / "views"))).rows) == 3
     write(plan(tiny_clip, data["test"], Views(mirrored=True), ["value"]), tmp_path / "value", workers=0)
+    reading = []
+    monkeypatch.setattr(row_features, "cached", lambda *args, **kwargs: reading.append(args[3]) or cached(*args, **kwargs))
+    effects = settings(table="effects", stores=both[1:], out=str(tmp_path / "effects"))
+    some = [row for row in effects.rows() if row.name.split("/")[-1] in ("depth-7", "depth-7 value")]
+    with monkeypatch.context() as patched:
+        patched.setattr(Reproduction, "rows", lambda self: some)
+        patched.setattr(row_features.RowFeatures, "read", lambda self, rows: None)
+        assert len(reproduce(effects).rows) == 4 and reading == [["value"]]  # layer4 was at hand
     with pytest.raises(DataError, match="no row can use it: .* holds dense value, not layer4"):
         reproduce(settings(table="5", stores=(str(tmp_path / "value"),), out=str(tmp_path / "other")))
 
@@ -243,6 +281,7 @@ def test_command(settings, capsys, tmp_path):
         (["--data", "folder:x"], "stands for no published data set"), ([], "no data"),
         (["--data", "scenes", "--data", "nyu:x"], "both stand"),
         (["--data", "scenes", "--as-released", "--as-written"], "opposites"), (["--data", "scenes", "--steps", "0"], "steps must be"),
+        (["--data", "scenes", "--as-released", "--steps", "9"], "whole epochs"),
     ):  # fmt: skip
         with pytest.raises(SystemExit) as stop:
             main(["reproduce", *wrong])

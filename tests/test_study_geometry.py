@@ -141,6 +141,7 @@ def test_bars_are_as_long_as_their_values():
     one, half, quarter = (count_of(pixels(bars(rows, "AbsRel", best=name)), purple) for name in rows)
     assert half / one == pytest.approx(0.5, abs=0.02) and quarter / one == pytest.approx(0.25, abs=0.04)  # the whisker covers some
     assert count_of(pixels(bars(rows, "AbsRel")), purple) == 0
+    assert bars({"replaced 3 by $$": 0.5, "$x_": 0.2}, "AbsRel")  # entries of the vocabulary, not formulas
 
 
 def test_an_ablation_chart_shows_the_extremes():

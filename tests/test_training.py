@@ -60,6 +60,25 @@ def test_optimizer_is_the_released_recipe(tiny_clip):
     assert max(rates) == pytest.approx(3.57e-4, rel=1e-3) and rates[-1] == pytest.approx(3.57e-4 / 25 / 100, rel=1e-6)
 
 
+def test_a_learned_scale_goes_faster_and_does_not_decay(tiny_clip):
+    model = DepthTokens(tiny_clip, depth="depth-7", scale="learned")
+    optimizer, scheduler = make_optimizer(model, 100)
+    before = model.log_scale.item()
+    for _ in range(99):
+        model.log_scale.grad = torch.zeros(())
+        optimizer.step()
+        scheduler.step()
+    assert model.log_scale.item() == before  # no pull where the loss has none
+    optimizer, scheduler = make_optimizer(model, 100)
+    for _ in range(99):
+        model.log_scale.grad = torch.ones(())
+        optimizer.step()
+        scheduler.step()
+    assert model.log_scale.item() < before - 1  # can be an e-th within a hundred steps
+    tokens, scale = make_optimizer(DepthTokens(tiny_clip, scale="learned"), 100)[0].param_groups
+    assert (tokens["weight_decay"], scale["weight_decay"]) == (0.1, 0) and scale["lr"] == pytest.approx(100 * tokens["lr"])
+
+
 @pytest.mark.parametrize("changes", [{}, {"template": "1o1d", "batchnorm": "adapt", "scale": "learned", "bins": "log"}])
 @pytest.mark.parametrize("at", [3, 4])  # the end of an epoch (checkpoint), and in the middle of the next (Ctrl-C)
 def test_resumed_equals_uninterrupted_bit_for_bit(nyu_tree, tiny_file, tmp_path, changes, at):

@@ -60,4 +60,4 @@ def _plan(settings: Reproduction, as_json: bool) -> None:
         return
     print(settings.cost())
     for row in rows:
-        print(f"  {row.name:<32}{row.kind}: {', '.join(f'{key} {value}' for key, value in row.settings.items())}; {row.protocol}")
+        print(f"  {row.name:<40}  {row.kind}: {', '.join(f'{key} {value}' for key, value in row.settings.items())}; {row.protocol}")

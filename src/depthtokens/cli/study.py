@@ -94,7 +94,7 @@ def _print(study: Study) -> None:
 
     if study.rows:
         kinds = ("tokens", "best words", "words", "control")
-        rows = [[r.name, str(r.intervals["abs_rel"]), _difference(r), *(r.intervals[m].mean for m in ("rmse", "log10", "d1"))]
+        rows = [[r.name, str(r.intervals["abs_rel"]), _difference(r), *(str(r.intervals[m]) for m in ("rmse", "log10", "d1"))]
                 for r in study.rows if r.kind in kinds]  # fmt: skip
         images = len(study.rows[0].scores.per_image)
         print_table(f"{images} test images, 95% intervals", ["", "abs_rel", "less tokens'", "rmse", "log10", "d1"], rows)

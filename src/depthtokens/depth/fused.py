@@ -145,9 +145,9 @@ def folded(visual: nn.Module) -> nn.Module:
 def _chained(first: nn.Linear, second: nn.Linear) -> nn.Linear:
     """One linear layer that does what two do, multiplied out in double precision."""
     both = nn.Linear(first.in_features, second.out_features, device=first.weight.device)
-    weight, bias = second.weight.double(), first.bias.double()
-    both.weight.copy_(weight @ first.weight.double())
-    both.bias.copy_(weight @ bias + second.bias.double())
+    weight, bias = second.weight.cpu().double(), first.bias.cpu().double()  # not every device has double precision
+    both.weight.copy_(weight @ first.weight.cpu().double())
+    both.bias.copy_(weight @ bias + second.bias.cpu().double())
     return both
 
 

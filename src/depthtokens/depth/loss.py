@@ -37,7 +37,8 @@ class _Silog(torch.autograd.Function):
         rows, columns = (
             resize_matrix(small, large, depth.device) for small, large in zip(depth.shape[-2:], target.shape[-2:], strict=True)
         )
-        count = total = squares = torch.zeros((), dtype=torch.float64, device=depth.device)
+        wide = torch.float32 if depth.device.type == "mps" else torch.float64  # Apple's GPUs have no double precision
+        count = total = squares = torch.zeros((), dtype=wide, device=depth.device)
         by_g, by_one = [], []
         step = 1 if depth.device.type == "cpu" else len(depth)
         # Full-size maps are worked on in place: fresh memory for each would cost as much as the arithmetic.
@@ -50,12 +51,12 @@ class _Silog(torch.autograd.Function):
             torch.where(valid, truth, large, out=g)  # 1 = large / g where there is no truth, whose logarithm is 0
             torch.div(large, g, out=g).log_()
             count = count + valid.sum()
-            total = total + g.sum(dtype=torch.float64)
+            total = total + g.sum(dtype=wide)
             if wanted:
                 inverse.copy_(valid).div_(large)
                 by_one.append(rows.T @ inverse @ columns)
                 by_g.append(rows.T @ inverse.mul_(g) @ columns)
-            squares = squares + g.square_().sum(dtype=torch.float64)
+            squares = squares + g.square_().sum(dtype=wide)
         if not count:
             raise DataError("no valid ground truth in this batch")
         mean = total / count

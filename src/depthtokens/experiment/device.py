@@ -17,4 +17,7 @@ def find_device(name: str) -> torch.device:
         raise unknown("device", name, ["auto", *there])
     if not there[kind]:
         raise UsageError(f"no {kind} device on this machine: use --device {' or '.join(k for k, ok in there.items() if ok)}")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"'{name}' is no device: write {kind}, or {kind}:0 for the first") from None

@@ -17,6 +17,9 @@ from ..errors import TrainingError
 from ..prompt.encoder import joined
 from .source import Batch, Source
 
+SCALE_LR = 100
+"""How many times faster than tokens a learned logit scale goes."""
+
 
 class TextPass:
     """Text features of several models on one CLIP, as `text_features` of each gives them, in as few passes as can be.
@@ -96,14 +99,22 @@ def make_optimizer(
 ) -> tuple[torch.optim.AdamW, OneCycleLR]:
     """AdamW over the model's tokens and OneCycle over `total_steps` (peak lr, div 25, final div 100, momentum 0.85-0.95; released code).
 
-    Raises TrainingError where the model has nothing to learn.
+    A learned logit scale, which the released code does not have, goes SCALE_LR times as fast and does not decay: at the tokens' rate
+    its logarithm could not leave where it starts. Raises TrainingError where the model has nothing to learn.
     """
-    parameters = list(model.trainable().values())
-    if not parameters:
+    trainable = model.trainable()
+    if not trainable:
         raise TrainingError("nothing to learn: use --depth learned:N, a template with {ctx} slots, or --scale learned")
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+    groups: list[dict[str, Any]] = []
+    vectors = [parameter for name, parameter in trainable.items() if name != "log_scale"]
+    if vectors:
+        groups.append({"params": vectors, "lr": lr})
+    if "log_scale" in trainable:
+        groups.append({"params": [trainable["log_scale"]], "lr": SCALE_LR * lr, "weight_decay": 0.0})
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
+    peaks = [group["lr"] for group in groups]
     scheduler = OneCycleLR(
-        optimizer, max_lr=lr, total_steps=total_steps, div_factor=25, final_div_factor=100, base_momentum=0.85, max_momentum=0.95
+        optimizer, max_lr=peaks, total_steps=total_steps, div_factor=25, final_div_factor=100, base_momentum=0.85, max_momentum=0.95
     )
     return optimizer, scheduler
 

@@ -48,6 +48,8 @@ class Reproduction:
         for name in ("epochs", "batch_size", "views", *(["steps"] if self.steps is not None else [])):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.as_released and self.steps is not None:
+            raise UsageError("--as-released trains whole epochs, as the released run did: give --epochs, not --steps")
         if not self.lr > 0:
             raise UsageError(f"lr must be positive, not {self.lr}")
         self.rows()
@@ -95,6 +97,9 @@ class Reproduction:
             of += ", cropped" if views.input_crop else ""
             of += ", CLIP's normalisation" if views.normalisation == "clip" else ""
             read.append(f"{self.by_role()[role]} {split} ({of}; {', '.join(modes)})")
+        through = [row for row in rows if self.from_images(row)]
+        if through:
+            said += f", {len(through)} rows with an image trunk of their own for each seed, run on the images themselves"
         return f"{said}; features read once: {'; '.join(read) or 'none'}"
 
     def from_images(self, row: Row) -> bool:

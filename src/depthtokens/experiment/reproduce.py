@@ -34,7 +34,7 @@ from .results import RowResult, slug
 from .row_features import RowFeatures
 from .rows import Row
 from .source import Images, Stored
-from .train import STATE, train
+from .train import CONFIG, train
 
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and of how much."""
@@ -175,7 +175,7 @@ class _Run:
                 model = self._adapted(row, seed)
                 source = Images(self.sets[row.role, "test"], image_encoder(model, precision), workers=workers)
                 scores.append(self._scores(row, {str(seed): token_row(model)}, source)[0])
-            return scores, _trained(model) if row.learns else 0
+            return scores, _trained(model) if row.learns or row.source else 0
         models: list[DepthTokens | LinearHead]
         if row.source is not None:
             models = [self._borrowed(row, seed) for seed in seeds]
@@ -221,15 +221,13 @@ class _Run:
         """A model whose BatchNorm has followed the training images: trained as released, or led over them once, learning nothing."""
         settings = self.settings
         if row.learns:
-            data = self.sets[row.role, "train"]
             out = self.out / "runs" / slug(row.name) / f"seed-{seed}"
             experiment = Experiment(
                 self.data[row.role], settings.clip, settings.weights, batchnorm="adapt", seed=seed, lr=settings.lr,
-                epochs=-(-settings.steps_for(len(data)) // -(-len(data) // settings.batch_size)), batch_size=settings.batch_size,
-                workers=settings.workers, device=settings.device, precision=settings.precision, protocol=row.protocol, out=str(out),
-                **row.settings,
+                epochs=settings.epochs, batch_size=settings.batch_size, workers=settings.workers, device=settings.device,
+                precision=settings.precision, protocol=row.protocol, out=str(out), **row.settings,
             )  # fmt: skip
-            resume = (out / STATE).is_file()
+            resume = (out / CONFIG).is_file()
             result = train(experiment, resume, self.clip, lambda step: self.report(f"seed {seed}", step.step, step.steps))
             if result.interrupted:
                 raise KeyboardInterrupt

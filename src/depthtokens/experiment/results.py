@@ -13,7 +13,7 @@ from ..depth.metrics import METRICS
 from ..errors import DataError
 from ..files import atomic
 from .rows import Row
-from .statistics import Interval, MeanStd, bootstrap_mean, mean_std, paired_bootstrap
+from .statistics import Difference, Interval, MeanStd, bootstrap_mean, mean_std, paired_bootstrap
 
 if TYPE_CHECKING:
     from .evaluate import Scores
@@ -51,7 +51,7 @@ class RowResult:
         """The mean over images, averaged over seeds, and its bootstrap interval."""
         return bootstrap_mean(self.images[metric])
 
-    def against(self, other: RowResult, metric: str) -> Interval | None:
+    def against(self, other: RowResult, metric: str) -> Difference | None:
         """This row minus another on the same images, paired; None where they were scored on other images."""
         return paired_bootstrap(self.images[metric], other.images[metric]) if self.names == other.names else None
 

@@ -22,7 +22,7 @@ Need = tuple[str, str, Views]
 
 
 class RowFeatures:
-    """Patch features by row and split: from given stores where they fit, else from the cache folder, with every mode that some row reads.
+    """Patch features by row and split: from given stores where they fit, else from the cache folder, every mode that some row reads.
 
     rows: all of the reproduction; sets: the data sets by role and split, as plain images; report, told: as for `reproduce`.
     Raises DataError for a given store that no row can use, saying why.
@@ -44,47 +44,50 @@ class RowFeatures:
 
     def read(self, rows: Sequence[Row]) -> None:
         """Have everything that these rows will read, so that no row's minutes hold it."""
-        for need in self.settings.needs(list(rows)):
-            self._store(need)
+        for need, modes in self.settings.needs(list(rows)).items():
+            for mode in modes:
+                self._store(need, mode)
 
     def of(self, row: Row, split: str) -> Stored:
         """The views that a row learns from ("train") or is scored on ("test")."""
-        need = self.settings.need(row, split)
-        return Stored(self._store(need), row.settings["dense"], device=self.device, flip=split == "train" and need[2].mirrored)
+        need, mode = self.settings.need(row, split), row.settings["dense"]
+        return Stored(self._store(need, mode), mode, device=self.device, flip=split == "train" and need[2].mirrored)
 
     def stored(self, row: Row, split: str) -> bool:
         """Whether some row reads the features that this one would."""
         return self.settings.need(row, split) in self.needs
 
-    def _store(self, need: Need) -> FeatureStore:
-        if need not in self._stores:
+    def _store(self, need: Need, mode: str) -> FeatureStore:
+        if (need, mode) not in self._stores:
             role, split, views = need
-            self._stores[need] = cached(
-                self.clip, self._images(need), views, self.needs[need], told=self.told, avoidable=False,
-                workers=self.settings.workers, device=self.device, precision=self.settings.precision,
+            missing = [other for other in self.needs[need] if (need, other) not in self._stores]
+            store = cached(
+                self.clip, self._images(need), views, missing, told=self.told, avoidable=False, workers=self.settings.workers,
+                device=self.device, precision=self.settings.precision,
                 progress=lambda *n: self.report(f"reading {split} images of {self.settings.by_role()[role]}", *n),
             )  # fmt: skip
-        return self._stores[need]
+            self._stores |= {(need, other): store for other in missing}
+        return self._stores[need, mode]
 
     def _images(self, need: Need) -> DepthDataset:
         """A split as its views are drawn: plain, or augmented."""
         role, split, views = need
         return self.sets[role, split] if views.count == 1 else open_dataset(self.settings.by_role()[role], split, augment=True)
 
-    def _fitting(self, folders: Sequence[str]) -> dict[Need, FeatureStore]:
+    def _fitting(self, folders: Sequence[str]) -> dict[tuple[Need, str], FeatureStore]:
         """Given stores by what they are good for."""
         found = {}
         for store in map(FeatureStore, folders):
             reasons = []
             for need, modes in self.needs.items():
                 _, split, views = need
-                try:
-                    for mode in modes:
+                for mode in modes:
+                    try:
                         store.expect(clip=self.clip, mode=mode, dataset=self._images(need), views=views)
-                    found[need] = store
-                except DataError as error:
-                    if store.split == split:
-                        reasons.append(str(error))
+                        found[need, mode] = store
+                    except DataError as error:
+                        if store.split == split:
+                            reasons.append(str(error))
             if store not in found.values():
                 raise DataError(f"no row can use it: {reasons[0] if reasons else store.path}")
         return found

@@ -5,6 +5,7 @@ Loads no torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -145,9 +146,9 @@ def parse_seeds(text: str) -> list[int]:
     """ "0..4" (both ends), "0,1,2" or "42" -> seeds. Raises UsageError for anything else."""
     try:
         first, dots, last = text.partition("..")
-        seeds = list(range(int(first), int(last) + 1)) if dots else [int(part) for part in text.split(",")]
+        seeds: Sequence[int] = range(int(first), int(last) + 1) if dots else [int(part) for part in text.split(",")]
     except ValueError:
         seeds = []
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UsageError(f"seeds '{text}': write them as 0..4 (both ends), as 0,1,2, or as one number, each once")
-    return seeds
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32 or len(seeds) > 1000 or len(set(seeds)) < len(seeds):
+        raise UsageError(f"seeds '{text}': write them as 0..4 (both ends), as 0,1,2, or as one number, each once and below 2**32")
+    return list(seeds)

@@ -66,7 +66,8 @@ class Difference(Interval):
         return not self.low <= 0 <= self.high
 
     def __str__(self) -> str:
-        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        spread = "" if self.seed_std is None else f" ± {self.seed_std:.3f}"
+        return f"{self.mean:+.3f}{spread} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 def mean_std(values: Sequence[float]) -> MeanStd:

@@ -59,7 +59,7 @@ def depth_words(spec: str | list[str] | tuple[str, ...]) -> DepthWords:
     if kind in ("learned", "random") and count.isdecimal() and int(count) >= 2:
         return DepthWords(spec, kind, int(count))
     if kind == "path":
-        numbers = [int(n) for n in count.split(":") if n.isdecimal()]
+        numbers = [int(n) if n.isdecimal() else 0 for n in count.split(":")]
         if len(numbers) != 2 or not 2 <= numbers[0] <= numbers[1]:
             raise UsageError(f"'{spec}': say how many learned anchors, at least two, and how many tokens, no fewer, as in 'path:7:256'")
         return DepthWords(spec, "learned", numbers[1], anchors=numbers[0])

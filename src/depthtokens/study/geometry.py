@@ -66,7 +66,7 @@ def path(features: Tensor, centres: Tensor) -> Path:
 
     Raises UsageError for fewer than three tokens.
     """
-    table, depths = features.detach().double().cpu().numpy(), centres.detach().double().cpu().numpy()
+    table, depths = features.detach().cpu().double().numpy(), centres.detach().cpu().double().numpy()
     if len(table) < 3 or len(table) != len(depths):
         raise UsageError(f"a path needs three tokens or more, and a depth for each: these are {len(table)} and {len(depths)}")
     centred = table - table.mean(axis=0)

@@ -32,8 +32,8 @@ def distance_map(distances: ArrayLike, labels: Sequence[str], title: str = "") -
     image = ax.imshow(shown, cmap="viridis_r")
     figure.colorbar(image, ax=ax, shrink=0.8, label="Euclidean distance")
     if count <= 40:
-        ax.set_xticks(range(count), labels, rotation=45, ha="right", rotation_mode="anchor")
-        ax.set_yticks(range(count), labels)
+        ax.set_xticks(range(count), map(_literal, labels), rotation=45, ha="right", rotation_mode="anchor")
+        ax.set_yticks(range(count), map(_literal, labels))
     lowest, highest = image.get_clim()
     for i in range(count if count <= 20 else 0):
         for j in range(count):
@@ -62,8 +62,10 @@ def path_plot(path: Path, centres: ArrayLike, labels: Sequence[str], title: str 
         above = path.points[:, 1] >= path.points[i, 1]
         above[i] = False
         crowded = above.any() and np.linalg.norm(path.points[above, :2] - path.points[i, :2], axis=1).min() < 0.1 * spread
-        text = ax.annotate(label, path.points[i, :2], xytext=(-8 if left else 8, -14 if crowded else 7), textcoords="offset points",
-            fontsize=9, ha="right" if left else "left", zorder=3)  # fmt: skip
+        text = ax.annotate(
+            _literal(label), path.points[i, :2], xytext=(-8 if left else 8, -14 if crowded else 7), textcoords="offset points",
+            fontsize=9, ha="right" if left else "left", zorder=3,
+        )  # fmt: skip
         text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
     ax.margins(0.12)
     ax.set_xlabel(f"first principal component ({path.explained[0]:.0%} of variance)")
@@ -130,13 +132,18 @@ def token_maps(
     grid[0].set_title("image", fontsize=10)
     for i, (name, metres) in enumerate(zip(names, depths, strict=True)):
         shown = grid[i + 1].imshow(table[i], cmap="viridis", vmin=0, vmax=1, extent=extent, interpolation="nearest")
-        grid[i + 1].set_title(f"{name}: {metres:.3g} m", fontsize=10)
+        grid[i + 1].set_title(f"{_literal(name)}: {metres:.3g} m", fontsize=10)
     last = grid[len(table) + 1]
     expected = np.einsum("nhw,n->hw", table, depths) if depth is None else np.asarray(depth, dtype=np.float32)
     last.imshow(colourise(expected, float(depths.min()), float(depths.max())), extent=extent, interpolation="nearest")
     last.set_title("expected depth", fontsize=10)
     figure.colorbar(shown, ax=list(grid), label="probability", shrink=0.8, fraction=0.03, pad=0.01)
     return _png(figure)
+
+
+def _literal(label: str) -> str:
+    """A label as it is: matplotlib takes what stands between two dollar signs for a formula, and the vocabulary has such entries."""
+    return label.replace("$", r"\$")
 
 
 def _value(row: Interval | float) -> float:
@@ -153,7 +160,7 @@ def _bars(ax: Any, rows: Mapping[str, Interval | float], colours: Sequence[str])
             ax.plot([row.low, row.high], [place, place], color="#222", linewidth=1.4, marker="|", markersize=6)
         ax.annotate(f"{values[place]:.3f}", (max(ends[place], values[place], 0), place), xytext=(6, 0), textcoords="offset points",
             va="center", fontsize=9)  # fmt: skip
-    ax.set_yticks(range(len(values)), list(rows))
+    ax.set_yticks(range(len(values)), map(_literal, rows))
     ax.invert_yaxis()
     ax.set_xlim(min(0.0, *values) * 1.05, max(*ends, 0.0) * 1.12)
     ax.spines[["top", "right"]].set_visible(False)

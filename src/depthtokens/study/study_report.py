@@ -156,7 +156,7 @@ def _maps(study: Study) -> Iterator[str]:
 
 
 def _map(study: Study, found: TokenMaps) -> bytes:
-    centres: NDArray[np.float64] = study.model.centres.double().cpu().numpy()
+    centres: NDArray[np.float64] = study.model.centres.cpu().double().numpy()
     depth = np.einsum("nhw,n->hw", found.probs, centres)
     groups = np.array_split(np.argsort(centres), min(PANELS, len(centres)))
     named = [f"depth_{group[0]}" if len(group) == 1 else f"depth_{group[0]}–{group[-1]}" for group in groups]

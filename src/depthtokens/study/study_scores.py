@@ -92,6 +92,8 @@ def search_best_words(
     vocabulary: how many of the candidates, which come first, are vocabulary entries; the others are phrases.
     """
     features, truth = sample_patches(train, patches, batch_size=1, seed=seed)  # one by one: images may differ in size
+    if features.device.type == "mps":  # which has no double precision
+        features, truth = features.cpu(), truth.cpu()
     centres, scale = model.centres.to(features.device), float(model.log_scale.exp())
     count = len(centres)
     starts = [tuple(nearest), *(candidates.scales[name] for name in scales if name in candidates.scales)]

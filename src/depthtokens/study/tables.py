@@ -14,7 +14,7 @@ from ..depth.metrics import METRICS
 from ..depth.protocol import find_protocol
 from ..experiment.reproduce import Reproduced
 from ..experiment.results import RowResult
-from ..experiment.statistics import Interval
+from ..experiment.statistics import Difference, Interval
 from ..files import atomic
 from .page import page, table
 
@@ -23,7 +23,8 @@ HEADINGS = {"abs_rel": "AbsRel", "rmse": "RMSE", "log10": "log10", "d1": "δ1"}
 MARK = "*"
 LEGEND = (
     "published → measured, mean ± standard deviation over seeds; [ ] 95 % bootstrap interval over test images; "
-    f"{MARK} the published figure lies outside the interval. Differences are paired, image by image; negative is better for AbsRel."
+    f"{MARK} the published figure lies outside the interval, widened by two standard deviations over seeds. Differences are of AbsRel, "
+    "paired image by image, negative is better; ± how much other seeds would move them."
 )
 
 
@@ -34,8 +35,8 @@ class Line:
     result: RowResult
     comparable: bool
     interval: Interval
-    against_map: Interval | None
-    against_base: Interval | None
+    against_map: Difference | None
+    against_base: Difference | None
 
     @property
     def name(self) -> str:
@@ -51,20 +52,23 @@ class Line:
         found, stated = self.result.measured(metric), self.published(metric)
         if stated is None:
             return str(found)
-        interval = self.result.interval(metric)
-        return f"{stated:.3f} → {found}{'' if interval.low <= stated <= interval.high else MARK}"
+        interval, spread = self.result.interval(metric), 2 * (found.std or 0)
+        return f"{stated:.3f} → {found}{'' if interval.low - spread <= stated <= interval.high + spread else MARK}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         result = self.result
         return {
             "name": result.row.name, "asks": result.row.asks, "settings": result.row.settings, "protocol": result.row.protocol,
-            "published": result.row.published, "comparable": self.comparable, "seeds": result.seeds,
+            "published": result.row.published if self.comparable else {}, "seeds": result.seeds,
             "measured": {
-                metric: {"mean": result.measured(metric).mean, "std": result.measured(metric).std, "runs": result.scores[metric]}
+                metric: {
+                    "mean": result.measured(metric).mean, "std": result.measured(metric).std, "runs": result.scores[metric],
+                    "interval": _plain(result.interval(metric)),
+                }
                 for metric in METRICS
             },
-            "interval": _plain(self.interval), "difference_to_mean_map": _plain(self.against_map),
+            "difference_to_mean_map": _plain(self.against_map),
             "difference_to_learned_7": _plain(self.against_base), "trained_parameters": result.parameters, "minutes": result.minutes,
             "images": len(result.names),
         }  # fmt: skip
@@ -81,7 +85,7 @@ def lines(done: Reproduced) -> dict[str, list[Line]]:
         found[role] = [
             Line(
                 result,
-                not spec.startswith("scenes"),
+                comparable(spec),
                 result.interval("abs_rel"),
                 result.against(maps[result.row.protocol], "abs_rel") if result is not maps[result.row.protocol] else None,
                 result.against(base, "abs_rel") if base and result is not base and result.row.protocol == base.row.protocol else None,
@@ -89,6 +93,11 @@ def lines(done: Reproduced) -> dict[str, list[Line]]:
             for result in mine
         ]
     return found
+
+
+def comparable(spec: str) -> bool:
+    """Whether figures were published on this data set: none were on rendered scenes."""
+    return not spec.startswith("scenes")
 
 
 def columns(line: Line) -> list[str]:
@@ -126,7 +135,7 @@ def recipe(done: Reproduced) -> str:
     s = done.settings
     steps = f"{s.steps} steps" if s.steps else f"{s.epochs} epochs"
     if s.as_released:
-        how = "as released: BatchNorm adapts in rows that train, new random views in every epoch"
+        how = "as released: BatchNorm adapts in rows that train tokens, new random views in every epoch; the linear head on plain images"
     else:
         views = "plain images, half of them mirrored" if s.views == 1 else f"{s.views} random views of each image"
         how = f"as written: CLIP frozen, stored features of {views}"
@@ -160,8 +169,9 @@ def to_csv(done: Reproduced) -> str:
     for result in done.rows:
         for i, seed in enumerate(result.seeds):
             figures = [result.scores[metric][i] for metric in METRICS]
-            stated = [result.row.published.get(metric, "") for metric in METRICS]
-            writer.writerow([result.row.name, specs[result.row.role], seed, result.parameters, *figures, *stated])
+            spec = specs[result.row.role]
+            stated = [result.row.published.get(metric, "") if comparable(spec) else "" for metric in METRICS]
+            writer.writerow([result.row.name, spec, seed, result.parameters, *figures, *stated])
     return text.getvalue()
 
 
@@ -206,5 +216,8 @@ def _footer(done: Reproduced) -> str:
     return f"CLIP {made['clip']} {made['weights'] or ''} {done.facts['clip'][:12]}; {made['precision']}; {versions}."
 
 
-def _plain(interval: Interval | None) -> dict[str, float] | None:
-    return None if interval is None else {"mean": interval.mean, "low": interval.low, "high": interval.high, "level": interval.level}
+def _plain(interval: Interval | None) -> dict[str, float | None] | None:
+    if interval is None:
+        return None
+    seeds = {"seed_std": interval.seed_std} if isinstance(interval, Difference) else {}
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "level": interval.level, **seeds}
