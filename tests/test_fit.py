@@ -154,7 +154,7 @@ def test_path_tokens_learn_their_anchors_alone(tiny_clip):
     assert torch.allclose(vectors[[0, 4, 8]], anchors, atol=1e-6) and torch.allclose(vectors[2], (anchors[0] + anchors[1]) / 2, atol=1e-6)
     silog(model.depth_from(torch.randn(1, 64, 2, 3), model.text_features()).depth, torch.rand(1, 1, 8, 9) + 1).backward()
     assert anchors.grad is not None and (anchors.grad.abs().amax(dim=1) > 0).all()
-    for spec in ("path:7", "path:1:9", "path:9:7", "path:a:b"):
+    for spec in ("path:7", "path:1:9", "path:9:7", "path:a:b", "path:7:x:256", "path:7:256:log"):
         with pytest.raises(UsageError, match="path:7:256"):
             make(tiny_clip, depth=spec)
 
