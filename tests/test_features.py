@@ -183,6 +183,7 @@ def test_input_crop_and_normalisation(tiny_clip, nyu_tree, tmp_path):
         assert_close(store.read([1], "value"), tiny_clip.dense(data[1].image[None, :, 56:472, 60:604], "value"))
     assert store.truth([1]).shape[-2:] == (480, 640)
     assert store.views == Views(input_crop=crop, normalisation="clip") and FeatureStore(store.path).views == store.views
+    assert "computed in float32" in message(lambda: store.expect(precision="bfloat16"))
     assert "the whole image" in message(lambda: store.expect(views=Views(normalisation="clip")))
     assert "normalised for clip" in message(lambda: store.expect(views=Views(input_crop=crop)))
 
@@ -290,6 +291,11 @@ def test_folder_with_other_things(tiny_clip, folder, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     assert "holds other things" in message(lambda: make(tiny_clip, opened(folder), tmp_path))
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+    (tmp_path / ".lock").write_text("mine too")
+    (tmp_path / ".notes.partial").write_text("mine too")
+    assert "holds other things" in message(lambda: make(tiny_clip, opened(folder), tmp_path))
+    assert {p.name for p in tmp_path.iterdir()} == {"thesis.txt", ".lock", ".notes.partial"}
+    assert (tmp_path / ".lock").read_text() == "mine too"
     assert "cannot make the folder" in message(lambda: make(tiny_clip, opened(folder), tmp_path / "thesis.txt"))
 
 
@@ -577,6 +583,20 @@ def test_bad_image_in_the_middle(tiny_clip, tmp_path):
     assert "unfinished work" in message(lambda: make(tiny_clip, opened(root), tmp_path / "s"))  # it is other data now
 
 
+def test_image_smaller_than_a_patch_is_named(tiny_clip, tmp_path):
+    root = make_folder(tmp_path / "data", [(64, 96)] * 3 + [(20, 64)])
+    assert message(lambda: make(tiny_clip, opened(root), tmp_path / "s")).startswith("images/003.png: image of 20x64")
+
+
+def test_changed_npy_is_seen(tmp_path):
+    data = open_dataset(f"folder:{make_folder(tmp_path / 'data', [(64, 96)], suffix='.npy')}", "all")
+    before, path = data.fingerprint(), tmp_path / "data" / "depth" / "000.npy"
+    depth = np.load(path)
+    depth[32] += 0.1
+    np.save(path, depth)
+    assert data.fingerprint() != before
+
+
 # Made when needed
 
 
@@ -592,3 +612,7 @@ def test_cached(tiny_clip, folder, tmp_path, monkeypatch):
     os.truncate(first.path / first.meta["shards"][0]["file"], 10)
     cached(tiny_clip, opened(folder), Views(), ["value"], told=told.append, workers=0).check()
     assert len(told) == 2
+    (first.path / "meta.json").write_text("{")
+    before = {path: path.stat().st_mtime_ns for path in first.path.glob("*.safetensors")}
+    cached(tiny_clip, opened(folder), Views(), ["value"], told=told.append, workers=0).check()
+    assert before == {path: path.stat().st_mtime_ns for path in before}

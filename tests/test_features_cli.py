@@ -43,6 +43,36 @@ def test_making_and_checking(capsys, command, tmp_path, nyu_tree):
     assert code == 0 and json.loads(out)["data_state"] == "unchanged" and json.loads(out)["images"] == 3
 
 
+def test_test_split_without_mirror_images(capsys, command):
+    code, out, _ = run(capsys, *command)
+    assert code == 0 and "--mirror" in out and "depthtokens evaluate" not in out
+    code, _, err = run(capsys, *command, "--crop", 64, 96)
+    assert code == 2 and "--views K" in err
+
+
+def test_verbs_on_stores(capsys, command, nyu_tree, tiny_file, tmp_path):
+    """A folder's unit comes with its stores."""
+    for split, source in (("train", "sync/room"), ("test", "official_splits/test/room")):
+        for kind, name in (("images", "rgb"), ("depth", "sync_depth")):
+            (tmp_path / "data" / split / kind).mkdir(parents=True)
+            for path in (nyu_tree / source).glob(f"{name}_*"):
+                shutil.copy(path, tmp_path / "data" / split / kind / path.name.removeprefix(f"{name}_"))
+        made = ["features", f"folder:{tmp_path / 'data'}", "--split", split, "--depth-scale", 1000, "--depth-range", 0.5, 10, "--mirror"]
+        assert run(capsys, *made, "--clip", tiny_file, "--out", tmp_path / split, "--workers", 0)[0] == 0
+    data = ["--data", f"store:{tmp_path / 'train'}"]
+    code, _, err = run(capsys, "train", *data, "--clip", tiny_file, "--epochs", 1, "--batch-size", 3, "--out", tmp_path / "run")
+    assert code == 0, err
+    tokens = tmp_path / "run" / "tokens.safetensors"
+    code, out, err = run(capsys, "evaluate", tokens, "--data", f"store:{tmp_path / 'test'}", "--workers", 0, "--json")
+    stored = json.loads(out)["rows"]
+    assert code == 0 and [row["name"] for row in stored] == ["tokens", "constant", "mean map"] and stored[0]["depth_range"] == [0.5, 10]
+    images = ["--data", f"folder:{tmp_path / 'data'}", "--depth-scale", 1000, "--depth-range", 0.5, 10, "--no-cache"]
+    code, out, err = run(capsys, "evaluate", tokens, *images, "--workers", 0, "--json")
+    assert code == 0 and "storing" not in err
+    for one, other in zip(stored, json.loads(out)["rows"], strict=True):
+        assert one["scores"]["abs_rel"] == pytest.approx(other["scores"]["abs_rel"], abs=1e-4)
+
+
 def test_random_views_and_a_protocols_crop(capsys, command, tmp_path):
     assert run(capsys, *command, "--views", 2, "--crop", 64, 96, "--seed", 3)[0] == 0
     store = FeatureStore(tmp_path / "store")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from depthtokens import DataError, DepthTokens, Experiment, Scenes, TrainingError, UsageError, evaluate, load_clip, silog, train
-from depthtokens.data import open_dataset
+from depthtokens.data import SCENES, open_dataset
 from depthtokens.depth.protocol import find_protocol
 from depthtokens.experiment.evaluate import cached_source, score_rows, source_for, token_row
 from depthtokens.experiment.fit import Learner, TextPass, fit
@@ -128,6 +132,48 @@ def test_a_store_in_the_place_of_data(nyu_tree, tiny_file, tiny_clip, tmp_path):
         train(Experiment(**settings, dense="value", normalisation="clip", out=str(tmp_path / "other")))
     with pytest.raises(DataError, match="no mirror images"):
         evaluate(result.model, source_store(tmp_path / "store"))
+    saved = DepthTokens.load(result.tokens).provenance["training"]["store"]
+    assert saved["split"] == "train" and saved["views"]["count"] == 1 and saved["data_fingerprint"] == data.fingerprint()
+    for changes, message in (({"views": 4}, "holds 1 views"), ({"crop": (64, 96), "views": 0}, "leave out --crop")):
+        with pytest.raises(UsageError, match=message):
+            train(Experiment(**settings, **changes, dense="value", out=str(tmp_path / "other")))
+
+
+def test_stores_that_are_not_trained_on(nyu_tree, tiny_file, tiny_clip, tmp_path):
+    shutil.copytree(nyu_tree, tmp_path / "data")
+    for split in ("train", "test"):
+        write(plan(tiny_clip, open_dataset(f"nyu:{tmp_path / 'data'}", split), Views(), ["layer4"]), tmp_path / split, workers=0)
+    settings = {"clip": str(tiny_file), "epochs": 1, "batch_size": 3, "out": str(tmp_path / "run")}
+    with pytest.raises(UsageError, match="holds a test split"):
+        train(Experiment(f"store:{tmp_path / 'test'}", **settings))
+    depth = next((tmp_path / "data" / "sync").rglob("sync_depth_00001.png"))
+    depth.write_bytes(next((tmp_path / "data" / "sync").rglob("sync_depth_00002.png")).read_bytes())
+    with pytest.raises(DataError, match="has changed since"):
+        train(Experiment(f"store:{tmp_path / 'train'}", **settings))
+    sizes = tmp_path / "sizes" / "train"
+    for kind in ("images", "depth"):
+        (sizes / kind).mkdir(parents=True)
+    for i, side in enumerate((64, 96)):
+        Image.fromarray(np.full((side, 96, 3), 99, np.uint8)).save(sizes / "images" / f"{i}.png")
+        Image.fromarray(np.full((side, 96), 2000, np.uint16)).save(sizes / "depth" / f"{i}.png")
+    with pytest.raises(UsageError, match=r"differ in size \(64x96, 96x96\): give --views K --crop"):
+        train(Experiment(f"folder:{tmp_path / 'sizes'}", depth_scale=1000, views=1, **settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_clip_was_shown_is_what_is_learned_from(tiny_clip, nyu_tree, tmp_path):
+    """Features of a protocol's crop come with the truth of that crop: the truth of the whole image would be stretched over it."""
+    data, crop = open_dataset(f"nyu:{nyu_tree}", "train"), find_protocol("depthclip").input_crop
+    store = write(plan(tiny_clip, data, Views(input_crop=crop), ["layer4"]), tmp_path / "store", workers=0)
+    (batch,) = Stored(store, "layer4").training(0, [1, 4], 2)
+    top, bottom, left, right = crop
+    assert torch.equal(batch.truth, torch.stack([data[i].depth[:, top:bottom, left:right] for i in (1, 4)]))
+
+
+def test_random_views_of_scenes_follow_the_seed(monkeypatch):
+    monkeypatch.setitem(SCENES, "train", 2)
+    one, other = (open_dataset("scenes", "train", augment=True, seed=seed) for seed in (1, 2))
+    assert one.fingerprint() == other.fingerprint() and (one.seed, other.seed) == (1, 2)
 
 
 def source_store(path):

@@ -124,6 +124,10 @@ def test_autocast(tiny_clip, dtype):
     assert torch.nn.functional.cosine_similarity(features.float(), exact).min() > 0.99
     features.float().sum().backward()
     assert torch.isfinite(vector.grad).all()
+    tiny_clip.text._kept.clear()
+    with torch.autocast("cpu", dtype=dtype):
+        encoder(["a door"])
+    assert torch.allclose(encoder([["a", vector], "a door"]), exact, atol=1e-6)  # what was kept is not of half precision
 
 
 def test_layout_carries_the_end_and_gives_vectors_no_ids(tiny_clip):

@@ -146,7 +146,8 @@ def test_refusals(nyu_tree, tiny_file, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="smaller than the"):
         train(experiment(nyu_tree, tiny_file, tmp_path / "words", crop=(600, 600)))
     assert not (tmp_path / "words").exists()  # nothing in the way of the next try
-    for changes, message in (({"device": "cuda"}, "no cuda device"), ({"device": "cpu:x"}, "is no device"), ({"precision": "float8"}, "did you mean 'float"),
+    for changes, message in (({"device": "cuda"}, "no cuda device"), ({"device": "cpu:x"}, "is no device"),
+                             ({"precision": "float8"}, "did you mean 'float"),
                              ({"protocol": "auty"}, "did you mean 'auty2023'")):  # fmt: skip
         if not (changes.get("device") == "cuda" and torch.cuda.is_available()):
             with pytest.raises(UsageError, match=message):

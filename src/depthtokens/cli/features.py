@@ -67,6 +67,8 @@ def main(arguments: Sequence[str]) -> None:
     args = parse(Features, "features", arguments)
     if not args.out:
         raise UsageError("say where the store goes: --out DIR")
+    if args.crop and args.views == 1:
+        raise UsageError("crop is the size of random views: it needs --views K, not --views 1")
 
     from ..clip.load import load_clip
     from ..data import open_dataset
@@ -104,5 +106,8 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{store.path} holds this already: {store.images} images, {size_text(store.bytes)}; nothing to do")
     else:
         print(f"{store.path}: {store.images} images, {size_text(store.bytes)}, {seconds:.1f} s")
-    verb = "train --data" if args.split == "train" else "evaluate TOKENS --data"
-    print(f"next: depthtokens {verb} store:{store.path}")
+    if args.split == "test" and not args.mirror:
+        print("evaluation averages with mirror images: run the same with --mirror, into another folder, to evaluate on it")
+    else:
+        verb = "train --data" if args.split == "train" else "evaluate TOKENS --data"
+        print(f"next: depthtokens {verb} store:{store.path}")

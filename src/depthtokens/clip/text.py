@@ -62,7 +62,8 @@ class TextTower:
         if key not in self._kept:
             if len(self._kept) == PREFIXES_KEPT:
                 self._kept.pop(next(iter(self._kept)))
-            with torch.inference_mode(False), torch.no_grad():  # what inference mode makes cannot be trained on later
+            # What inference mode makes cannot be trained on later, and half precision would stay.
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
                 self._kept[key] = self.prefix_states(self.embedding(ids))
         return self._kept[key]
 

@@ -51,7 +51,7 @@ def open_dataset(
     """
     name, colon, root = spec.partition(":")
     if name == "scenes":
-        return _scenes(root or "indoor", split, augment, crop)
+        return _scenes(root or "indoor", split, augment, crop, seed)
     if not colon and name in READERS:
         raise UsageError(f"'{name}' needs its folder: {name}:ROOT")
     if not root or Path(spec).exists():
@@ -68,12 +68,12 @@ def open_dataset(
     return __getattr__(READERS[name])(root, split, list_file, **options)
 
 
-def _scenes(domain: str, split: str, augment: bool, crop: tuple[int, int] | None) -> DepthDataset:
+def _scenes(domain: str, split: str, augment: bool, crop: tuple[int, int] | None, seed: int) -> DepthDataset:
     """Scenes of seed 0, as many as `SCENES` says, rendered once and kept in the cache folder."""
     from ..files import cache_folder
     from .augment import FOLDER
     from .scenes import Scenes
 
     scenes = Scenes(domain, split, SCENES.get(split, 0), cache=cache_folder() / "scenes")
-    scenes.augment = FOLDER.with_crop(crop) if augment else None
+    scenes.augment, scenes.seed = FOLDER.with_crop(crop) if augment else None, seed  # of the random views, not of the scenes
     return scenes

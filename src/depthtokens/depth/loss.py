@@ -20,7 +20,8 @@ def silog(depth: Tensor, target: Tensor) -> Tensor:
     Released code; the paper's eq. 1 prints mean(g^2) + 0.15 mean(g)^2 without the root, which is not what was run. Differentiable
     once, with respect to depth. Raises DataError where no pixel is valid.
     """
-    return _Silog.apply(depth.float(), target)
+    with torch.autocast(depth.device.type, enabled=False):
+        return _Silog.apply(depth.float(), target)
 
 
 class _Silog(torch.autograd.Function):

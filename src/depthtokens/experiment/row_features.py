@@ -83,7 +83,7 @@ class RowFeatures:
                 _, split, views = need
                 for mode in modes:
                     try:
-                        store.expect(clip=self.clip, mode=mode, dataset=self._images(need), views=views)
+                        store.expect(clip=self.clip, mode=mode, dataset=self._images(need), views=views, precision=self.settings.precision)
                         found[need, mode] = store
                     except DataError as error:
                         if store.split == split:

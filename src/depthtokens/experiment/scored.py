@@ -21,8 +21,8 @@ class ScoredData:
     """What a model is scored on, and how that is read.
 
     name: nyu:ROOT, kitti:ROOT, folder:ROOT, scenes, or store:FOLDER, which stands for the data set that it was made from.
-    depth_scale, depth_range (metres): of a folder; where None, what training was told about it. cache: keep the images' patch features
-    in the cache folder; told: called with a line before they are written there. Others as for `evaluate`.
+    depth_scale, depth_range (metres): of a folder; where None, what the store or training was told about it. cache: keep the images'
+    patch features in the cache folder; told: called with a line before they are written there. Others as for `evaluate`.
     """
 
     model: DepthTokens
@@ -46,8 +46,8 @@ class ScoredData:
         spec = self.store.data if self.store else self.name
         told: dict[str, Any] = {"depth_scale": self.depth_scale, "depth_range": self.depth_range}
         if spec.startswith("folder:"):
-            trained = self.model.provenance.get("training", {}).get("experiment", {})
-            told = {key: value or trained.get(key) for key, value in told.items()}
+            known = self.store.meta["data"] if self.store else self.model.provenance.get("training", {}).get("experiment", {})
+            told = {key: value or known.get(key) for key, value in told.items()}
         return open_dataset(spec, name, list_file=list_file, **told)
 
     def source(
@@ -58,8 +58,13 @@ class ScoredData:
         list_file: str | None = None,
         progress: Progress | None = None,
     ) -> Source:
-        """A split, or a store, as patch features, by the views of another protocol if one is given. Raises as `source_for`, `cached`."""
+        """A split, or a store, as patch features, by the views of another protocol if one is given.
+
+        Raises as `source_for` and `cached`, and DataError for a store whose data has changed.
+        """
         read: dict[str, Any] = {"batch_size": self.batch_size, "workers": self.workers, "precision": self.precision}
+        if isinstance(data, FeatureStore):
+            data.check_data()
         if isinstance(data, FeatureStore) or not self.cache:
             return source_for(self.model, data, **read)
         shown = protocol or self.protocol

@@ -15,6 +15,7 @@ from ..depth import protocol as protocols
 from ..errors import UsageError
 from ..features.recipe import Views
 from ..features.store import FeatureStore
+from .config import Experiment
 
 
 class Batch(NamedTuple):
@@ -116,7 +117,7 @@ class Stored:
             chosen = sorted(order[start : start + batch_size], key=lambda index: flips[index])
             plain, mirrored = [i for i in chosen if not flips[i]], [i for i in chosen if flips[i]]
             patches = [self.store.read(part, self.mode, view, m) for part, m in ((plain, False), (mirrored, True)) if part]
-            truth = self.store.truth(chosen, view)
+            truth = self.store.views.shown(self.store.truth(chosen, view))
             if mirrored:
                 truth[len(plain) :] = truth[len(plain) :].flip(-1)
             joined = patches[0] if len(patches) == 1 else torch.cat([p.permute(0, 2, 3, 1) for p in patches]).permute(0, 3, 1, 2)
@@ -130,6 +131,27 @@ class Stored:
             for group in _runs(list(range(start, min(start + self.batch_size, len(sizes)))), sizes):
                 mirrored = self.store.read(group, self.mode, mirrored=True).to(self.device) if protocol.flip else None
                 yield Shown(group, self.store.read(group, self.mode).to(self.device), mirrored, self.store.truth(group))
+
+
+def training_store(experiment: Experiment) -> FeatureStore:
+    """The store that an experiment names. Raises UsageError or DataError where it cannot be trained on, or its data has changed."""
+    store = FeatureStore(experiment.data.removeprefix("store:"))
+    if store.split == "test":
+        raise UsageError(f"{store.path} holds a test split: what is trained on it cannot be scored on it")
+    if experiment.views not in (0, store.views.count):
+        raise UsageError(f"{store.path} holds {store.views.count} views of each image: leave out --views {experiment.views}")
+    if experiment.crop is not None:
+        raise UsageError(f"{store.path} holds views as they are: leave out --crop, or give it to `depthtokens features`")
+    check_sizes(store.image_sizes)
+    store.check_data()
+    return store
+
+
+def check_sizes(sizes: Sequence[tuple[int, int]]) -> None:
+    """Raise UsageError where images [(H, W)] that are to be trained on in batches, as they are, differ in size."""
+    if len(some := sorted(set(sizes))) > 1:
+        said = ", ".join(f"{h}x{w}" for h, w in some[:3])
+        raise UsageError(f"training images differ in size ({said}): give --views K --crop HEIGHT WIDTH")
 
 
 def _same_size(samples: list[Sample]) -> list[list[Sample]]:

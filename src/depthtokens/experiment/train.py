@@ -31,7 +31,7 @@ from .config import Experiment
 from .device import find_device
 from .evaluate import image_encoder, source_for
 from .fit import Learner, TextPass, epoch_order, update
-from .source import Batch, Images, Source
+from .source import Batch, Images, Source, check_sizes, training_store
 
 TOKENS, STATE, CONFIG, LOG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml", "log.jsonl"
 _MAY_CHANGE = {"workers", "device", "out", "tensorboard"}  # settings that a resumed run may have otherwise
@@ -116,7 +116,7 @@ class _Run:
         self.experiment = experiment
         data: DepthDataset | FeatureStore
         if experiment.data.startswith("store:"):
-            data = FeatureStore(experiment.data.removeprefix("store:"))
+            data = training_store(experiment)
             height = data.image_height
         else:
             data = experiment.make_dataset()
@@ -132,14 +132,19 @@ class _Run:
         self.texts = TextPass([self.model])
         fixed = experiment.views >= 1 and experiment.batchnorm == "frozen"
         if not isinstance(data, FeatureStore) and fixed and experiment.cache:
+            if data.augment is None and data.fixed_crop is None:
+                check_sizes([data.image_size(i) for i in range(len(data))])
             views = Views(experiment.views, normalisation=experiment.normalisation)
             data = cached(
                 clip, data, views, [experiment.dense], told=told, workers=experiment.workers, device=device,
                 precision=experiment.precision, list_file=experiment.list_file, progress=on_image,
             )  # fmt: skip
         self.source: Source
+        self.read_from: dict[str, Any] = {}  # what the views were, where the experiment does not say it
         if isinstance(data, FeatureStore):
             self.source = source_for(self.model, data)
+            kept = {key: data.meta[key] for key in ("views", "augmentation", "seed", "precision", "dtype")}
+            self.read_from = {"store": {**kept, "split": data.split, "data_fingerprint": data.data_fingerprint}}
         else:
             encode = image_encoder(self.model, experiment.precision)
             self.source = Images(data, encode, views=experiment.views, workers=experiment.workers)
@@ -203,7 +208,7 @@ class _Run:
             "protocol": experiment.protocol,
             "training": {
                 "experiment": asdict(experiment), "images": self.images, "steps": self.step, "epoch_losses": self.epoch_losses,
-                "data": self.source.name, "images_without_depth": self.skipped,
+                "data": self.source.name, "images_without_depth": self.skipped, **self.read_from,
             },
         }  # fmt: skip
         self.model.save(out / TOKENS)

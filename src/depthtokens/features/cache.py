@@ -14,7 +14,7 @@ from ..files import cache_folder
 from .extract import write
 from .plan import plan, size_text
 from .recipe import META, Views
-from .store import FeatureStore, Progress
+from .store import FeatureStore, Progress, read_meta
 
 
 def cached(
@@ -45,8 +45,11 @@ def cached(
     if (place / META).is_file():
         try:
             return FeatureStore(place)
-        except DataError:
-            pass  # a shard is missing or cut off: `write` makes it again
+        except DataError:  # a shard is missing or cut off: `write` makes it again, as it does a list that cannot be read
+            try:
+                read_meta(place)
+            except DataError:
+                (place / META).unlink(missing_ok=True)
     if told is not None:
         hint = "; --no-cache avoids it" if avoidable else ""
         told(f"storing patch features of {planned.images} images ({size_text(planned.bytes)}) in {place}{hint}")

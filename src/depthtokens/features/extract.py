@@ -56,6 +56,9 @@ def write(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DepthTokensError(f"cannot make the folder {out}: {error.strerror or error}") from error
+    ours = {META, PLAN, LOCK}
+    if not any((out / name).is_file() for name in (META, PLAN)) and any(p.name not in ours and not _partial(p) for p in out.iterdir()):
+        raise UsageError(f"{out} holds other things: name a new folder")
     with locked(out, wait):
         meta = _begin(plan, out)
         shards = -(-plan.images // meta["images_per_shard"])
@@ -82,15 +85,11 @@ def finished(plan: Plan, out: str | Path) -> bool:
 
 def _begin(plan: Plan, out: Path) -> dict[str, Any]:
     """meta.json as planned, in shards as large as those that an unfinished run left. Raises UsageError where `out` holds something else."""
-    for left in out.glob(".*.partial"):
-        left.unlink()
     begun = None
     if (out / META).is_file():
         begun = read_meta(out)
     elif (out / PLAN).is_file():
         begun = _read_plan(out)
-    elif any(path.name != LOCK for path in out.iterdir()):
-        raise UsageError(f"{out} holds other things: name a new folder")
     if begun is None:
         begun = {"format": FORMAT, "key": plan.key, "images_per_shard": plan.meta["images_per_shard"]}
         _write_json(out / PLAN, {**begun, "sha256": digest(begun)})
@@ -98,7 +97,14 @@ def _begin(plan: Plan, out: Path) -> dict[str, Any]:
     if begun["key"] != plan.key:
         other = "another store" if (out / META).is_file() else "another store's unfinished work"
         raise UsageError(f"{out} holds {other} (of other data, CLIP, views or modes): name another folder, or delete it")
+    for path in filter(_partial, out.iterdir()):  # of a run that was killed
+        path.unlink()
     return {**plan.meta, "images_per_shard": begun["images_per_shard"]}
+
+
+def _partial(path: Path) -> bool:
+    """Whether a file is one that `atomic` had not finished."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
 
 
 def _read_plan(out: Path) -> dict[str, Any]:
@@ -204,9 +210,12 @@ def _features(plan: Plan, samples: Sequence[Sample], device: torch.device) -> li
     found: dict[int, StoredView] = {}
     for size in {sample.image.shape for sample in samples}:
         places = [i for i, sample in enumerate(samples) if sample.image.shape == size]
-        images = views.normalised(views.shown(torch.stack([samples[i].image for i in places]).to(device)), visual)
-        with autocast(device, plan.meta["precision"]):
-            passes = [dense_modes(visual, x, plan.meta["modes"]) for x in ((images, images.flip(-1)) if views.mirrored else (images,))]
+        try:
+            images = views.normalised(views.shown(torch.stack([samples[i].image for i in places]).to(device)), visual)
+            with autocast(device, plan.meta["precision"]):
+                passes = [dense_modes(visual, x, plan.meta["modes"]) for x in ((images, images.flip(-1)) if views.mirrored else (images,))]
+        except UsageError as error:
+            raise DataError(f"{plan.dataset.names[samples[places[0]].index]}: {error}") from error
         grid = passes[0][plan.meta["modes"][0]].shape[-2:]
         rows = {mode: [rows_of(features[mode], dtype) for features in passes] for mode in plan.meta["modes"]}
         for b, i in enumerate(places):

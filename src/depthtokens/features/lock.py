@@ -23,7 +23,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         yield
         return
     try:
-        file = (folder / LOCK).open("w")
+        file = (folder / LOCK).open("a")
     except OSError as error:
         raise DepthTokensError(f"cannot write to {folder}: {error.strerror or error}") from error
     with file:

@@ -71,16 +71,19 @@ class FeatureStore:
         mode: str | None = None,
         dataset: DepthDataset | None = None,
         views: Views | None = None,
+        precision: str | None = None,
     ) -> None:
-        """Raise DataError, saying what differs, unless the store was made by `clip`, from `dataset`, and holds `mode` and `views`.
+        """Raise DataError, saying what differs, unless the store was made by `clip` from `dataset` and holds `mode` and `views`.
 
-        More draws than `views` asks for, or mirror images that it does not, are no difference.
+        precision: of the image tower. More draws than `views` asks for, or mirror images that it does not, are no difference.
         """
         if clip is not None and clip.fingerprint != self.fingerprint:
             theirs, ours = f"{self.meta['clip']['name']}, {self.fingerprint[:12]}", f"{clip.name}, {clip.fingerprint[:12]}"
             raise DataError(f"{self.path} was made by another CLIP ({theirs}) than this one ({ours}): make one with it, or give --clip")
         if mode is not None and mode not in self.modes:
             raise DataError(f"{self.path} holds dense {' and '.join(self.modes)}, not {mode}: make one with --dense {mode}")
+        if precision is not None and precision != self.meta["precision"]:
+            raise DataError(f"{self.path} was computed in {self.meta['precision']}, not {precision}: make one in it, or give --precision")
         if views is not None:
             self._expect_views(views)
         if dataset is not None:
@@ -154,7 +157,7 @@ class FeatureStore:
         if bad:
             raise DataError(
                 f"{len(bad)} of {len(self._shards)} shards in {self.path} are damaged: {', '.join(bad)}: delete them and run the same "
-                "`depthtokens features` command, which makes only those again"
+                "command again, which makes only those anew"
             )
 
     def check_data(self) -> str:
@@ -193,12 +196,12 @@ def read_meta(folder: Path) -> dict[str, Any]:
         meta = json.loads(path.read_text(encoding="utf-8"))
         found = meta["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged: delete it and run the same `depthtokens features` command, which keeps the shards") from error
+        raise DataError(f"{path} is damaged: delete it and run the same command again, which keeps the shards") from error
     if found != FORMAT:
         made = meta.get("versions", {}).get("depthtokens", "another version")
         raise DataError(f"{folder} has format {found} (depthtokens {made}), this version reads {FORMAT}: make it again in a new folder")
     if meta.pop("sha256", None) != digest(meta):
-        raise DataError(f"{path} has been altered: delete it and run the same `depthtokens features` command, which keeps the shards")
+        raise DataError(f"{path} has been altered: delete it and run the same command again, which keeps the shards")
     return meta
 
 
