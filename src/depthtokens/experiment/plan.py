@@ -88,8 +88,9 @@ class Reproduction:
         """What will be run, in words: how many rows, runs and steps, and which features are read for them."""
         rows, seeds = self.rows(), len(self.seed_list())
         learning = [row for row in rows if row.learns]
-        steps = f"{self.steps} steps" if self.steps else f"{self.epochs} epochs"
-        said = f"{len(rows)} rows, {len(learning)} of them trained for {seeds} seeds: {len(learning) * seeds} runs of {steps}"
+        steps = _counted(self.steps, "step") if self.steps else _counted(self.epochs, "epoch")
+        runs = _counted(len(learning) * seeds, "run")
+        said = f"{_counted(len(rows), 'row')}, {len(learning)} of them trained for {_counted(seeds, 'seed')}: {runs} of {steps}"
         read = []
         for (role, split, views), modes in self.needs(rows).items():
             of = "plain" if views.count == 1 else f"{views.count} random views"
@@ -99,7 +100,7 @@ class Reproduction:
             read.append(f"{self.by_role()[role]} {split} ({of}; {', '.join(modes)})")
         through = [row for row in rows if self.from_images(row)]
         if through:
-            said += f", {len(through)} rows with an image trunk of their own for each seed, run on the images themselves"
+            said += f", {len(through)} of the rows with an image trunk of their own for each seed, run on the images themselves"
         return f"{said}; features read once: {'; '.join(read) or 'none'}"
 
     def from_images(self, row: Row) -> bool:
@@ -131,3 +132,7 @@ class Reproduction:
                 if not self.from_images(row) and (split == "test" or row.learns):
                     found.setdefault(self.need(row, split), set()).add(row.settings["dense"])
         return {need: sorted(modes) for need, modes in found.items()}
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
