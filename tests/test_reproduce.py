@@ -269,7 +269,8 @@ def test_command(settings, capsys, tmp_path):
     main([*words, "--plan", "--out", str(tmp_path / "none")])
     planned = capsys.readouterr().out
     assert (
-        "1 row, 1 of them trained for 1 seed: 1 run of 2 steps" in planned
+    assert "1 row, 1 of them trained for 1 seed: 1 run of 2 steps" in planned
+    assert "paper/t5/nyu/4o4d-learned-7" in planned and "template 4o4d" in planned
         and "paper/t5/nyu/4o4d-learned-7" in planned
         and "template 4o4d" in planned
     )
