@@ -76,18 +76,20 @@ class RowFeatures:
 
     def _fitting(self, folders: Sequence[str]) -> dict[tuple[Need, str], FeatureStore]:
         """Given stores by what they are good for."""
-        found = {}
+        found: dict[tuple[Need, str], FeatureStore] = {}
         for store in map(FeatureStore, folders):
             reasons = []
             for need, modes in self.needs.items():
                 _, split, views = need
-                for mode in modes:
-                    try:
-                        store.expect(clip=self.clip, mode=mode, dataset=self._images(need), views=views, precision=self.settings.precision)
-                        found[need, mode] = store
-                    except DataError as error:
-                        if store.split == split:
-                            reasons.append(str(error))
+                try:  # the data's fingerprint takes a look at every file: once for all modes
+                    store.expect(clip=self.clip, dataset=self._images(need), views=views, precision=self.settings.precision)
+                    held = [mode for mode in modes if mode in store.modes]
+                    if not held:
+                        store.expect(mode=modes[0])  # which says what it holds instead
+                    found |= {(need, mode): store for mode in held}
+                except DataError as error:
+                    if store.split == split:
+                        reasons.append(str(error))
             if store not in found.values():
                 raise DataError(f"no row can use it: {reasons[0] if reasons else store.path}")
         return found

@@ -150,5 +150,5 @@ def parse_seeds(text: str) -> list[int]:
     except ValueError:
         seeds = []
     if not seeds or min(seeds) < 0 or max(seeds) >= 2**32 or len(seeds) > 1000 or len(set(seeds)) < len(seeds):
-        raise UsageError(f"seeds '{text}': write them as 0..4 (both ends), as 0,1,2, or as one number, each once and below 2**32")
+        raise UsageError(f"seeds '{text}': write 0..4 (both ends), 0,1,2 or one number, each once, at most 1000, below 2**32")
     return list(seeds)

@@ -56,8 +56,8 @@ def write(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DepthTokensError(f"cannot make the folder {out}: {error.strerror or error}") from error
-    ours = {META, PLAN, LOCK}
-    if not any((out / name).is_file() for name in (META, PLAN)) and any(p.name not in ours and not _partial(p) for p in out.iterdir()):
+    there = {path.name for path in out.iterdir() if not _partial(path)} - {LOCK}
+    if there and not there & {META, PLAN}:  # before anything is written
         raise UsageError(f"{out} holds other things: name a new folder")
     with locked(out, wait):
         meta = _begin(plan, out)

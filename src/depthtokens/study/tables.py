@@ -14,6 +14,7 @@ from ..depth.metrics import METRICS
 from ..depth.protocol import find_protocol
 from ..experiment.reproduce import Reproduced
 from ..experiment.results import RowResult
+from ..experiment.rows import Row
 from ..experiment.statistics import Difference, Interval
 from ..files import atomic
 from .page import page, table
@@ -87,11 +88,16 @@ def lines(done: Reproduced) -> dict[str, list[Line]]:
                 comparable(spec),
                 result.interval("abs_rel"),
                 result.against(maps[result.row.protocol], "abs_rel") if result is not maps[result.row.protocol] else None,
-                result.against(base, "abs_rel") if base and result is not base and result.row.protocol == base.row.protocol else None,
+                result.against(base, "abs_rel") if base and _differ(result.row, base.row) else None,
             )
             for result in mine
         ]
     return found
+
+
+def _differ(row: Row, base: Row) -> bool:
+    """Whether two rows are other runs, scored alike."""
+    return not row.same(base) and row.protocol == base.protocol
 
 
 def comparable(spec: str) -> bool:
