@@ -26,9 +26,9 @@ from PIL import Image
 
 from depthtokens.clip.load import FrozenCLIP
 from depthtokens.data import open_dataset
-from depthtokens.data.scenes import Scenes
-from depthtokens.features.extract import plan, write
-from depthtokens.features.recipe import Views
+from depthtokens.scenes import Scenes
+from depthtokens.features.write import plan, write
+from depthtokens.features.views import Views
 from depthtokens.features.store import FeatureStore
 
 CONFIG = {

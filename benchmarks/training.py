@@ -28,10 +28,10 @@ from depthtokens import DepthTokens
 from depthtokens.clip.load import FrozenCLIP
 from depthtokens.data import open_dataset
 from depthtokens.depth.loss import resize_matrix
-from depthtokens.experiment.fit import Learner, TextPass, epoch_order, update
+from depthtokens.experiment.learn import Learner, TextPass, epoch_order, update
 from depthtokens.experiment.source import Batch, Stored
-from depthtokens.features.extract import plan, write
-from depthtokens.features.recipe import Views
+from depthtokens.features.write import plan, write
+from depthtokens.features.views import Views
 from depthtokens.features.store import FeatureStore
 from text import stock
 

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from helpers import REFERENCE, TINY_CONFIG, load_script
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 _cache = tempfile.TemporaryDirectory(prefix="depthtokens-tests-")
 os.environ["DEPTHTOKENS_CACHE"] = _cache.name  # what tests store is gone with them
-SHARED = Path(__file__).parents[2] / "shared"
-REFERENCE = SHARED / "reference"
-needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="the released system's reference figures are not on this machine")
-needs_data = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the real NYUv2 and KITTI files are not on this machine")
-
-
-def load_script(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")
 def reference_file(tmp_path_factory):
     """The reference's seeded CLIP as a plain OpenAI state dict on disk."""
-    if not REFERENCE.is_dir():
-        pytest.skip("the released system's reference figures are not on this machine")
     state = load_script(REFERENCE / "toy_clip.py").toy_clip(seed=11)
     path = tmp_path_factory.mktemp("clip") / "toy.pt"
     torch.save({name: torch.from_numpy(np.asarray(value)) for name, value in state.items()}, path)
@@ -45,13 +31,6 @@ def reference_clip(reference_file):
     from depthtokens import load_clip
 
     return load_clip(str(reference_file))
-
-
-TINY_CONFIG = {
-    "embed_dim": 64,
-    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
-}
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +61,30 @@ def tiny_clip(tiny_file):
     from depthtokens import load_clip
 
     return load_clip(str(tiny_file))
+
+
+@pytest.fixture(scope="session")
+def vit_clip(tmp_path_factory):
+    """A small ViT, patches of 16 pixels."""
+    import open_clip
+
+    from depthtokens import load_clip
+
+    vision = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}
+    path = tmp_path_factory.mktemp("vit") / "vit.pt"
+    torch.manual_seed(0)
+    torch.save(open_clip.CLIP(**{**TINY_CONFIG, "vision_cfg": vision}).state_dict(), path)
+    return load_clip(str(path))
+
+
+@pytest.fixture(scope="session")
+def attnpool_clip(tiny_file):
+    """The tiny CLIP with position embeddings that matter: its own leave all positions of the attention pool nearly alike."""
+    from depthtokens import load_clip
+
+    clip = load_clip(str(tiny_file))
+    clip.visual.attnpool.positional_embedding.data *= 30
+    return clip
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from open_clip import SimpleTokenizer
 from torch import Tensor
 
 from depthtokens.data.sample import IMAGENET_MEAN, IMAGENET_STD
-from depthtokens.data.scenes import Scenes, words
-from depthtokens.data.scenes.captions import caption
+from depthtokens.scenes import Scenes, words
+from depthtokens.scenes.captions import caption
 
 CAPTIONS = 2  # of each picture: words cost less than pictures
 CELL = 8  # pixels: views begin and end at multiples of this
@@ -168,7 +168,7 @@ def _cells(part: Scenes) -> Tensor:
     store = part.store
     assert store is not None
     n, h, w = store.depth.shape
-    from depthtokens.data.scenes.content import DEPTH_SCALE
+    from depthtokens.scenes.content import DEPTH_SCALE
 
     out = np.empty((n, h // CELL, w // CELL), np.float32)
     with np.errstate(all="ignore"):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from clip_pairs import Pairs, squares
 from depthtokens import DepthTokens, FrozenCLIP, load_clip, make_optimizer
-from depthtokens.data.scenes import DEPTH_RANGE, Scenes
+from depthtokens.scenes import DEPTH_RANGE, Scenes
 from depthtokens.depth.bins import bin_centres
 from depthtokens.depth.loss import silog
 from depthtokens.prompt.encoder import PromptEncoder

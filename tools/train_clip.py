@@ -24,8 +24,8 @@ import tyro
 from torch import Tensor, nn
 
 from clip_pairs import Batch, Pairs, Words, draw, load
-from depthtokens.clip.dense import resized_positions, trunk
-from depthtokens.data.scenes import Scenes
+from depthtokens.clip.image import resized_positions, trunk
+from depthtokens.scenes import Scenes
 
 ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 256,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__ as __version__
 from .errors import DataError, DepthTokensError, TrainingError, UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -16,17 +17,15 @@ if TYPE_CHECKING:
     from .data.folder import Folder as Folder
     from .data.kitti import KITTI as KITTI
     from .data.nyu import NYUv2 as NYUv2
-    from .data.scenes.dataset import Scenes as Scenes
+    from .scenes.dataset import Scenes as Scenes
     from .depth.depthmap import DepthMap as DepthMap
     from .depth.loss import silog as silog
     from .depth.model import DepthTokens as DepthTokens
     from .experiment.config import Experiment as Experiment
     from .experiment.evaluate import evaluate as evaluate
-    from .experiment.fit import make_optimizer as make_optimizer
+    from .experiment.learn import make_optimizer as make_optimizer
     from .experiment.train import train as train
     from .prompt.encoder import PromptEncoder as PromptEncoder
-
-__version__ = "0.1.0"
 
 _HOME = {
     "load_clip": "clip.load",
@@ -38,9 +37,9 @@ _HOME = {
     "NYUv2": "data.nyu",
     "KITTI": "data.kitti",
     "Folder": "data.folder",
-    "Scenes": "data.scenes.dataset",
+    "Scenes": "scenes.dataset",
     "Experiment": "experiment.config",
-    "make_optimizer": "experiment.fit",
+    "make_optimizer": "experiment.learn",
     "train": "experiment.train",
     "evaluate": "experiment.evaluate",
 }

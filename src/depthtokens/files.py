@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, folders with one writer at a time, and where caches lie."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import DepthTokensError, UsageError
+from .errors import DataError, DepthTokensError, UsageError
+
+LOCK = ".lock"
+PATIENCE = 6.0
+"""Seconds that a lock is waited for: the reading processes of a killed run notice within five, and hold it until then."""
 
 
 def user_path(text: str | Path) -> Path:
@@ -23,14 +27,17 @@ def cache_folder() -> Path:
     """Where things that can be made again are kept: $DEPTHTOKENS_CACHE, else the user's cache folder."""
     if chosen := os.environ.get("DEPTHTOKENS_CACHE"):
         return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "depthtokens"
+    import platformdirs
+
+    return platformdirs.user_cache_path("depthtokens", appauthor=False)
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` for writing; rename it into place when the block ends well, else remove it.
 
-    Raises DepthTokensError where it cannot be written (no room, no rights).
+    Raises:
+        DepthTokensError: where it cannot be written (no room, no rights).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -44,3 +51,36 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all. Raises DepthTokensError as `atomic`."""
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a folder's lock; the system releases it when the process ends, however it ends.
+
+    Args:
+        folder: an existing folder; the lock is a file in it.
+        wait: until another process lets go, instead of a few seconds.
+
+    Raises:
+        DataError: where another process holds it.
+        DepthTokensError: where no lock file can be written.
+    """
+    import filelock
+
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=-1 if wait else PATIENCE)
+    except filelock.Timeout as error:
+        raise DataError(f"another process is writing {folder}: wait for it, or name another folder") from error
+    except (OSError, NotImplementedError) as error:
+        raise DepthTokensError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()

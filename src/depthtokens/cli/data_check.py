@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from .common import Reporter, parse, print_json
+from .console import Reporter, parse, print_json
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .common import Reporter, parse, print_json
+from .console import Reporter, parse, print_json
 
 
 @dataclass
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, render, print."""
     args = parse(DataScenes, "data scenes", arguments)
 
-    from ..data.scenes import write_folder
+    from ..scenes import write_folder
 
     with Reporter("rendering") as reporter:
         out = write_folder(args.out, args.domain, args.count, size=args.size, seed=args.seed, captions=args.captions, progress=reporter)

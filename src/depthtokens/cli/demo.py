@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .common import Reporter, parse, print_json, print_table
+from .console import Reporter, parse, print_json, print_table
 
 
 @dataclass
@@ -28,8 +28,8 @@ def main(arguments: Sequence[str]) -> None:
 
     from ..depth.metrics import METRICS
     from ..depth.protocol import find_protocol
-    from ..study.demo import DemoSettings, run_demo
-    from ..study.report import write_report
+    from ..demo.run import DemoSettings, run_demo
+    from ..demo.page import write_report
 
     with Reporter("demo") as reporter:
         demo = run_demo(DemoSettings(domain=args.domain, seed=args.seed), args.out, reporter.named)

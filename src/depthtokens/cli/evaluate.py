@@ -12,8 +12,8 @@ from typing import Annotated
 import tyro
 
 from ..errors import DataError, UsageError
-from .common import Reporter, parse, print_json, print_table
-from .scoring import Scoring
+from .console import Reporter, parse, print_json, print_table
+from .flags import Scoring
 
 
 @dataclass

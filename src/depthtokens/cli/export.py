@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from .common import load_model, parse, print_json
+from .console import load_model, parse, print_json
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from ..errors import UsageError
-from .common import Reporter, parse, print_json
+from .console import Reporter, parse, print_json
 
 
 @dataclass
@@ -73,10 +73,10 @@ def main(arguments: Sequence[str]) -> None:
     from ..clip.load import load_clip
     from ..data import open_dataset
     from ..depth.protocol import find_protocol
-    from ..experiment.device import find_device
-    from ..features.extract import finished, plan, write
+    from ..clip.device import find_device
+    from ..features.write import finished, plan, write
     from ..features.plan import size_text
-    from ..features.recipe import Views
+    from ..features.views import Views
 
     views = Views(args.views, args.mirror, find_protocol(args.protocol).input_crop, args.normalisation)
     device = find_device(args.device)

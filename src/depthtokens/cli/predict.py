@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from ..errors import DataError, UsageError
-from .common import Reporter, load_model, parse, print_json, print_table
+from .console import Reporter, load_model, parse, print_json, print_table
 
 if TYPE_CHECKING:
     from ..depth.depthmap import DepthMap
@@ -109,8 +109,8 @@ def predictor(args: Predict) -> Callable[[Path], DepthMap]:
     if engine == "torch":
         if is_graph:
             raise UsageError(f"{args.model} is for --engine onnx: give torch the token file that it was exported from")
-        from ..clip.precision import autocast
-        from ..experiment.device import find_device
+        from ..clip.device import autocast
+        from ..clip.device import find_device
 
         device = find_device(args.device)
         autocast(device, args.precision)  # refuses an unknown precision before CLIP is loaded

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 import tyro
 
 from ..errors import UsageError
-from ..experiment.plan import Reproduction
-from .common import Reporter, note, parse, print_json, print_table
+from ..reproduce.settings import Reproduction
+from .console import Reporter, note, parse, print_json, print_table
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ def main(arguments: Sequence[str]) -> None:
         _plan(settings, args.json)
         return
 
-    from ..experiment.reproduce import reproduce
-    from ..study.tables import HEAD, LEGEND, columns, describe, lines, recipe, save, to_json
+    from ..reproduce.run import reproduce
+    from ..reproduce.tables import HEAD, LEGEND, columns, describe, lines, recipe, save, to_json
 
     if not args.json:
         note(settings.cost())

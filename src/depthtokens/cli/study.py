@@ -11,13 +11,13 @@ import tyro
 
 from ..errors import UsageError
 from ..study.settings import StudySettings
-from .common import Reporter, parse, print_json, print_table
-from .scoring import Scoring
+from .console import Reporter, parse, print_json, print_table
+from .flags import Scoring
 
 if TYPE_CHECKING:
     from ..depth.model import DepthTokens
-    from ..study.study import Study
-    from ..study.study_scores import ScoredRow
+    from ..study.run import Study
+    from ..study.scores import ScoredRow
 
 
 @dataclass
@@ -46,9 +46,9 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, study, write, print."""
     args = parse(StudyArguments, "study", arguments)
 
-    from ..study.study import run_study
-    from ..study.study_data import open_study_data
-    from ..study.study_files import output_folder, to_dict, write_study
+    from ..study.run import run_study
+    from ..study.data import open_study_data
+    from ..study.files import output_folder, to_dict, write_study
 
     model, scoring, settings = _model(args), args.scoring, args.settings
     with output_folder(args.out, args.overwrite), Reporter("study") as reporter:
@@ -71,7 +71,7 @@ def _model(args: StudyArguments) -> DepthTokens:
     """The model of a token file, or of words, for which the sentence alone counts."""
     from ..clip.load import load_clip
     from ..depth.model import DepthTokens
-    from ..experiment.device import find_device
+    from ..clip.device import find_device
     from ..prompt.scales import SCALES
 
     scoring = args.scoring
@@ -90,7 +90,7 @@ def _difference(row: ScoredRow) -> str:
 
 
 def _print(study: Study) -> None:
-    from ..study.page import shown
+    from ..report.html import shown
 
     if study.rows:
         kinds = ("tokens", "best words", "words", "control")

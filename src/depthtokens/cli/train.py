@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..experiment.config import Experiment
-from .common import Reporter, note, parse, print_json
+from .console import Reporter, note, parse, print_json
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import pickle
-import re
 import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import torch
@@ -21,20 +17,28 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsError, unknown
 from ..files import user_path
+from . import CLIPIdentity
 from .bundled import checked_folder
-from .dense import dense_features
+from .image import ImageTower
 from .text import TextTower
 from .tokenizer import Tokenizer
-
-_NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # numbers that OpenAI's archives keep beside the tensors
+from .weights import NOT_WEIGHTS, first_line, read_state_dict
 
 
 class FrozenCLIP(nn.Module):
     """An open_clip model that nothing changes: no parameter requires grad and every layer stays in eval mode.
 
-    model: the open_clip model. name, weights: what it was loaded as. fingerprint: SHA-256 over names, shapes and values of its
-    weights (float32), 64 hex digits. text: its `TextTower`. tokenizer: an open_clip name to get the tokenizer
-    by, None for CLIP's BPE.
+    Attributes:
+        model: the open_clip model.
+        name, weights: what it was loaded as.
+        fingerprint: SHA-256 over names, shapes and values of its weights (float32), 64 hex digits.
+        text: its `TextTower`.
+
+    Args:
+        model: an open_clip model.
+        name: what it was loaded as.
+        weights: the tag or file of its weights, None where the name says it all.
+        tokenizer: an open_clip name to get the tokenizer by, None for CLIP's BPE.
     """
 
     def __init__(self, model: nn.Module, name: str, weights: str | None, tokenizer: str | None = None) -> None:
@@ -48,10 +52,15 @@ class FrozenCLIP(nn.Module):
 
     @property
     def visual(self) -> nn.Module:
-        """The image tower."""
+        """open_clip's image module."""
         visual = self.model.visual
         assert isinstance(visual, nn.Module)
         return visual
+
+    @cached_property
+    def image(self) -> ImageTower:
+        """Its `ImageTower`. Raises UsageError for a kind that cannot be read densely."""
+        return ImageTower(self.visual)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -59,12 +68,17 @@ class FrozenCLIP(nn.Module):
         try:
             return Tokenizer.of(open_clip.get_tokenizer(self._tokenizer) if self._tokenizer else open_clip.SimpleTokenizer())
         except (ImportError, OSError) as error:
-            reason = f"it needs `transformers` and the hub ({_first_line(error)})"
+            reason = f"it needs `transformers` and the hub ({first_line(error)})"
             raise WeightsError(f"the tokenizer of {self.name} cannot be had: {reason}") from error
 
+    @property
+    def identity(self) -> CLIPIdentity:
+        """Name, weights and fingerprint, as files keep them."""
+        return CLIPIdentity(self.name, self.weights, self.fingerprint)
+
     def dense(self, images: Tensor, mode: str = "layer4") -> Tensor:
-        """Patch features [B, C, h, w]; see `clip.dense.dense_features`."""
-        return dense_features(self.visual, images, mode)
+        """Patch features [B, C, h, w] of normalised images [B, 3, H, W]; see `clip.image.dense_features`."""
+        return self.image.patches(images, mode)
 
     def train(self, mode: bool = True) -> FrozenCLIP:
         """Stay in eval mode, whatever is asked: frozen means that BatchNorm keeps CLIP's own statistics."""
@@ -136,7 +150,7 @@ def _fetched(name: str, tag: str | None) -> nn.Module:
         with _quiet():
             return open_clip.create_model(name, pretrained=tag, force_quick_gelu=bool(config.get("quick_gelu")), require_pretrained=True)
     except Exception as error:
-        raise WeightsError(f"cannot fetch {name} {tag or ''} from the hub ({_first_line(error)}): give a file with --weights") from error
+        raise WeightsError(f"cannot fetch {name} {tag or ''} from the hub ({first_line(error)}): give a file with --weights") from error
 
 
 def _from_folder(path: Path, name: str | None = None) -> FrozenCLIP:
@@ -150,7 +164,7 @@ def _from_folder(path: Path, name: str | None = None) -> FrozenCLIP:
             raise WeightsError(
                 f"{path} holds a pickle with more than tensors in it; its code was not executed: ask for safetensors"
             ) from error
-        raise WeightsError(f"cannot load the open_clip folder {path}: {_first_line(error)}") from error
+        raise WeightsError(f"cannot load the open_clip folder {path}: {first_line(error)}") from error
     return FrozenCLIP(model, name or str(path), None, f"local-dir:{path}")
 
 
@@ -159,19 +173,19 @@ def _from_file(path: Path) -> FrozenCLIP:
     try:
         model = build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32)
         # The builder passes through half precision; load once more so that a float32 file loses nothing.
-        model.float().load_state_dict({key: value for key, value in state.items() if key not in _NOT_WEIGHTS})
+        model.float().load_state_dict({key: value for key, value in state.items() if key not in NOT_WEIGHTS})
     except (KeyError, IndexError, AssertionError, RuntimeError, ValueError, ZeroDivisionError) as error:
         raise WeightsError(
-            f"{path} is not a CLIP in OpenAI's layout ({_first_line(error)}): for another layout give --clip MODEL --weights {path}"
+            f"{path} is not a CLIP in OpenAI's layout ({first_line(error)}): for another layout give --clip MODEL --weights {path}"
         ) from error
     return FrozenCLIP(model, str(path), None)
 
 
 def _from_named_file(name: str, path: Path) -> FrozenCLIP:
     state = read_state_dict(path)
-    openai = bool(_NOT_WEIGHTS & state.keys())
+    openai = bool(NOT_WEIGHTS & state.keys())
     model = _create(name, force_quick_gelu=openai)
-    state = {key: value for key, value in state.items() if key not in _NOT_WEIGHTS}
+    state = {key: value for key, value in state.items() if key not in NOT_WEIGHTS}
     try:
         model.load_state_dict(open_clip.model.convert_to_custom_text_state_dict(state) if hasattr(model, "text") else state)
     except RuntimeError as error:
@@ -181,57 +195,6 @@ def _from_named_file(name: str, path: Path) -> FrozenCLIP:
     return FrozenCLIP(model, name, str(path), name)
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read tensors from safetensors, a TorchScript archive or a pickled state dict, never executing code from a pickle.
-
-    Raises WeightsError where the file is damaged, holds code, or is not what OpenAI published under its name.
-    """
-    _check_published(path)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        if _is_torchscript(path):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # TorchScript is deprecated; OpenAI's files stay what they are
-                state: Any = torch.jit.load(path, map_location="cpu").state_dict()
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise WeightsError(
-                f"{path} is a pickle with more than tensors in it; its code was not executed: ask for safetensors"
-            ) from error
-        raise WeightsError(f"{path} is damaged or not a weights file ({_first_line(error)})") from error
-    except Exception as error:
-        raise WeightsError(f"{path} is truncated or not a weights file ({_first_line(error)})") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    named = state.items() if isinstance(state, dict) else ()
-    tensors = {key.removeprefix("module."): value for key, value in named if isinstance(key, str) and isinstance(value, Tensor)}
-    if not tensors:
-        raise WeightsError(f"{path} holds no state dict")
-    return tensors
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
-
-
-def _check_published(path: Path) -> None:
-    """Compare with the SHA-256 in OpenAI's download address, where the file's name is one of OpenAI's."""
-    url = open_clip.get_pretrained_url(path.stem, "openai") if path.suffix == ".pt" else ""
-    published = url.split("/")[-2] if "openaipublic" in (url or "") else ""
-    if len(published) != 64:
-        return
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != published:
-            raise WeightsError(f"{path} has not the SHA-256 that OpenAI published for {path.name}: fetch it again, or rename your own file")
-
-
 def _first_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
     for key, value in expected.items():
         if key not in found:
@@ -239,11 +202,6 @@ def _first_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> 
         if found[key].shape != value.shape:
             return f"'{key}' has shape {tuple(found[key].shape)}, not {tuple(value.shape)}"
     return f"'{next(iter(found.keys() - expected.keys()))}' is not part of it"
-
-
-def _first_line(error: BaseException) -> str:
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip() or type(error).__name__
-    return text.splitlines()[0][:160]
 
 
 def _create(name: str, force_quick_gelu: bool = False) -> nn.Module:

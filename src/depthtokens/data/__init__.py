@@ -72,7 +72,7 @@ def _scenes(domain: str, split: str, augment: bool, crop: tuple[int, int] | None
     """Scenes of seed 0, as many as `SCENES` says, rendered once and kept in the cache folder."""
     from ..files import cache_folder
     from .augment import FOLDER
-    from .scenes import Scenes
+    from ..scenes import Scenes
 
     scenes = Scenes(domain, split, SCENES.get(split, 0), cache=cache_folder() / "scenes")
     scenes.augment, scenes.seed = FOLDER.with_crop(crop) if augment else None, seed  # of the random views, not of the scenes

@@ -1,4 +1,7 @@
-"""Token files: tensors in safetensors, everything else as JSON in its header; CLIP is named and fingerprinted, never stored."""
+"""Token files: tensors in safetensors, everything else as JSON in its header; CLIP is named and fingerprinted, never stored.
+
+This module knows the file format only; what the tensors are for, `model` knows.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import open_clip
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-import depthtokens
-
-from ..clip.load import FrozenCLIP, load_clip
-from ..errors import DepthTokensError, WeightsError
+from ..errors import UsageError, WeightsError
 from ..files import atomic
-from .model import DepthTokens, batchnorm_layers
+from .settings import Header
 
-FORMAT = 1
-_STATISTICS = ("running_mean", "running_var")
+Tensors = dict[str, Tensor]
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write tensors and a JSON header to a .safetensors file, atomically."""
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON header to a .safetensors file, whole or not at all."""
     content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, {"depthtokens": json.dumps(metadata)})
     with atomic(path) as file:
         file.write(content)
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: Path) -> tuple[Tensors, dict[str, Any]]:
     """Tensors and JSON header of a file written by `write`. Raises WeightsError for a file that is not one, or is damaged."""
     if not path.is_file():
         raise WeightsError(f"no token file at {path}")
@@ -45,60 +42,38 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not isinstance(metadata, dict):
             raise ValueError("its header is no table")
         return tensors, metadata
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged or not a token file ({error})") from error
 
 
-def model_tensors(model: DepthTokens) -> dict[str, Tensor]:
-    """What training may have changed: tokens, a learned scale, and with batchnorm="adapt" the trunk's running statistics."""
-    tensors: dict[str, Tensor] = {f"tokens.{kind}": value for kind, value in model.tokens.items()}
-    if model.log_scale.requires_grad:
-        tensors["log_scale"] = model.log_scale
-    if model.settings["batchnorm"] == "adapt":
-        for name, layer in batchnorm_layers(model.visual).items():
-            tensors |= {f"batchnorm.{name}.{key}": getattr(layer, key) for key in _STATISTICS}
-    return tensors
+def write_tokens(path: Path, tensors: Mapping[str, Tensor], header: Header) -> None:
+    """Write a token file."""
+    write(path, tensors, header.to_dict())
 
 
-def restore_tensors(model: DepthTokens, tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Put `model_tensors` back in place. Raises WeightsError where names or shapes differ."""
-    expected = model_tensors(model)
+def read_tokens(path: Path) -> tuple[Tensors, Header]:
+    """What `write_tokens` wrote. Raises WeightsError for a file that is damaged, of another kind, or does not fit together."""
+    tensors, metadata = read(path)
+    try:
+        return tensors, Header.from_dict(metadata, {name: tuple(value.shape) for name, value in tensors.items()})
+    except UsageError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def restore(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Copy tensors of a file into those that stand in a model.
+
+    Args:
+        expected: the model's own, by name; they are changed.
+        tensors: of the file; more than are expected do no harm.
+        source: what errors call the file.
+
+    Raises:
+        WeightsError: where names or shapes differ; then nothing has changed.
+    """
     for name, value in expected.items():
         if name not in tensors or tensors[name].shape != value.shape:
             found = tuple(tensors[name].shape) if name in tensors else "nothing"
             raise WeightsError(f"{source}: '{name}' should be {tuple(value.shape)}, found {found}")
-    with torch.no_grad():
-        for name, value in expected.items():
-            value.copy_(tensors[name])
-
-
-def save_tokens(model: DepthTokens, path: Path) -> None:
-    """See `DepthTokens.save`."""
-    settings = {**model.settings, "centres": model.centres.tolist(), "words": model.words}
-    clip = {"name": model.clip.name, "weights": model.clip.weights, "fingerprint": model.clip.fingerprint}
-    versions = {"depthtokens": depthtokens.__version__, "torch": torch.__version__, "open_clip": open_clip.__version__}
-    metadata = {"format": FORMAT, "model": settings, "clip": clip, "versions": versions, **model.provenance}
-    write(path, model_tensors(model), metadata)
-
-
-def load_tokens(path: Path, clip: FrozenCLIP | None, force: bool) -> DepthTokens:
-    """See `DepthTokens.load`."""
-    tensors, metadata = read(path)
-    if metadata.get("format") != FORMAT or not {"model", "clip"} <= metadata.keys():
-        raise WeightsError(f"{path} is not a token file of this version (format {metadata.get('format')}, expected {FORMAT})")
-    named = metadata["clip"]
-    if clip is None:
-        try:
-            clip = load_clip(named["name"], named["weights"])
-        except DepthTokensError as error:
-            raise WeightsError(f"{path} needs the CLIP '{named['name']}': give it with --clip ({error})") from error
-    if clip.fingerprint != named["fingerprint"] and not force:
-        theirs, ours = f"{named['name']}, {named['fingerprint'][:12]}", f"{clip.name}, {clip.fingerprint[:12]}"
-        raise WeightsError(f"{path} was learned on another CLIP ({theirs}) than this one ({ours}): give it with --clip, or --force")
-    settings = {key: value for key, value in metadata["model"].items() if key not in ("centres", "words")}
-    # The stored vectors replace the initial ones, so what those began from does not matter now.
-    model = DepthTokens(clip, **{**settings, "init": "random", "depth_range": tuple(settings["depth_range"])})
-    model.settings["init"] = settings["init"]
-    model.provenance = {key: value for key, value in metadata.items() if key not in ("format", "model", "clip", "versions")}
-    restore_tensors(model, tensors, path)
-    return model
+    for name, value in expected.items():
+        value.detach().copy_(tensors[name])

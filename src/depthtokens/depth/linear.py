@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from .model import DepthTokens, Output
+from .fused import Output
+from .model import DepthTokens
 
 
 class LinearHead(nn.Module):
@@ -15,18 +14,19 @@ class LinearHead(nn.Module):
 
     It takes a model's bins, dense mode and logit scale, and stands where its text features stand, without being bound to what a
     sentence can say or to unit length.
+
+    Args:
+        model: whose settings, CLIP and bins it takes.
     """
 
     def __init__(self, model: DepthTokens) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {**model.settings, "depth": "linear head"}
-        self.depth_range, self.clip = model.depth_range, model.clip
+        self.settings, self.depth_range, self.clip, self.tower = model.settings, model.depth_range, model.clip, model.tower
         self.centres: Tensor
         self.register_buffer("centres", model.centres.clone(), persistent=False)
         self.scale = float(model.log_scale.detach().exp())
-        channels = int(model.clip.visual.output_dim)  # type: ignore[arg-type]
         # From zero: with weights of a prompt's length the softmax begins saturated, and some seeds never leave where it stands.
-        self.weight = nn.Parameter(torch.zeros(len(model.centres), channels, device=model.centres.device))
+        self.weight = nn.Parameter(torch.zeros(len(model.centres), model.tower.channels, device=model.centres.device))
         self.bias = nn.Parameter(torch.zeros_like(model.centres))
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -42,3 +42,7 @@ class LinearHead(nn.Module):
         logits = nn.functional.conv2d(patches.float(), self.scale * text[:, :, None, None], self.bias)
         probs = logits.softmax(dim=1)
         return Output(nn.functional.conv2d(probs, self.centres[None, :, None, None]), probs)
+
+
+Head = DepthTokens | LinearHead
+"""From patch features to depth: what is trained and scored."""

@@ -1,61 +1,145 @@
-"""Depth metrics: one pure function, and an accumulator that keeps per-image values and pooled sums."""
+"""Depth metrics: each is one entry that says what it is called, which way it is better, and how it comes from pixels.
+
+Tables and pages read names, labels and directions from here.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-HIGHER_IS_BETTER = {
-    "abs_rel": False, "sq_rel": False, "rmse": False, "rmse_log": False, "rmsl_paper": False, "log10": False,
-    "d1": True, "d2": True, "d3": True,
-}  # fmt: skip
-METRICS = tuple(HIGHER_IS_BETTER)
+
+class Errors:
+    """How a prediction differs from ground truth, pixel by pixel; what several metrics read is computed once.
+
+    Args:
+        depth: [n] metres, positive.
+        truth: [n] metres, positive.
+        log_truth: its logarithm.
+    """
+
+    def __init__(self, depth: Tensor, truth: Tensor, log_truth: Tensor) -> None:
+        self.truth = truth
+        self.error, self.log_error = depth - truth, depth.log() - log_truth
+
+    @cached_property
+    def square(self) -> Tensor:
+        """Squared error, square metres."""
+        return self.error.square()
+
+    @cached_property
+    def log_square(self) -> Tensor:
+        """Squared error of the natural logarithm."""
+        return self.log_error.square()
+
+    @cached_property
+    def log_abs(self) -> Tensor:
+        """Absolute error of the natural logarithm."""
+        return self.log_error.abs()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of merit.
+
+    Attributes:
+        name: in files and code.
+        label: in tables and pages.
+        pixels: what each pixel contributes, [n]; the mean over pixels is kept.
+        unit: of the finished figure, "" for none.
+        higher_is_better: its direction.
+        rooted: whether the figure is the root of that mean; means can be pooled over images before it.
+        quoted: whether tables for people show it.
+    """
+
+    name: str
+    label: str
+    pixels: Callable[[Errors], Tensor]
+    unit: str = ""
+    higher_is_better: bool = False
+    rooted: bool = False
+    quoted: bool = False
+
+    @property
+    def heading(self) -> str:
+        """Label, unit and direction, for the head of a column."""
+        unit = f" ({self.unit})" if self.unit else ""
+        return f"{self.label}{unit} {'↑' if self.higher_is_better else '↓'}"
+
+    def finish(self, mean: float) -> float:
+        """The figure, from a mean over pixels."""
+        return math.sqrt(mean) if self.rooted else mean
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether the figure `a` is better than `b`."""
+        return a > b if self.higher_is_better else a < b
+
+
+def _within(power: int) -> Callable[[Errors], Tensor]:
+    return lambda errors: errors.log_abs < power * math.log(1.25)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("abs_rel", "AbsRel", lambda e: e.error.abs() / e.truth, quoted=True),
+        Metric("sq_rel", "SqRel", lambda e: e.square / e.truth, unit="m"),
+        Metric("rmse", "RMSE", lambda e: e.square, unit="m", rooted=True, quoted=True),
+        Metric("rmse_log", "RMSE log", lambda e: e.log_square, rooted=True),
+        Metric("rmsl_paper", "RMSL (paper)", lambda e: e.log_square),
+        Metric("log10", "log10", lambda e: e.log_abs / math.log(10), quoted=True),
+        Metric("d1", "δ < 1.25", _within(1), higher_is_better=True, quoted=True),
+        Metric("d2", "δ < 1.25²", _within(2), higher_is_better=True),
+        Metric("d3", "δ < 1.25³", _within(3), higher_is_better=True),
+    )
+}
+"""Every metric by name. `rmsl_paper` is the paper's RMSL column: the mean squared log error, without the root that `rmse_log` has."""
+QUOTED = tuple(name for name, metric in METRICS.items() if metric.quoted)
+"""Those that tables for people show."""
 
 
 class Target:
-    """The valid pixels of one image's ground truth, made ready for many predictions. truth: metres; valid: bool, the same shape."""
+    """The valid pixels of one image's ground truth, made ready for many predictions.
+
+    Args:
+        truth: metres.
+        valid: bool, the same shape: the pixels that count.
+    """
 
     def __init__(self, truth: Tensor, valid: Tensor) -> None:
         self.valid, self.truth = valid, truth[valid]
         self.log, self.pixels = self.truth.log(), len(self.truth)
 
     def moments(self, depth: Tensor) -> dict[str, float]:
-        """Means over valid pixels from which every metric follows. depth: metres, positive, in the shape of the truth.
+        """Means over valid pixels, before any root, from which every metric follows; those of several images can be pooled.
 
-        rmse and rmse_log come back squared (a mean), so that values of several images can be pooled before the root.
+        Args:
+            depth: metres, positive, in the shape of the truth.
         """
-        depth = depth[self.valid]
-        error, log_error = depth - self.truth, depth.log() - self.log
-        relative, square = error.abs() / self.truth, error.square()
-        logs = log_error.abs()
-        values = {
-            "abs_rel": relative,
-            "sq_rel": square / self.truth,
-            "rmse": square,
-            "rmse_log": log_error.square(),
-            "log10": logs / math.log(10),
-            **{f"d{power}": logs < power * math.log(1.25) for power in (1, 2, 3)},
-        }
-        means = {key: value.sum(dtype=torch.float64).item() / self.pixels for key, value in values.items()}
-        return {key: means["rmse_log" if key == "rmsl_paper" else key] for key in METRICS}
+        errors = Errors(depth[self.valid], self.truth, self.log)
+        return {name: metric.pixels(errors).sum(dtype=torch.float64).item() / self.pixels for name, metric in METRICS.items()}
 
 
 def depth_metrics(depth: Tensor, target: Tensor) -> dict[str, float]:
-    """The usual errors of one set of pixels. depth, target: [n] metres, positive.
+    """The usual errors of one set of pixels.
 
-    `rmsl_paper` is the paper's RMSL column: the mean squared log error, without the root that `rmse_log` has.
+    Args:
+        depth: [n] metres, positive.
+        target: [n] metres, positive.
 
     >>> depth_metrics(torch.tensor([2.0]), torch.tensor([1.0]))["abs_rel"]
     1.0
     """
-    return _rooted(Target(target, torch.ones_like(target, dtype=torch.bool)).moments(depth))
+    return _finished(Target(target, torch.ones_like(target, dtype=torch.bool)).moments(depth))
 
 
-def _rooted(values: dict[str, float]) -> dict[str, float]:
-    return {key: math.sqrt(value) if key in ("rmse", "rmse_log") else value for key, value in values.items()}
+def _finished(means: dict[str, float]) -> dict[str, float]:
+    return {name: metric.finish(means[name]) for name, metric in METRICS.items()}
 
 
 @dataclass
@@ -71,7 +155,7 @@ class MetricAccumulator:
         for key in METRICS:
             self._sums[key] += moments[key] * pixels
         self._pixels += pixels
-        self.per_image.append(_rooted(moments))
+        self.per_image.append(_finished(moments))
         return self.per_image[-1]
 
     def image_wise(self) -> dict[str, float]:
@@ -80,4 +164,4 @@ class MetricAccumulator:
 
     def pixel_wise(self) -> dict[str, float]:
         """Each metric over all pixels of all images."""
-        return _rooted({key: total / self._pixels for key, total in self._sums.items()})
+        return _finished({key: total / self._pixels for key, total in self._sums.items()})

@@ -2,55 +2,56 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..clip.dense import check_mode, dense_features
-from ..clip.load import FrozenCLIP
-from ..clip.precision import autocast
+from .._version import versions
+from ..clip.load import FrozenCLIP, load_clip
 from ..data.images import Photo
-from ..errors import UsageError, unknown
+from ..errors import DepthTokensError, WeightsError
 from ..prompt.encoder import PromptEncoder
-from ..prompt.scales import depth_words
 from ..prompt.template import Segment, parse_template
 from ..prompt.tokens import path_matrix, random_vectors, vectors_from_words
-from .bins import bin_centres
+from .checkpoint import Tensors, read_tokens, restore, write_tokens
 from .depthmap import DepthMap
-from .normalisation import NORMALISATIONS, as_normalised
-
-SCALES = ("auty2023", "depthclip", "learned")
-
-
-class Output(NamedTuple):
-    """depth [B, 1, h, w] metres and probs [B, N, h, w] over bins, at the resolution of the patch features."""
-
-    depth: Tensor
-    probs: Tensor
+from .fused import FusedDepth, Output
+from .settings import STATISTICS, Header, ModelSettings, Provenance, spoken
 
 
 class DepthTokens(nn.Module):
-    """Depth from a frozen CLIP and prompts, some of whose words may be learned vectors (paper section 3).
+    """Depth from a frozen CLIP and prompts, some of whose words may be learned vectors (paper, section 3).
 
-    clip: from `load_clip`. template: text with {depth} and {ctx} slots, or a name in `prompt.template.TEMPLATES`.
-    depth: "learned:N", "random:N", "path:K:N" (N vectors on a line through K learned anchors), a scale's name, or a list of words, one per
-    bin. bins: "linear:N", "log:N", "depthclip" or
-    centres in metres, within depth_range (metres). dense: how patch features are read, see `clip.dense`. scale: factor on the
-    cosine similarities, "auty2023" (1000 / sqrt(N), the released code's), "depthclip" (1000), a number, or "learned".
-    batchnorm: "frozen" keeps CLIP's statistics (what the paper says), "adapt" lets the trunk's BatchNorm follow the training data
-    (what the released run did; on a copy of the trunk). seed: of new vectors. init: "random", or words whose token embeddings the
-    learned vectors start from. predict_side: height to which `predict` brings taller images (None: as they are). normalisation: of the
-    pixels, "imagenet" as released, or "clip", what the CLIP was trained with; images are given with ImageNet's either way.
+    Attributes:
+        settings: all of the arguments below, as a `ModelSettings`.
+        tokens: learned or random vectors, nn.Parameter: "depth" [N, width] where depth words are vectors, "context" [slots, width], in
+            reading order, where the template has {ctx} slots.
+        centres: [N] metres.
+        clip: the CLIP; tower: the image tower that is read, the CLIP's own unless its BatchNorm adapts.
+        provenance: how the tokens were had, saved with them.
 
-    tokens["depth"] [N, width] and tokens["context"] [slots, width] are the only trained parameters (and `log_scale`, if learned);
-    each is there only where depth tokens are vectors, or the template has context slots. Raises UsageError for anything that does
-    not fit together.
+    Args:
+        clip: from `load_clip`.
+        template: text with {depth} and {ctx} slots, or a name in `prompt.template.TEMPLATES`.
+        depth: "learned:N", "random:N", "path:K:N" (N vectors on a line through K learned anchors), a scale's name, or words, one per bin.
+        bins: "linear:N", "log:N", "depthclip", or centres in metres, within depth_range.
+        depth_range: (lo, hi) metres.
+        dense: how patch features are read, see `clip.image.dense_features`.
+        scale: factor on the cosine similarities: "auty2023" (1000 / sqrt(N), the released code's), "depthclip" (1000), a number, or
+            "learned" (from auty2023's).
+        batchnorm: "frozen", or "adapt": the trunk's BatchNorm layers follow the training data, as in the released run.
+        seed: of vectors that are drawn.
+        init: what learned depth tokens start from: "random", a scale's name, or words.
+        predict_side: height of the training images, to which `predict` brings taller photos.
+        normalisation: "imagenet" (as released) or "clip", whose mean and standard deviation the trunk sees pixels in.
+
+    Raises:
+        UsageError: for anything unknown, or words and bins of different number.
     """
 
     def __init__(
@@ -69,43 +70,29 @@ class DepthTokens(nn.Module):
         normalisation: str = "imagenet",
     ) -> None:
         super().__init__()
-        if batchnorm not in ("frozen", "adapt"):
-            raise unknown("batchnorm", batchnorm, ("frozen", "adapt"))
-        if normalisation not in NORMALISATIONS:
-            raise unknown("normalisation", normalisation, NORMALISATIONS)
-        check_mode(clip.visual, dense)
-        words = depth_words(depth if isinstance(depth, str) else tuple(depth))
-        parsed = parse_template(template)
-        centres = bin_centres(bins, words.count, depth_range)
-        self.settings: dict[str, Any] = {
-            "template": parsed.text,
-            "depth": words.spec,
-            "bins": bins if isinstance(bins, str) else list(centres),
-            "depth_range": tuple(depth_range),
-            "dense": dense,
-            "scale": scale,
-            "batchnorm": batchnorm,
-            "seed": seed,
-            "init": init,
-            "predict_side": predict_side,
-            "normalisation": normalisation,
-        }
-        self.depth_range = depth_range
+        self.settings = settings = ModelSettings(
+            template=parse_template(template).text, depth=spoken(depth), init=spoken(init), bins=spoken(bins), depth_range=tuple(depth_range), dense=dense,
+            scale=scale, normalisation=normalisation, batchnorm=batchnorm, seed=seed, predict_side=predict_side,
+        )  # fmt: skip
+        clip.image.check_mode(dense)
+        words, parsed = settings.words, settings.parsed
+        self.depth_range = settings.depth_range
         self.words = [str(word) for word in words.words]
-        self.provenance: dict[str, Any] = {}  # training summary and protocol, saved with the tokens
+        self.provenance = Provenance()
         self.clip = clip
-        self.visual = copy.deepcopy(clip.visual) if batchnorm == "adapt" else clip.visual
+        self.tower = clip.image.copied() if batchnorm == "adapt" else clip.image
+        self.visual = self.tower.visual
         self.encoder = PromptEncoder(clip)
         self.centres: Tensor  # [N] metres
-        self.register_buffer("centres", torch.tensor(centres, dtype=torch.float32), persistent=False)
+        self.register_buffer("centres", torch.tensor(settings.centres, dtype=torch.float32), persistent=False)
         self.tokens = nn.ParameterDict()
         if parsed.contexts:
             self.tokens["context"] = nn.Parameter(random_vectors(parsed.contexts, clip.text.width, seed, stream=0))
         if words.kind != "words":
             count = words.anchors or words.count
             vectors = random_vectors(count, clip.text.width, seed, stream=1)
-            if words.kind == "learned" and init != "random":
-                vectors = vectors_from_words(clip, init if isinstance(init, str) else tuple(init), count)
+            if words.kind == "learned" and settings.init != "random":
+                vectors = vectors_from_words(clip, settings.init, count)
             self.tokens["depth"] = nn.Parameter(vectors, requires_grad=words.kind == "learned")
         self.path: Tensor | None  # [N, K]: each depth vector's place between the K learned anchors of a path
         self.register_buffer("path", path_matrix(words.anchors, words.count) if words.anchors else None, persistent=False)
@@ -113,9 +100,15 @@ class DepthTokens(nn.Module):
             [[word] for word in words.words] if words.words else [[parsed.contexts + i] for i in range(words.count)]
         )
         self.layout = self.encoder.layout([parsed.fill(filling) for filling in fillings])
-        self.log_scale = nn.Parameter(torch.tensor(math.log(_scale_value(scale, words.count))), requires_grad=scale == "learned")
+        self.log_scale = nn.Parameter(torch.tensor(math.log(settings.logit_scale)), requires_grad=scale == "learned")
+        self._fused: tuple[dict[str, Tensor], FusedDepth] | None = None
         self.to(clip.text.embedding.weight.device)
         self.eval()
+
+    @classmethod
+    def of(cls, clip: FrozenCLIP, settings: ModelSettings) -> DepthTokens:
+        """The model that settings describe."""
+        return cls(clip, **settings.arguments())
 
     def text_features(self) -> Tensor:
         """Features of the N prompts: [N, C], L2-normalised rows."""
@@ -130,14 +123,16 @@ class DepthTokens(nn.Module):
         return torch.cat(parts) if parts else self.centres.new_empty(0, self.clip.text.width)
 
     def image_features(self, images: Tensor, precision: str = "float32") -> Tensor:
-        """Patch features [B, C, h, w] float32 of images [B, 3, H, W], normalised with ImageNet's mean and standard deviation.
+        """Patch features, without gradient, since the trunk learns nothing.
 
-        No gradient, since the trunk learns nothing.
+        Args:
+            images: [B, 3, H, W], normalised with ImageNet's mean and standard deviation.
+            precision: of the image tower alone: float32, bfloat16 or float16.
 
-        precision: of the image tower alone: float32, bfloat16 or float16.
+        Returns:
+            [B, C, h, w] float32.
         """
-        with torch.no_grad(), autocast(images.device, precision):
-            return dense_features(self.visual, as_normalised(images, self.settings["normalisation"], self.visual), self.settings["dense"])
+        return self.tower.encode(images, self.settings.dense, self.settings.normalisation, precision)
 
     def forward(self, images: Tensor) -> Output:
         """Normalised images [B, 3, H, W] -> depth in metres and bin probabilities at patch resolution."""
@@ -159,54 +154,85 @@ class DepthTokens(nn.Module):
         """As in torch, except that CLIP stays in eval mode; with batchnorm="adapt" the trunk's BatchNorm layers alone train."""
         super().train(mode)
         self.visual.eval()
-        if self.settings["batchnorm"] == "adapt":
-            for layer in batchnorm_layers(self.visual).values():
+        if self.settings.batchnorm == "adapt":
+            for layer in self.tower.batchnorm_layers().values():
                 layer.train(mode)
         return self
 
     def predict(self, image: Photo, precision: str = "float32") -> DepthMap:
-        """Depth of one photo: a file, a PIL image, or an RGB array uint8 [H, W, 3].
+        """Depth of one photo, which has the photo's own size.
 
-        precision: of the image tower. Images taller than `predict_side` (the height of the training images, kept with the tokens) are
-        brought to it for CLIP; the map has the photo's own size. The first call folds the model into its fastest form (see
-        `depth.fused`), which is kept until tokens, scale, device or precision change.
-        Raises DataError for a file that is no image, or one smaller than a patch; UsageError for an array that is no RGB image.
+        Images taller than `predict_side` (the height of the training images, kept with the tokens) are brought to it for CLIP. The first
+        call folds the model into its fastest form, which is kept until tokens, scale, statistics, device or precision change.
+
+        Args:
+            image: a file, a PIL image, or an RGB array uint8 [H, W, 3].
+            precision: of the image tower: float32, bfloat16 or float16.
+
+        Raises:
+            DataError: for a file that is no image, or one smaller than a patch.
+            UsageError: for an array that is no RGB image.
         """
-        from .fused import fused
+        return self.fused(precision).predict(image)
 
-        return fused(self, precision).predict(image)
+    def fused(self, precision: str = "float32") -> FusedDepth:
+        """The model in its fastest form, for inference: made on first use, and again when the model has changed."""
+        state = {name: value.detach() for name, value in self._changing().items()}
+        if self._fused is not None:
+            known, kept = self._fused
+            same_place = (precision, self.centres.device) == (kept.precision, kept.centres.device)
+            # By value: version counters miss what is written through `.data`, and tokens are a few thousand numbers.
+            if same_place and all(torch.equal(value, known[name]) for name, value in state.items()):
+                return kept
+        with torch.no_grad():
+            text = self.log_scale.exp() * self.text_features().float()
+        folded = FusedDepth(self.settings, self.tower, text, self.centres, precision)
+        self._fused = {name: value.clone() for name, value in state.items()}, folded
+        return folded
+
+    def _changing(self) -> Tensors:
+        """Everything that may change after the model was made."""
+        return {**self.state(), "log_scale": self.log_scale}
+
+    def state(self) -> Tensors:
+        """What training may have changed, by name: tokens, a learned scale, and with batchnorm="adapt" the trunk's running statistics."""
+        tensors: Tensors = {f"tokens.{kind}": value for kind, value in self.tokens.items()}
+        if self.log_scale.requires_grad:
+            tensors["log_scale"] = self.log_scale
+        if self.settings.batchnorm == "adapt":
+            for name, layer in self.tower.batchnorm_layers().items():
+                tensors |= {f"batchnorm.{name}.{key}": getattr(layer, key) for key in STATISTICS}
+        return tensors
 
     def save(self, path: str | Path) -> None:
         """Write tokens and everything needed to use them, but not CLIP, to one .safetensors file (a few KB)."""
-        from .checkpoint import save_tokens
-
-        save_tokens(self, Path(path))
+        header = Header(self.settings, self.clip.identity, self.provenance, versions("torch", "open_clip"))
+        write_tokens(Path(path), self.state(), header)
 
     @staticmethod
     def load(path: str | Path, clip: FrozenCLIP | None = None, force: bool = False) -> DepthTokens:
-        """Read a token file. clip: None loads the CLIP that the file names; another CLIP is refused unless `force`.
+        """Read a token file.
 
-        Raises WeightsError for a file that is damaged, of another kind, or of another CLIP.
+        Args:
+            path: the file.
+            clip: None loads the CLIP that the file names.
+            force: take the tokens with another CLIP than theirs.
+
+        Raises:
+            WeightsError: for a file that is damaged, of another kind, or of another CLIP (unless `force`).
         """
-        from .checkpoint import load_tokens
-
-        return load_tokens(Path(path), clip, force)
-
-
-def batchnorm_layers(visual: nn.Module) -> dict[str, nn.BatchNorm2d]:
-    """The BatchNorm layers of an image tower by name."""
-    return {name: layer for name, layer in visual.named_modules() if isinstance(layer, nn.BatchNorm2d)}
-
-
-def _scale_value(scale: str | float, count: int) -> float:
-    if scale in ("auty2023", "learned"):
-        return 1000 / math.sqrt(count)
-    if scale == "depthclip":
-        return 1000.0
-    try:
-        value = float(scale)
-    except ValueError:
-        raise unknown("logit scale", str(scale), SCALES) from None
-    if not 0 < value < math.inf:
-        raise UsageError(f"logit scale {scale}: needs a positive number")
-    return value
+        path = Path(path)
+        tensors, header = read_tokens(path)
+        if clip is None:
+            try:
+                clip = load_clip(header.clip.name, header.clip.weights)
+            except DepthTokensError as error:
+                raise WeightsError(f"{path} needs the CLIP '{header.clip.name}': give it with --clip ({error})") from error
+        if clip.fingerprint != header.clip.fingerprint and not force:
+            theirs, ours = header.clip, clip.identity
+            raise WeightsError(f"{path} was learned on another CLIP ({theirs}) than this one ({ours}): give it with --clip, or --force")
+        # The stored vectors replace the initial ones, so what those began from does not matter now.
+        model = DepthTokens.of(clip, replace(header.model, init="random"))
+        model.settings, model.provenance = header.model, header.provenance
+        restore(model.state(), tensors, path)
+        return model

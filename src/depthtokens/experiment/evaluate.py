@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..clip.precision import autocast
+from ..clip.device import autocast
 from ..data.dataset import DepthDataset
 from ..depth.linear import LinearHead
 from ..depth.metrics import METRICS, MetricAccumulator, Target
@@ -20,7 +20,7 @@ from ..depth.model import DepthTokens
 from ..depth.protocol import Protocol, find_protocol
 from ..errors import DataError, UsageError
 from ..features.cache import cached
-from ..features.recipe import Views
+from ..features.views import Views
 from ..features.store import FeatureStore
 from ..files import atomic
 from .source import Images, Source, Stored

@@ -13,7 +13,7 @@ from ..data.loader import batches
 from ..data.sample import Sample
 from ..depth import protocol as protocols
 from ..errors import UsageError
-from ..features.recipe import Views
+from ..features.views import Views
 from ..features.store import FeatureStore
 from .config import Experiment
 

@@ -1,4 +1,4 @@
-"""How sure a score is: spread over seeds, and bootstrap intervals over images. Needs numpy only.
+"""How sure a score is: spread over seeds, and bootstrap intervals over images.
 
 Images are what a test set samples, so they are what is resampled; two rows scored on the same images are compared image by image
 (paired), which leaves out how hard each image is for both. Seeds are few: they are averaged first, and their spread is told apart.
@@ -6,9 +6,9 @@ Images are what a test set samples, so they are what is resampled; two rows scor
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,12 @@ AT_ONCE = 2**21
 
 @dataclass(frozen=True)
 class MeanStd:
-    """mean of `count` values; std: their sample standard deviation, None for one value alone."""
+    """A mean over seeds.
+
+    Attributes:
+        mean: of `count` values.
+        std: their sample standard deviation, None for one value alone.
+    """
 
     mean: float
     std: float | None
@@ -35,7 +40,10 @@ class MeanStd:
 class Interval:
     """A mean over images and where it lies with probability `level`, as far as these images tell.
 
-    low, high: ends of the interval. images: how many. seeds: runs averaged per image before images were resampled.
+    Attributes:
+        low, high: ends of the interval.
+        images: how many.
+        seeds: runs averaged per image before images were resampled.
     """
 
     mean: float
@@ -45,16 +53,24 @@ class Interval:
     images: int
     seeds: int
 
+    def to_dict(self) -> dict[str, float | None]:
+        """As plain values, for JSON."""
+        return {"mean": self.mean, "low": self.low, "high": self.high, "level": self.level}
+
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """The mean of a − b over images, paired, and its interval. seeds: those of a; seeds_b: those of b.
+    """The mean of a − b over images, paired, and its interval.
 
-    seed_std: standard deviation that choosing other seeds would give `mean`, from the spread of each row's own seeds; None where
-    neither row has two. The interval does not hold it: it says what other images would give, for these seeds' average.
+    The interval says what other images would give, for these seeds' average; what other seeds would give is told apart.
+
+    Attributes:
+        seeds, seeds_b: runs of a, and of b.
+        seed_std: standard deviation that choosing other seeds would give `mean`, from the spread of each row's own seeds; None where
+            neither row has two.
     """
 
     seeds_b: int
@@ -64,6 +80,10 @@ class Difference(Interval):
     def clear(self) -> bool:
         """Whether the interval leaves out zero."""
         return not self.low <= 0 <= self.high
+
+    def to_dict(self) -> dict[str, float | None]:
+        """As plain values, for JSON."""
+        return {**super().to_dict(), "seed_std": self.seed_std}
 
     def __str__(self) -> str:
         spread = "" if self.seed_std is None else f" ± {self.seed_std:.3f}"
@@ -83,10 +103,16 @@ def mean_std(values: Sequence[float]) -> MeanStd:
 
 
 def bootstrap_mean(values: ArrayLike, *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
-    """The mean of per-image values [n], or [seeds, n] averaged over seeds per image first, with its BCa bootstrap interval.
+    """The mean over images, with its BCa bootstrap interval.
 
-    samples: resamples of the images. level: probability that the interval is to have. Raises UsageError for fewer than two images,
-    numbers that are not finite, or a level outside 0-1.
+    Args:
+        values: one value per image [n], or [seeds, n], averaged over seeds per image first.
+        samples: resamples of the images.
+        level: probability that the interval is to have.
+        seed: of the resamples.
+
+    Raises:
+        UsageError: for fewer than two images, numbers that are not finite, or a level outside 0-1.
     """
     table = _per_image(values)
     images = table.mean(axis=0)
@@ -97,8 +123,13 @@ def bootstrap_mean(values: ArrayLike, *, samples: int = 2000, level: float = 0.9
 def paired_bootstrap(a: ArrayLike, b: ArrayLike, *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Difference:
     """Whether two rows differ: the mean of a − b over the same images, with its BCa bootstrap interval.
 
-    a, b: per-image values [n], or [seeds, n] averaged over seeds per image first; the two may have different numbers of seeds, and
-    image i must be the same in both. Raises UsageError as `bootstrap_mean`, and where the numbers of images differ.
+    Args:
+        a, b: values [n], or [seeds, n], averaged over seeds per image first; the two may have different numbers of seeds, and image i
+            must be the same in both.
+        samples, level, seed: as for `bootstrap_mean`.
+
+    Raises:
+        UsageError: as `bootstrap_mean`, and where the numbers of images differ.
     """
     first, second = _per_image(a), _per_image(b)
     if first.shape[1] != second.shape[1]:
@@ -128,31 +159,24 @@ def _seed_std(*tables: NDArray[np.float64]) -> float | None:
 
 def _bca(values: NDArray[np.float64], samples: int, level: float, seed: int) -> tuple[float, float]:
     """Efron's bias-corrected and accelerated interval for the mean of values [n]; per-image errors are skewed, so it is needed."""
+    from scipy import stats  # takes a second to import
+
     if not 0 < level < 1 or samples < 100:
         raise UsageError(f"an interval needs a level between 0 and 1 and at least 100 samples, not {level} and {samples}")
     centred = values - values.mean()
-    squares = float(np.square(centred).sum())
-    if squares == 0:  # all images alike: resampling cannot tell anything else
-        return float(values[0]), float(values[0])
-    means = _resampled_means(centred, samples, seed)
-    normal = NormalDist()
-    tie = 1e-9 * float(np.abs(centred).max())  # few distinct values give means that differ from zero by rounding alone
-    below = (np.count_nonzero(means < -tie) + np.count_nonzero(means <= tie)) / (2 * samples)
-    bias = normal.inv_cdf(min(max(below, 0.5 / samples), 1 - 0.5 / samples))
-    acceleration = float(np.power(centred, 3).sum()) / (6 * squares**1.5)  # the jackknife's, which for a mean is its skewness
+    if not np.abs(centred).max() > 1e-12 * max(1.0, np.abs(values).max()):  # all images alike: resampling cannot tell anything else
+        return float(values.mean()), float(values.mean())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a degenerate distribution is dealt with below
 
-    def share(probability: float) -> float:
-        z = bias + normal.inv_cdf(probability)
-        return normal.cdf(bias + z / (1 - acceleration * z))
+        def interval(method: str) -> tuple[float, float]:
+            found = stats.bootstrap(
+                (centred,), np.mean, n_resamples=samples, batch=max(1, AT_ONCE // len(values)), vectorized=True, confidence_level=level,
+                method=method, rng=np.random.default_rng(seed),
+            ).confidence_interval  # fmt: skip
+            return float(found.low), float(found.high)
 
-    low, high = np.quantile(means, [share((1 - level) / 2), share((1 + level) / 2)]) + values.mean()
-    return float(low), float(high)
-
-
-def _resampled_means(values: NDArray[np.float64], samples: int, seed: int) -> NDArray[np.float64]:
-    """Means of `samples` draws of n out of values [n] with replacement, in pieces that fit in memory."""
-    generator = np.random.default_rng(seed)
-    count = len(values)
-    rows = max(1, AT_ONCE // count)
-    pieces = (min(rows, samples - start) for start in range(0, samples, rows))
-    return np.concatenate([values[generator.integers(count, size=(piece, count))].mean(axis=1) for piece in pieces])
+        low, high = interval("BCa")
+        if not (np.isfinite(low) and np.isfinite(high)):  # every resample on one side of the mean: no bias can be told
+            low, high = interval("percentile")
+    return low + float(values.mean()), high + float(values.mean())

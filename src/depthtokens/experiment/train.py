@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..clip.load import FrozenCLIP, load_clip
-from ..clip.precision import autocast
+from ..clip.device import autocast
 from ..data.dataset import DepthDataset
 from ..depth.checkpoint import model_tensors, read, restore_tensors, write
 from ..depth.loss import MIN_TRUTH
@@ -24,13 +24,13 @@ from ..depth.model import DepthTokens
 from ..depth.protocol import find_protocol
 from ..errors import TrainingError, UsageError
 from ..features.cache import cached
-from ..features.recipe import Views
+from ..features.views import Views
 from ..features.store import FeatureStore, Progress
 from ..files import atomic
 from .config import Experiment
-from .device import find_device
+from ..clip.device import find_device
 from .evaluate import image_encoder, source_for
-from .fit import Learner, TextPass, epoch_order, update
+from .learn import Learner, TextPass, epoch_order, update
 from .source import Batch, Images, Source, check_sizes, training_store
 
 TOKENS, STATE, CONFIG, LOG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml", "log.jsonl"

@@ -11,9 +11,9 @@ from ..clip.load import FrozenCLIP
 from ..data.dataset import DepthDataset
 from ..errors import DataError
 from ..files import cache_folder
-from .extract import write
+from .write import write
 from .plan import plan, size_text
-from .recipe import META, Views
+from .views import META, Views
 from .store import FeatureStore, Progress, read_meta
 
 

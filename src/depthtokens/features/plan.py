@@ -13,13 +13,13 @@ from open_clip.modified_resnet import ModifiedResNet
 
 import depthtokens
 
-from ..clip.dense import check_mode
+from ..clip.image import check_mode
 from ..clip.load import FrozenCLIP
-from ..clip.precision import PRECISIONS
+from ..clip.device import PRECISIONS
 from ..data.dataset import DepthDataset
 from ..errors import UsageError, unknown
 from ..files import user_path
-from .recipe import DTYPES, FORMAT, Views, key, plain
+from .views import DTYPES, FORMAT, Views, key, plain
 from .shard import steps_of
 
 SHARD_BYTES = 64_000_000

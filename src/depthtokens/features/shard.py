@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import DataError
-from .recipe import Views
+from .views import Views
 
 
 class Shard:

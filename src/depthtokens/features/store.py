@@ -14,10 +14,10 @@ from torch import Tensor
 from ..clip.load import FrozenCLIP
 from ..data import open_dataset
 from ..data.dataset import DepthDataset
-from ..data.scenes import Scenes
+from ..scenes import Scenes
 from ..errors import DataError, DepthTokensError, UsageError
 from ..files import user_path
-from .recipe import FORMAT, META, PLAN, Views, digest, plain
+from .views import FORMAT, META, PLAN, Views, digest, plain
 from .shard import Shard
 
 Progress = Callable[[int, int], None]

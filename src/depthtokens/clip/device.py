@@ -1,0 +1,49 @@
+"""Where a frozen CLIP runs, and in which precision; everything learned stays in float32."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from ..errors import UsageError, unknown
+from . import PRECISIONS
+
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", "mps", or "auto", which picks cuda, then mps, then cpu.
+
+    Raises:
+        UsageError: for a device that is unknown or not there.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
+    kind = name.partition(":")[0]
+    if kind not in there:
+        raise unknown("device", name, ["auto", *there])
+    if not there[kind]:
+        raise UsageError(f"no {kind} device on this machine: use --device {' or '.join(k for k, ok in there.items() if ok)}")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"'{name}' is no device: write {kind}, or {kind}:0 for the first") from None
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """A precision as torch's type. Raises UsageError unless it is one of `PRECISIONS`."""
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    dtype = getattr(torch, precision)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """A context in which matrix products and convolutions run in `precision`. Raises UsageError for an unknown one."""
+    dtype = dtype_of(precision)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)

@@ -1,0 +1,68 @@
+"""What a family of image towers is made of: a trunk, and the modes in which patch features go on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to read patch features.
+
+    Attributes:
+        read: from an open_clip image module and its trunk's output to features [B, C, h, w].
+        finer: how many times smaller its stride is than the trunk's.
+        project: of the module, the one linear layer that the mode is from the trunk's output on (before its L2 norm), if it is that.
+        kept: of the module, which of the trunk's channels the mode keeps (after its L2 norm), int64 [C], and how many the trunk has, if it
+            is no more than that.
+    """
+
+    read: Callable[[Any, Any], Tensor]
+    finer: int = 1
+    project: Callable[[Any], nn.Linear] | None = None
+    kept: Callable[[Any], tuple[Tensor, int]] | None = None
+
+    @property
+    def linear(self) -> bool:
+        """Whether the mode is linear in the trunk's output, up to length."""
+        return self.project is not None or self.kept is not None
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of image tower.
+
+    Attributes:
+        fits: whether an open_clip image module is of this kind.
+        trunk: from a module and images [B, 3, H, W] to what all modes share.
+        stride: pixels per position of the trunk's output.
+        modes: name -> `Mode`.
+        drop: what comes behind the trunk is taken away from the module; None where nothing does.
+    """
+
+    fits: Callable[[nn.Module], bool]
+    trunk: Callable[[Any, Tensor], Any]
+    stride: Callable[[Any], int]
+    modes: dict[str, Mode]
+    drop: Callable[[Any], None] | None = None
+
+
+def resized_positions(positions: Tensor, h: int, w: int) -> Tensor:
+    """Position embedding [1 + g*g, D] of a square grid -> [1 + h*w, D], bicubic as open_clip resizes at loading."""
+    side = round((len(positions) - 1) ** 0.5)
+    if (h, w) == (side, side):
+        return positions
+    grid = positions[1:].T.reshape(1, -1, side, side)
+    grid = F.interpolate(grid.float(), size=(h, w), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([positions[:1], grid[0].flatten(1).T.to(positions.dtype)])
+
+
+def unit_grid(tokens: Tensor, size: tuple[int, ...]) -> Tensor:
+    """[B, h*w, C] -> L2-normalised [B, C, h, w]."""
+    return F.normalize(tokens.float(), dim=-1).transpose(1, 2).unflatten(2, size)

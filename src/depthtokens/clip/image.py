@@ -1,0 +1,272 @@
+"""Images to patch features: a CLIP's image tower, read at every position. The twin of `text.TextTower`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.constants import IMAGENET_MEAN, IMAGENET_STD
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..errors import UsageError, unknown
+from . import NORMALISATIONS
+from .device import autocast
+from .resnet import RESNET
+from .vit import VIT
+
+FAMILIES = (RESNET, VIT)
+CPU_PIXELS = 480 * 640
+"""Pixels that go through a tower together on a CPU: as many as leave its caches some use."""
+_FOLDED = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1"))  # "0", "1": a bottleneck's `downsample`
+
+
+class ImageTower:
+    """A CLIP's image side: its trunk, the modes in which patch features can be read from there, and what images it wants.
+
+    Attributes:
+        visual: open_clip's module, which owns the weights.
+        modes: name -> `family.Mode`.
+        trunk_stride: pixels per position of the trunk's output.
+        channels: width C of the joint embedding, and so of patch features.
+        image_size: (H, W) of the images that the tower was trained on.
+
+    Args:
+        visual: the image module of an open_clip model.
+
+    Raises:
+        UsageError: for a kind of module that cannot be read densely.
+    """
+
+    def __init__(self, visual: nn.Module) -> None:
+        self.visual: Any = visual
+        family = next((family for family in FAMILIES if family.fits(visual)), None)
+        if family is None:
+            raise UsageError(f"no dense features for a {type(visual).__name__} image tower: use a CLIP ResNet or an open_clip ViT")
+        self.family, self.modes = family, family.modes
+        self.trunk_stride = family.stride(visual)
+        self.channels = int(self.visual.output_dim)
+        own: Any = getattr(visual, "image_size", 224)
+        self.image_size = (int(own[0]), int(own[1])) if isinstance(own, tuple | list) else (int(own), int(own))
+
+    def check_mode(self, mode: str) -> None:
+        """Raise UsageError unless this tower can be read in `mode`."""
+        if mode in self.modes:
+            return
+        if not any(mode in family.modes for family in FAMILIES):
+            raise unknown("dense mode", mode, self.modes)
+        raise UsageError(f"dense mode '{mode}' is not for a {type(self.visual).__name__}: use {' or '.join(self.modes)}")
+
+    def stride(self, mode: str) -> int:
+        """Pixels per patch in a mode."""
+        return self.trunk_stride // self.modes[mode].finer
+
+    def grid(self, size: tuple[int, int], mode: str) -> tuple[int, int]:
+        """Patches (h, w) of an image of `size` (H, W)."""
+        stride = self.stride(mode)
+        return size[0] // stride, size[1] // stride
+
+    def trunk(self, images: Tensor) -> Any:
+        """What all modes share, of images [B, 3, H, W]; for a ResNet its last feature map [B, D, h, w]."""
+        return self.family.trunk(self.visual, images)
+
+    def patches(self, images: Tensor, mode: str) -> Tensor:
+        """Patch features [B, C, h, w]; see `dense_features`."""
+        return self.patches_in(images, (mode,))[mode]
+
+    def patches_in(self, images: Tensor, modes: Sequence[str]) -> dict[str, Tensor]:
+        """Patch features in several modes from one pass over the trunk.
+
+        Args:
+            images: [B, 3, H, W], normalised.
+            modes: names of modes.
+
+        Returns:
+            Mode -> features [B, C, h, w].
+
+        Raises:
+            UsageError: for a mode that the tower does not have, or images smaller than one patch.
+        """
+        for mode in modes:
+            self.check_mode(mode)
+        self.check_size(images)
+        count = self._at_once(images)
+        parts = []
+        for piece in [images] if count is None else images.split(count):
+            x = self.trunk(piece)
+            parts.append([self.modes[mode].read(self.visual, x) for mode in modes])
+        return {mode: same[0] if len(same) == 1 else torch.cat(same) for mode, same in zip(modes, zip(*parts, strict=True), strict=True)}
+
+    def check_size(self, images: Tensor) -> None:
+        """Raise UsageError for images [..., H, W] that are smaller than one patch."""
+        height, width = images.shape[-2:]
+        if min(height, width) < self.trunk_stride:
+            raise UsageError(f"image of {height}x{width} pixels is smaller than one {self.trunk_stride}x{self.trunk_stride} patch")
+
+    def _at_once(self, images: Tensor) -> int | None:
+        """How many images go through the tower together.
+
+        None, all of them, where layers take batch statistics, and in a graph that is being exported, whose batch is open.
+        """
+        together = images.device.type != "cpu" or torch.is_grad_enabled() or any(module.training for module in self.visual.modules())
+        if together or torch.compiler.is_compiling():
+            return None
+        return max(1, CPU_PIXELS // (images.shape[-2] * images.shape[-1]))
+
+    @property
+    def own_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation that the tower says it was trained with, else OpenAI's."""
+        mean = getattr(self.visual, "image_mean", None) or OPENAI_DATASET_MEAN
+        std = getattr(self.visual, "image_std", None) or OPENAI_DATASET_STD
+        return tuple(mean), tuple(std)
+
+    @property
+    def trained_like_imagenet(self) -> bool:
+        """Whether the CLIP's own statistics are ImageNet's, so that the normalisations "clip" and "imagenet" are the same."""
+        return self.own_statistics == (tuple(IMAGENET_MEAN), tuple(IMAGENET_STD))
+
+    def normalised(self, images: Tensor, normalisation: str) -> Tensor:
+        """Images as data sets hand them out, with ImageNet's statistics, in those asked for; an affine change, so nothing is lost.
+
+        Args:
+            images: [..., 3, H, W].
+            normalisation: one of `NORMALISATIONS`.
+
+        Returns:
+            Images of the same shape.
+
+        Raises:
+            UsageError: for an unknown normalisation.
+        """
+        check_normalisation(normalisation)
+        if normalisation == "imagenet" or self.trained_like_imagenet:
+            return images
+        old, old_std, new, new_std = (images.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD, *self.own_statistics))
+        return (images * old_std + (old - new)) / new_std
+
+    def encode(self, images: Tensor, mode: str, normalisation: str = "imagenet", precision: str = "float32") -> Tensor:
+        """Patch features of images as data sets hand them out, without gradient, since the trunk learns nothing.
+
+        Args:
+            images: [B, 3, H, W], normalised with ImageNet's mean and standard deviation.
+            mode: how patches are read.
+            normalisation: one of `NORMALISATIONS`, what the tower is to see.
+            precision: of the tower.
+
+        Returns:
+            Features [B, C, h, w], float32.
+        """
+        with torch.no_grad(), autocast(images.device, precision):
+            return self.patches(self.normalised(images, normalisation), mode)
+
+    def batchnorm_layers(self) -> dict[str, nn.BatchNorm2d]:
+        """The tower's BatchNorm layers by name."""
+        return {name: layer for name, layer in self.visual.named_modules() if isinstance(layer, nn.BatchNorm2d)}
+
+    def copied(self) -> ImageTower:
+        """A tower of its own, whose statistics may change without changing this one's."""
+        return ImageTower(copy.deepcopy(self.visual))
+
+    def folded(self, mode: str, dtype: torch.dtype = torch.float32) -> Folded:
+        """A copy for inference: each convolution has taken in the BatchNorm behind it, channels lie last, and unused parts are left out.
+
+        Args:
+            mode: the one mode that it can be read in.
+            dtype: of its weights.
+        """
+        self.check_mode(mode)
+        return Folded(ImageTower(fold_batchnorm(self.visual)), mode, dtype)
+
+
+
+class Folded(nn.Module):
+    """An image tower for inference in one mode, which keeps nothing but what that mode reads. Made by `ImageTower.folded`.
+
+    Where a mode is linear in the trunk's output up to length, all that is linear is left to the caller's own product (`weights_for`).
+
+    Args:
+        tower: whose module this one takes over and changes.
+        mode: the one mode that it can be read in.
+        dtype: of the trunk; vectors come out in float32.
+    """
+
+    def __init__(self, tower: ImageTower, mode: str, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.mode, self.dtype, way = mode, dtype, tower.modes[mode]
+        self.stride, self.linear = tower.stride(mode), way.linear
+        with torch.no_grad():
+            self.project = way.project(tower.visual) if way.project else None
+            self.kept, self.width = way.kept(tower.visual) if way.kept else (None, tower.channels)
+        if self.linear and tower.family.drop:
+            tower.family.drop(tower.visual)
+        self.visual = tower.visual.to(dtype=dtype, memory_format=torch.channels_last)
+        self._tower = tower
+
+    def forward(self, images: Tensor, normalisation: str = "imagenet") -> Tensor:
+        """Images as data sets hand them out to vectors whose directions count.
+
+        Args:
+            images: [B, 3, H, W], normalised with ImageNet's mean and standard deviation.
+            normalisation: one of `NORMALISATIONS`, what the tower is to see.
+
+        Returns:
+            [B, h, w, D] float32, of any length.
+
+        Raises:
+            UsageError: for images smaller than one patch.
+        """
+        self._tower.check_size(images)
+        images = self._tower.normalised(images, normalisation).to(self.dtype, memory_format=torch.channels_last)
+        x = self._tower.trunk(images) if self.linear else self._tower.patches(images, self.mode)
+        x = x.float().permute(0, 2, 3, 1)  # a 1x1 convolution is a matrix product over the last axis, which lies together in memory
+        return x if self.project is None else self.project(x)
+
+    def weights_for(self, features: Tensor) -> Tensor:
+        """[N, C] -> [N, D]: what correlates with this module's vectors as `features` do with the mode's own."""
+        if self.kept is None:
+            return features
+        return features.new_zeros(len(features), self.width).index_copy(1, self.kept.to(features.device), features)
+
+
+def dense_features(visual: nn.Module, images: Tensor, mode: str) -> Tensor:
+    """Patch features of an open_clip image module, in one of the ways to read it (METHOD: section 3 of the paper, MaskCLIP).
+
+    For CLIP's ResNets (stride 32): `layer4`, what both released codes read, the trunk before its attention pool, L2-normalised over its
+    channels, then thinned to C by a nearest resize of the channel axis, and not normalised again; `attnpool`, every position as a query
+    of the attention pool, its position embedding resized to the grid; `value`, the pool's value path alone. For open_clip's ViTs
+    (stride = patch size): `tokens`, ln_post(patch tokens) @ proj, position embedding resized in two dimensions; `value`, the same with
+    the last block's attention replaced by its value path. All but `layer4` come out L2-normalised.
+
+    Args:
+        visual: the image module of an open_clip model.
+        images: [B, 3, H, W], normalised.
+        mode: the way to read.
+
+    Returns:
+        [B, C, h, w] float32; C is the joint embedding's width, h = H // stride.
+
+    Raises:
+        UsageError: for a mode that the tower does not have, or images smaller than one patch.
+    """
+    return ImageTower(visual).patches(images, mode)
+
+
+def check_normalisation(normalisation: str) -> None:
+    """Raise UsageError unless `normalisation` is one of `NORMALISATIONS`."""
+    if normalisation not in NORMALISATIONS:
+        raise unknown("normalisation", normalisation, NORMALISATIONS)
+
+
+def fold_batchnorm(visual: nn.Module) -> nn.Module:
+    """A copy of an image module in which each convolution has taken in the BatchNorm behind it (eval mode)."""
+    tower = copy.deepcopy(visual).eval()
+    for module in list(tower.modules()):
+        for conv_name, norm_name in _FOLDED:
+            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+    return tower

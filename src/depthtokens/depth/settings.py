@@ -1,0 +1,286 @@
+"""A model's settings: what `DepthTokens` is made of beside a CLIP, and how files keep it. Loads no torch."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ..clip import NORMALISATIONS, CLIPIdentity
+from ..errors import DepthTokensError, UsageError, unknown
+from ..prompt.scales import DepthWords, depth_words
+from ..prompt.template import Template, parse_template
+from .bins import bin_centres
+
+BATCHNORM = ("frozen", "adapt")
+SCALES = ("auty2023", "depthclip", "learned")
+STATISTICS = ("running_mean", "running_var")
+"""What a token file keeps of each BatchNorm layer that adapts."""
+Shape = tuple[int, ...]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What may be chosen about a model before it meets any data; each field is a flag, a line of TOML and a keyword argument."""
+
+    template: str = "baseline"
+    """A template's name (baseline, 1o1d, 1o2d, 4o4d, depthclip), or text with {depth} and {ctx} slots."""
+    depth: str = "learned:7"
+    """What fills {depth}: learned:N, random:N, path:K:N (N between K learned anchors), a scale (depth-7, size-7, colour-7, rand-txt-7,
+    depthclip) or words: 'near|far'."""
+    init: str = "random"
+    """What learned depth tokens start from: random, a scale, or words."""
+    bins: str = "linear"
+    """Bin centres: linear, log, const80 (one bin per depth word), depthclip, or metres: '1|2|4'."""
+    dense: str = "layer4"
+    """Patch features: layer4, attnpool, value (ResNets); tokens, value (ViTs)."""
+    scale: str | float = "auty2023"
+    """Factor on similarities: auty2023 (1000 / sqrt(N)), depthclip (1000), a number, or learned."""
+    normalisation: str = "imagenet"
+    """Whose mean and standard deviation pixels are normalised with: imagenet (as released) or clip."""
+    batchnorm: str = "frozen"
+    """frozen (as the paper says) or adapt (as the released run did)."""
+    seed: int = 42
+    """Of vectors, order of images and views."""
+
+    @cached_property
+    def words(self) -> DepthWords:
+        """What fills {depth}."""
+        return depth_words(self.depth)
+
+    @cached_property
+    def parsed(self) -> Template:
+        """The template, read."""
+        return parse_template(self.template)
+
+    @property
+    def learns(self) -> bool:
+        """Whether a model with these options has anything to train."""
+        return self.words.kind == "learned" or self.parsed.contexts > 0 or self.scale == "learned"
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on similarities; of a learned one, where it starts."""
+        return scale_value(self.scale, self.words.count)
+
+    def on(self, depth_range: tuple[float, float], predict_side: int | None = None) -> ModelSettings:
+        """These options, on data of that range (metres) and that height of images (pixels)."""
+        options = {field.name: getattr(self, field.name) for field in fields(ModelOptions)}
+        return ModelSettings(**options, depth_range=depth_range, predict_side=predict_side)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(ModelOptions):
+    """All settings of a model. `DepthTokens.settings` is one, token files, ONNX files and studies keep one.
+
+    Attributes:
+        depth_range: (lo, hi) metres.
+        predict_side: pixels, the height of the images it was trained on; `predict` brings photos to it.
+
+    Raises:
+        UsageError: for what is unknown, or does not fit together.
+    """
+
+    depth_range: tuple[float, float] = (0.001, 10.0)
+    predict_side: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batchnorm not in BATCHNORM:
+            raise unknown("batchnorm", self.batchnorm, BATCHNORM)
+        if self.normalisation not in NORMALISATIONS:
+            raise unknown("normalisation", self.normalisation, NORMALISATIONS)
+        _ = self.words, self.parsed, self.centres, self.logit_scale
+
+    @cached_property
+    def centres(self) -> tuple[float, ...]:
+        """Bin centres, metres."""
+        return bin_centres(self.bins, self.words.count, self.depth_range)
+
+    def changed(self, **changes: Any) -> ModelSettings:
+        """The same with other values in some fields."""
+        return replace(self, **changes)
+
+    def arguments(self) -> dict[str, Any]:
+        """As keyword arguments of `DepthTokens`."""
+        return asdict(self)
+
+    def to_header(self) -> dict[str, Any]:
+        """As plain values for a file's header, with the template, centres and words spelled out."""
+        words = [str(word) for word in self.words.words]
+        return {**asdict(self), "template": self.parsed.text, "centres": list(self.centres), "words": words}
+
+    @classmethod
+    def from_header(cls, values: Any) -> ModelSettings:
+        """The inverse of `to_header`. Raises UsageError for values of the wrong type, or out of bounds."""
+        known = {field.name for field in fields(cls)}
+        if not isinstance(values, Mapping) or not {"template", "depth", "bins"} <= values.keys():
+            raise UsageError("its settings are no table with template, depth and bins")
+        stated = {name: spoken(value) if name in ("depth", "bins", "init") else value for name, value in values.items() if name in known}
+        return read_dataclass(cls, stated, "settings")
+
+    def shapes(self, width: int | None = None) -> dict[str, Shape]:
+        """Names and shapes of what training may change, as a token file holds it; a width of None is not looked at (-1)."""
+        wide = -1 if width is None else width
+        found: dict[str, Shape] = {}
+        if self.parsed.contexts:
+            found["tokens.context"] = (self.parsed.contexts, wide)
+        if self.words.kind != "words":
+            found["tokens.depth"] = (self.words.anchors or self.words.count, wide)
+        if self.scale == "learned":
+            found["log_scale"] = ()
+        return found
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where tokens come from.
+
+    Attributes:
+        protocol: the protocol that `evaluate` uses for them unless told otherwise; None where nobody said.
+        training: what their training was, as plain values: `experiment` (of `train`), `row` (of `reproduce`), losses, data.
+    """
+
+    protocol: str | None = None
+    training: Mapping[str, Any] | None = None
+
+    @property
+    def experiment(self) -> Mapping[str, Any]:
+        """The settings of the training run, where one is told of; else empty."""
+        found = (self.training or {}).get("experiment", {})
+        return found if isinstance(found, Mapping) else {}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a token file says beside its tensors."""
+
+    model: ModelSettings
+    clip: CLIPIdentity
+    provenance: Provenance
+    versions: Mapping[str, str]
+
+    FORMAT = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        told = {"protocol": self.provenance.protocol, "training": self.provenance.training}
+        return {
+            "format": self.FORMAT, "model": self.model.to_header(), "clip": asdict(self.clip), "versions": dict(self.versions),
+            **{name: value for name, value in told.items() if value is not None},
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Header:
+        """The inverse of `to_dict`, checked before anything is built from it.
+
+        Args:
+            values: the header of a file.
+            shapes: of the tensors that the file holds, by name.
+
+        Raises:
+            UsageError: for another format, values of the wrong type or out of bounds, or tensors that are not those of the settings.
+        """
+        if values.get("format") != cls.FORMAT or not {"model", "clip"} <= values.keys():
+            raise UsageError(f"not a token file of this version (format {values.get('format')}, expected {cls.FORMAT})")
+        model = ModelSettings.from_header(values["model"])
+        named = values["clip"]
+        if not isinstance(named, Mapping) or not {"name", "fingerprint"} <= named.keys():
+            raise UsageError("it does not name its CLIP")
+        clip = read_dataclass(CLIPIdentity, {"weights": None, **named}, "CLIP")
+        check_shapes(model, shapes)
+        protocol, training = values.get("protocol"), values.get("training")
+        if not isinstance(protocol, str | None) or not isinstance(training, Mapping | None):
+            raise UsageError("its provenance is none")
+        versions = values.get("versions", {})
+        return cls(model, clip, Provenance(protocol, training), versions if isinstance(versions, Mapping) else {})
+
+
+def check_shapes(settings: ModelSettings, shapes: Mapping[str, Shape]) -> None:
+    """Raise UsageError unless tensors of these shapes are what a model with these settings may have trained."""
+    expected = settings.shapes()
+    for name, shape in expected.items():
+        found = shapes.get(name)
+        if found is None or len(found) != len(shape) or any(a not in (-1, b) for a, b in zip(shape, found, strict=True)):
+            wanted = f"({', '.join('any' if n < 0 else str(n) for n in shape)})"
+            raise UsageError(f"'{name}' should be {wanted}, found {'nothing' if found is None else found}")
+    ends = STATISTICS if settings.batchnorm == "adapt" else ()
+    for name in shapes.keys() - expected.keys():
+        if not (name.startswith("batchnorm.") and name.endswith(ends)):
+            raise UsageError(f"'{name}' is no tensor of a model with these settings")
+
+
+def spoken(value: Any) -> Any:
+    """A list of words or numbers as one string with bars, "near|far"; anything else as it is."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return value
+    return "|".join(str(item) if isinstance(item, str) else repr(float(item)) for item in value)
+
+
+def scale_value(scale: str | float, count: int) -> float:
+    """The logit scale that a setting stands for, for that many bins. Raises UsageError for one that is none."""
+    if scale in ("auty2023", "learned"):
+        return 1000 / math.sqrt(count)
+    if scale == "depthclip":
+        return 1000.0
+    try:
+        value = float(scale)
+    except ValueError:
+        raise unknown("logit scale", str(scale), SCALES) from None
+    if not 0 < value < math.inf:
+        raise UsageError(f"logit scale {scale}: needs a positive number")
+    return value
+
+
+def read_dataclass(kind: type[T], values: Mapping[str, Any], source: str) -> T:
+    """A dataclass from plain values, as TOML or JSON gives them, each checked against its annotation.
+
+    Args:
+        kind: the dataclass.
+        values: field name -> value; lists stand for tuples, and whole numbers for float.
+        source: what errors call where the values come from.
+
+    Raises:
+        UsageError: for a name that is no field, or a value of the wrong type.
+    """
+    hints = get_type_hints(kind)
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    for name, value in values.items():
+        if name not in known:
+            raise unknown(f"setting in {source}", name, known)
+        if not _fits(value, hints[name]):
+            raise UsageError(f"{source}: {name} = {value!r} should be {_said(hints[name])}")
+    try:
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except DepthTokensError:
+        raise
+    except TypeError as error:
+        raise UsageError(f"{source}: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value may stand for an annotation: true and false are no numbers, and numbers are finite."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)
+        if inner[-1] is Ellipsis:
+            return isinstance(value, list | tuple) and all(_fits(item, inner[0]) for item in value)
+        same = isinstance(value, list | tuple) and len(value) == len(inner)
+        return same and all(_fits(item, one) for item, one in zip(value, inner, strict=True))
+    if hint is float:
+        return type(value) in (int, float) and not math.isnan(value)
+    return type(value) is (hint or type(None))
+
+
+def _said(hint: Any) -> str:
+    """An annotation in words."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_said(option) for option in get_args(hint) if option is not type(None))
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)
+        return "a list" if inner[-1] is Ellipsis else f"{'two' if len(inner) == 2 else len(inner)} numbers"
+    return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(hint, str(hint))

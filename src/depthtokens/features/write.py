@@ -1,0 +1,247 @@
+"""Making a store, shard by shard, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..clip.image import dense_modes
+from ..clip.device import autocast
+from ..data.dataset import DepthDataset
+from ..data.loader import batches
+from ..data.sample import Sample
+from ..errors import DataError, DepthTokensError, UsageError
+from ..files import atomic, user_path
+from .lock import LOCK, locked
+from .plan import Plan, size_text
+from .plan import plan as plan
+from .views import DTYPES, FORMAT, META, PLAN, digest
+from .shard import Builder, StoredView, file_sha256, read_tensors, rows_of
+from .store import FeatureStore, Progress, read_meta, wrong_size
+
+
+class Written(NamedTuple):
+    """A finished shard: its file, size and checksum."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+def write(
+    plan: Plan,
+    out: str | Path,
+    *,
+    batch_size: int = 8,
+    workers: int = 2,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+    wait: bool = False,
+) -> FeatureStore:
+    """Make the store in the folder `out`, or what is missing of it: finished shards of the same plan are kept.
+
+    device: where the CLIP runs; its image tower is moved there. progress: called with (images done, of all). wait: for another process
+    that is writing the same folder, instead of failing.
+    Raises UsageError where `out` holds something else, DataError where another process is writing it or data cannot be read,
+    DepthTokensError where there is no room or no right to write; finished shards stay.
+    """
+    out = user_path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DepthTokensError(f"cannot make the folder {out}: {error.strerror or error}") from error
+    there = {path.name for path in out.iterdir() if not _partial(path)} - {LOCK}
+    if there and not there & {META, PLAN}:  # before anything is written
+        raise UsageError(f"{out} holds other things: name a new folder")
+    with locked(out, wait):
+        meta = _begin(plan, out)
+        shards = -(-plan.images // meta["images_per_shard"])
+        listed = _listed(out)
+        done = _finished(out, listed)
+        if not listed or set(done.values()) != set(listed.values()):
+            _check_room(plan.bytes * (shards - len(done)) // shards, out)
+            epoch = plan.dataset.epoch
+            try:
+                _extract(plan, out, meta["images_per_shard"], done, batch_size, workers, torch.device(device), progress)
+            finally:
+                plan.dataset.epoch = epoch
+            _write_meta(out, meta, done)
+        return FeatureStore(out)
+
+
+def finished(plan: Plan, out: str | Path) -> bool:
+    """Whether `out` holds the planned store already, whole as far as file sizes tell."""
+    try:
+        return FeatureStore(out).meta["key"] == plan.key
+    except DataError:
+        return False
+
+
+def _begin(plan: Plan, out: Path) -> dict[str, Any]:
+    """meta.json as planned, in shards as large as those that an unfinished run left. Raises UsageError where `out` holds something else."""
+    begun = None
+    if (out / META).is_file():
+        begun = read_meta(out)
+    elif (out / PLAN).is_file():
+        begun = _read_plan(out)
+    if begun is None:
+        begun = {"format": FORMAT, "key": plan.key, "images_per_shard": plan.meta["images_per_shard"]}
+        _write_json(out / PLAN, {**begun, "sha256": digest(begun)})
+        return plan.meta
+    if begun["key"] != plan.key:
+        other = "another store" if (out / META).is_file() else "another store's unfinished work"
+        raise UsageError(f"{out} holds {other} (of other data, CLIP, views or modes): name another folder, or delete it")
+    for path in filter(_partial, out.iterdir()):  # of a run that was killed
+        path.unlink()
+    return {**plan.meta, "images_per_shard": begun["images_per_shard"]}
+
+
+def _partial(path: Path) -> bool:
+    """Whether a file is one that `atomic` had not finished."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
+
+
+def _read_plan(out: Path) -> dict[str, Any]:
+    try:
+        begun = dict(json.loads((out / PLAN).read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        begun = {}
+    if begun.pop("sha256", None) != digest(begun):  # with another number of images per shard, shards would be taken for others
+        raise DataError(f"{out / PLAN} is damaged: delete the folder and begin anew")
+    return begun
+
+
+def _listed(out: Path) -> dict[str, Written]:
+    """The shards that meta.json lists, by file name; none before it is there."""
+    shards = read_meta(out)["shards"] if (out / META).is_file() else []
+    return {shard["file"]: Written(shard["file"], shard["bytes"], shard["sha256"]) for shard in shards}
+
+
+def _finished(out: Path, listed: dict[str, Written]) -> dict[int, Written]:
+    """The whole shards in `out` by number, read through unless listed; damaged ones are deleted, to be made again."""
+    done: dict[int, Written] = {}
+    for path in sorted(out.glob("[0-9]*-*.safetensors"), key=lambda path: (path.name in listed, path.name)):
+        written = listed.get(path.name)
+        if written is None:
+            written = Written(path.name, path.stat().st_size, file_sha256(path))
+        number, _, short = path.stem.partition("-")
+        if wrong_size(path, written.bytes) or not written.sha256.startswith(short):
+            path.unlink()
+        else:
+            done[int(number)] = written
+    return done
+
+
+def _check_room(needed: int, out: Path) -> None:
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        raise DepthTokensError(f"{out} needs {size_text(needed)} and its disk has {size_text(free)} left: make room, or use another folder")
+
+
+def _extract(
+    plan: Plan,
+    out: Path,
+    per_shard: int,
+    done: dict[int, Written],
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    progress: Progress | None,
+) -> None:
+    """Write the shards that are not in `done`, and put them there."""
+    count = plan.views.count
+    images = [image for image in range(plan.images) if image // per_shard not in done]
+    ready = plan.images - len(images)
+    order = [image * count + view for image in images for view in range(count)]
+    builder = Builder(plan.meta["modes"], plan.dataset.depth_scale)
+    for place, (sample, features) in zip(order, _computed(plan, order, batch_size, workers, device), strict=True):
+        image, view = divmod(place, count)
+        builder.view(view, features, sample.depth[0].numpy())
+        if view + 1 < count:
+            continue
+        ready += 1
+        if (image + 1) % per_shard == 0 or image + 1 == plan.images:
+            number = image // per_shard
+            done[number] = _write_shard(out, number, builder.content(), len(done))
+            builder = Builder(plan.meta["modes"], plan.dataset.depth_scale)
+        if progress is not None:
+            progress(ready, plan.images)
+
+
+def _write_shard(out: Path, number: int, content: bytes, kept: int) -> Written:
+    sha256 = hashlib.sha256(content).hexdigest()
+    written = Written(f"{number:05d}-{sha256[:16]}.safetensors", len(content), sha256)
+    try:
+        with atomic(out / written.file) as file:
+            file.write(content)
+    except DepthTokensError as error:
+        raise DepthTokensError(f"{error}; {kept} finished shards are kept: make room and run the same command again") from error
+    return written
+
+
+class _Draws:
+    """A data set's views, all of an image before the next one's: draw k is what epoch k shows of the image."""
+
+    def __init__(self, dataset: DepthDataset, count: int) -> None:
+        self.dataset, self.count = dataset, count
+
+    def __getitem__(self, place: int, /) -> Sample:
+        image, self.dataset.epoch = divmod(place, self.count)
+        return self.dataset[image]
+
+
+def _computed(plan: Plan, order: Sequence[int], batch_size: int, workers: int, device: torch.device) -> Iterator[tuple[Sample, StoredView]]:
+    """Each view with its rows, in the given order."""
+    plan.clip.visual.to(device)
+    for samples in batches(_Draws(plan.dataset, plan.views.count), order, batch_size, workers):
+        yield from zip(samples, _features(plan, samples, device), strict=True)
+
+
+@torch.inference_mode()
+def _features(plan: Plan, samples: Sequence[Sample], device: torch.device) -> list[StoredView]:
+    """What is stored of each sample; images of one size go through the trunk together."""
+    views, visual, dtype = plan.views, plan.clip.visual, DTYPES[plan.meta["dtype"]]
+    found: dict[int, StoredView] = {}
+    for size in {sample.image.shape for sample in samples}:
+        places = [i for i, sample in enumerate(samples) if sample.image.shape == size]
+        try:
+            images = views.normalised(views.shown(torch.stack([samples[i].image for i in places]).to(device)), visual)
+            with autocast(device, plan.meta["precision"]):
+                passes = [dense_modes(visual, x, plan.meta["modes"]) for x in ((images, images.flip(-1)) if views.mirrored else (images,))]
+        except UsageError as error:
+            raise DataError(f"{plan.dataset.names[samples[places[0]].index]}: {error}") from error
+        grid = passes[0][plan.meta["modes"][0]].shape[-2:]
+        rows = {mode: [rows_of(features[mode], dtype) for features in passes] for mode in plan.meta["modes"]}
+        for b, i in enumerate(places):
+            found[i] = StoredView((grid[0], grid[1]), {m: [(values[b], norm[b]) for values, norm in rows[m]] for m in rows})
+            if not all(norm[b].isfinite().all() for passed in rows.values() for _, norm in passed):
+                name = plan.dataset.names[samples[i].index]
+                raise DataError(f"{name}: the CLIP's features are no finite numbers in {plan.meta['precision']}: use float32")
+    return [found[i] for i in range(len(samples))]
+
+
+def _write_meta(out: Path, meta: dict[str, Any], done: dict[int, Written]) -> None:
+    images, per_shard = len(meta["names"]), meta["images_per_shard"]
+    shards: list[dict[str, Any]] = []
+    sizes: list[list[int]] = []
+    for number, first in enumerate(range(0, images, per_shard)):
+        held = read_tensors(out / done[number].file)["sizes"].tolist()
+        if len(held) != min(per_shard, images - first):  # left from a store cut another way: images would get each other's features
+            raise DataError(f"{out / done[number].file} holds {len(held)} images, other than planned: delete the folder and begin anew")
+        shards.append({**done[number]._asdict(), "first": first, "images": len(held)})
+        sizes += held
+    whole = {**meta, "image_sizes": sizes, "shards": shards}
+    _write_json(out / META, {**whole, "sha256": digest(whole)})
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    """One entry per line: to be read by people too."""
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
+    with atomic(path) as file:
+        file.write(f"{{\n{lines}\n}}\n".encode())

@@ -1,0 +1,138 @@
+"""What a reproduction is asked to do, checked before anything runs. Loads no torch until features are planned."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from .rows import Row, parse_seeds, role_of, rows_for
+
+if TYPE_CHECKING:
+    from ..features.views import Views
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What to reproduce, and how; a row's own settings come from the row."""
+
+    data: tuple[str, ...] = ()
+    """nyu:ROOT, kitti:ROOT, scenes or scenes:road; once for each data set."""
+    table: str = "all"
+    """3, 4, 5, 6, 7, depthclip, effects or all."""
+    clip: str = "RN50"
+    """An open_clip model name, or a CLIP file or folder, or bundled."""
+    weights: str | None = "openai"
+    """A weights tag of that model, a file, or random."""
+    seeds: str = "0..4"
+    """Seeds of rows that draw or learn something: 0..4 (both ends), 0,1,2 or one number."""
+    epochs: int = 25
+    steps: int | None = None
+    """Optimiser steps of each run, instead of epochs."""
+    batch_size: int = 16
+    lr: float = 3.57e-4
+    """Peak learning rate of AdamW under OneCycle."""
+    views: int = 1
+    """1 = the plain images, half of them mirrored; K = K random views of each, as the released recipe draws them."""
+    as_released: bool = False
+    """Let BatchNorm adapt in rows that train, as the released run did: from new random views in every epoch, no feature can be kept."""
+    stores: tuple[str, ...] = ()
+    """Folders that `features` made, to be used where they fit; others are made in the cache folder."""
+    out: str = "reproduction"
+    """Folder for tables, tokens and finished rows; the same command goes on where it stopped."""
+    workers: int = 2
+    device: str = "auto"
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "views", *(["steps"] if self.steps is not None else [])):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.as_released and self.steps is not None:
+            raise UsageError("--as-released trains whole epochs, as the released run did: give --epochs, not --steps")
+        if not self.lr > 0:
+            raise UsageError(f"lr must be positive, not {self.lr}")
+        self.rows()
+        self.seed_list()
+
+    def by_role(self) -> dict[str, str]:
+        """Whose rows -> the data they run on. Raises UsageError for data that no row was published on, or twice for the same rows."""
+        found: dict[str, str] = {}
+        for spec in self.data:
+            role = role_of(spec)
+            if role in found:
+                raise UsageError(f"{found[role]} and {spec} both stand for {role}'s rows: reproduce them into separate --out folders")
+            found[role] = spec
+        if not found:
+            raise UsageError("no data: give --data nyu:ROOT, kitti:ROOT, scenes or scenes:road")
+        return found
+
+    def rows(self) -> list[Row]:
+        """What will be run; rows that borrow tokens come after those that lend them. Raises as `rows_for`.
+
+        Scenes have no 480x640 images to cut DepthCLIP's crop from: on them its rows are scored by the paper's protocol.
+        """
+        data = self.by_role()
+        rows = [replace(r, protocol="auty2023") if data[r.role].startswith("scenes") else r for r in rows_for(self.table, list(data))]
+        return sorted(rows, key=lambda row: row.kind == "cross")
+
+    def seed_list(self) -> list[int]:
+        """The seeds as numbers. Raises UsageError."""
+        return parse_seeds(self.seeds)
+
+    def steps_for(self, images: int) -> int:
+        """Optimiser steps of a run over `images` training images."""
+        return self.steps or self.epochs * -(-images // self.batch_size)
+
+    def cost(self) -> str:
+        """What will be run, in words: how many rows, runs and steps, and which features are read for them."""
+        rows, seeds = self.rows(), len(self.seed_list())
+        learning = [row for row in rows if row.learns]
+        steps = _counted(self.steps, "step") if self.steps else _counted(self.epochs, "epoch")
+        runs = _counted(len(learning) * seeds, "run")
+        said = f"{_counted(len(rows), 'row')}, {len(learning)} of them trained for {_counted(seeds, 'seed')}: {runs} of {steps}"
+        read = []
+        for (role, split, views), modes in self.needs(rows).items():
+            of = "plain" if views.count == 1 else f"{views.count} random views"
+            of += " and mirrored" if views.mirrored else ""
+            of += ", cropped" if views.input_crop else ""
+            of += ", CLIP's normalisation" if views.normalisation == "clip" else ""
+            read.append(f"{self.by_role()[role]} {split} ({of}; {', '.join(modes)})")
+        through = [row for row in rows if self.from_images(row)]
+        if through:
+            said += f", {len(through)} of the rows with an image trunk of their own for each seed, run on the images themselves"
+        return f"{said}; features read once: {'; '.join(read) or 'none'}"
+
+    def from_images(self, row: Row) -> bool:
+        """Whether a row's trunk adapts, so that its features cannot be stored."""
+        trains_tokens = (row.learns and row.kind == "prompt") or row.source is not None
+        return row.kind == "adapted" or (self.as_released and trains_tokens)
+
+    def recipe(self) -> dict[str, Any]:
+        """What a figure depends on, beside its row and its data."""
+        where = ("data", "table", "stores", "out", "workers", "device")
+        return {key: value for key, value in asdict(self).items() if key not in where}
+
+    def need(self, row: Row, split: str) -> tuple[str, str, Views]:
+        """(role, split, views) of the stored features that a row learns from ("train") or is scored on ("test")."""
+        from ..depth.protocol import find_protocol
+        from ..features.views import Views
+
+        normalisation = row.settings.get("normalisation", "imagenet")
+        if split == "train":
+            return row.role, split, Views(self.views, self.views == 1, None, normalisation)
+        protocol = find_protocol(row.protocol)
+        return row.role, split, Views(1, protocol.flip, protocol.input_crop, normalisation)
+
+    def needs(self, rows: list[Row]) -> dict[tuple[str, str, Views], list[str]]:
+        """Every kind of stored features that some row reads, with the dense modes read of it."""
+        found: dict[tuple[str, str, Views], set[str]] = {}
+        for row in rows:
+            for split in ("train", "test"):
+                if not self.from_images(row) and (split == "test" or row.learns):
+                    found.setdefault(self.need(row, split), set()).add(row.settings["dense"])
+        return {need: sorted(modes) for need, modes in found.items()}
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"

@@ -1,0 +1,116 @@
+"""Patch features of ResNets and ViTs, against open_clip's own pooled outputs and first principles."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+
+from helpers import TINY_CONFIG
+from depthtokens import UsageError
+from depthtokens.clip.image import (
+    RESNET_MODES,
+    VIT_MODES,
+    attention_pool,
+    dense_features,
+    dense_modes,
+    resized_positions,
+    thinned_channels,
+    trunk,
+)
+
+VIT_CONFIG = {**TINY_CONFIG, "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}}
+
+
+@pytest.fixture(scope="module")
+def vit():
+    torch.manual_seed(0)
+    return open_clip.CLIP(**VIT_CONFIG).visual.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (70, 101)])
+@pytest.mark.parametrize("mode", RESNET_MODES)
+def test_resnet_shapes(tiny_clip, mode, size):
+    features = tiny_clip.dense(torch.randn(2, 3, *size), mode)
+    assert features.shape == (2, 64, size[0] // 32, size[1] // 32)
+    norms = features.norm(dim=1)
+    if mode == "layer4":  # a part of a unit vector
+        assert (norms < 1).all() and (features >= 0).all()
+    else:
+        assert torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (70, 101)])
+@pytest.mark.parametrize("mode", VIT_MODES)
+def test_vit_shapes(vit, mode, size):
+    features = dense_features(vit, torch.randn(2, 3, *size), mode)
+    assert features.shape == (2, 64, size[0] // 16, size[1] // 16)
+    assert torch.allclose(features.norm(dim=1), torch.ones(()), atol=1e-5)
+
+
+def test_layer4_is_the_released_code_s(tiny_clip):
+    images = torch.randn(2, 3, 64, 96)
+    x = F.normalize(trunk(tiny_clip.visual, images), dim=1)
+    x = x.permute(0, 2, 3, 1).flatten(1, 2)  # the released code resizes the channel axis of [B, hw, channels]
+    expected = F.interpolate(x, size=64, mode="nearest")
+    assert torch.equal(tiny_clip.dense(images, "layer4").flatten(2).transpose(1, 2), expected)
+    assert thinned_channels(2048, 1024).tolist() == list(range(0, 2048, 2))
+
+
+def test_attention_pool_s_first_row_is_the_image_embedding(tiny_clip):
+    images = torch.randn(3, 3, 64, 64)
+    pooled = attention_pool(tiny_clip.visual.attnpool, trunk(tiny_clip.visual, images))
+    assert torch.allclose(pooled[:, 0], tiny_clip.model.encode_image(images), atol=1e-5)
+
+
+def test_vit_tokens_are_open_clip_s(vit):
+    images = torch.randn(2, 3, 64, 64)
+    expected = vit.transformer(vit._embeds(images))
+    expected = F.normalize(vit.ln_post(expected)[:, 1:] @ vit.proj, dim=-1)
+    assert torch.allclose(dense_features(vit, images, "tokens").flatten(2).transpose(1, 2), expected, atol=1e-5)
+
+
+def test_vit_value_lets_a_patch_see_only_itself_in_the_last_block():
+    """With one block, changing a pixel of one patch must not change another patch's feature."""
+    config = {**VIT_CONFIG, "vision_cfg": {**VIT_CONFIG["vision_cfg"], "layers": 1}}
+    torch.manual_seed(0)
+    visual = open_clip.CLIP(**config).visual.eval().requires_grad_(False)
+    images = torch.randn(1, 3, 64, 64)
+    changed = images.clone()
+    changed[..., :16, :16] += 1
+    value = (dense_features(visual, images, "value") - dense_features(visual, changed, "value")).abs().amax(dim=1)[0]
+    tokens = (dense_features(visual, images, "tokens") - dense_features(visual, changed, "tokens")).abs().amax(dim=1)[0]
+    assert value[0, 0] > 1e-3 and value.flatten()[1:].max() == 0
+    assert tokens.flatten()[1:].min() > 0
+
+
+def test_positions_are_resized_in_two_dimensions():
+    grid = torch.arange(4.0)[:, None].expand(4, 4)  # grows downwards only
+    positions = torch.cat([torch.full((1, 1), 9.0), grid.reshape(16, 1)])
+    wide = resized_positions(positions, 4, 8)
+    assert wide[0] == 9
+    assert torch.allclose(wide[1:].reshape(4, 8), torch.arange(4.0)[:, None].expand(4, 8), atol=1e-4)
+    assert resized_positions(positions, 4, 4) is positions
+
+
+def test_bad_modes(tiny_clip, vit):
+    with pytest.raises(UsageError, match="did you mean 'layer4'"):
+        tiny_clip.dense(torch.zeros(1, 3, 64, 64), "layer3")
+    with pytest.raises(UsageError, match="not for a ModifiedResNet: use layer4 or attnpool or value"):
+        tiny_clip.dense(torch.zeros(1, 3, 64, 64), "tokens")
+    with pytest.raises(UsageError, match="not for a VisionTransformer: use tokens or value"):
+        dense_features(vit, torch.zeros(1, 3, 64, 64), "layer4")
+    with pytest.raises(UsageError, match="smaller than one 32x32 patch"):
+        tiny_clip.dense(torch.zeros(1, 3, 31, 64), "layer4")
+    with pytest.raises(UsageError, match="no dense features for a Linear"):
+        dense_features(torch.nn.Linear(1, 1), torch.zeros(1, 3, 64, 64), "layer4")
+
+
+def test_several_modes_from_one_pass(tiny_clip, vit):
+    images = torch.randn(2, 3, 96, 64)
+    for visual, modes in ((tiny_clip.visual, RESNET_MODES), (vit, VIT_MODES)):
+        together = dense_modes(visual, images, tuple(modes))
+        assert list(together) == list(modes)
+        for mode, features in together.items():
+            assert torch.equal(features, dense_features(visual, images, mode))

@@ -1,0 +1,171 @@
+"""NYUv2: which pairs a split is, from lists, from the tree and from the official .mat file; and the figures of the released code."""
+
+import json
+import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers import REFERENCE, SHARED, needs_data
+from depthtokens.data import open_dataset
+from depthtokens.data.nyu import NYUv2
+from depthtokens.errors import DataError
+
+
+
+def write_pair(folder, number, value=2000, suffix=".jpg", size=(480, 640)):
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*size, 3), 90, np.uint8)).save(folder / f"rgb_{number}{suffix}")
+    Image.fromarray(np.full(size, value, np.uint16)).save(folder / f"sync_depth_{number}.png")
+
+
+def message(action):
+    with pytest.raises(DataError) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Two training pairs and one test pair, and a training image whose depth is not there."""
+    write_pair(tmp_path / "sync/bath", "00001")
+    write_pair(tmp_path / "sync/attic", "00002", suffix=".png")
+    write_pair(tmp_path / "sync/bath", "00009")
+    (tmp_path / "sync/bath/sync_depth_00009.png").unlink()
+    write_pair(tmp_path / "official_splits/test/kitchen", "00000", value=3000)
+    return tmp_path
+
+
+def test_split_from_the_tree(tree):
+    train, test, everything = (NYUv2(tree, split) for split in ("train", "test", "all"))
+    assert train.names == ["sync/attic/rgb_00002.png", "sync/bath/rgb_00001.jpg"]
+    assert test.names == ["official_splits/test/kitchen/rgb_00000.jpg"]
+    assert sorted(everything.names) == sorted(train.names + test.names)
+    assert (test.name, test.split, test.eval_crop, test.depth_range, test.augment) == ("nyu", "test", "eigen", (0.001, 10.0), None)
+    image, depth, _ = test[0]
+    assert image.shape == (3, 480, 640) and (depth == 3).all()
+
+
+def test_lists_go_before_the_tree(tree):
+    (tree / "nyudepthv2_train_files_with_gt.txt").write_text("/bath/rgb_00001.jpg /bath/sync_depth_00001.png 518.8579\n")
+    assert NYUv2(tree, "train").names == ["sync/bath/rgb_00001.jpg"]
+    own = tree / "mine.txt"
+    own.write_text("sync/attic/rgb_00002.png sync/attic/sync_depth_00002.png\n")
+    assert NYUv2(tree, "test", own).names == ["sync/attic/rgb_00002.png"], "names relative to ROOT work too"
+    own.write_text("kitchen/rgb_00000.jpg kitchen/sync_depth_00000.png\nbath/rgb_00001.jpg bath/sync_depth_00001.png\n")
+    assert len(NYUv2(tree, "all", own)) == 2
+    assert "2 of 4 files are not in" in message(lambda: NYUv2(tree, "test", own))
+    assert len(NYUv2(tree, "test", own, allow_missing=True).missing()) == 2
+
+
+def test_train_is_never_test_unasked(tmp_path):
+    write_pair(tmp_path / "kitchen", "00000")
+    for split in ("train", "test"):
+        text = message(lambda split=split: NYUv2(tmp_path, split))
+        assert "split 'all'" in text and "--list-file" in text
+    assert len(NYUv2(tmp_path, "all")) == 1
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no list, and no rgb_X.jpg" in message(lambda: NYUv2(empty, "all"))
+
+
+def test_training_views(tree):
+    data = open_dataset(f"nyu:{tree}", "train", augment=True)
+    assert data[0].image.shape == (3, 416, 544) and data[0].depth.shape == (1, 416, 544)
+    assert data.image_size(0) == (480, 640) and NYUv2(tree, "train")[0].image.shape == (3, 480, 640)
+    assert NYUv2(tree, "train", augment=True, crop=(224, 320))[0].image.shape == (3, 224, 320)
+    assert "smaller than the training crop 480x640" in message(lambda: NYUv2(tree, "train", augment=True, crop=(480, 640))[0])
+
+
+@pytest.fixture
+def mat(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="the .mat file needs h5py")
+    rng = np.random.default_rng(0)
+    rgb, metres = rng.integers(0, 256, (5, 48, 64, 3), dtype=np.uint8), rng.random((5, 48, 64), dtype=np.float32) * 9
+    metres[2, 0, 0] = np.nan
+    path = tmp_path / "nyu_depth_v2_labeled.mat"
+    with h5py.File(path, "w") as file:
+        file["images"], file["depths"] = rgb.transpose(0, 3, 2, 1), metres.transpose(0, 2, 1)
+    return path, rgb, metres
+
+
+def test_labelled_mat_file(mat):
+    path, rgb, metres = mat
+    data = NYUv2(path, "all")
+    assert data.names == ["00000", "00001", "00002", "00003", "00004"] and data.image_size(0) == (48, 64)
+    for i in range(5):
+        image, depth = data.read(i)
+        assert np.array_equal(image, rgb[i]) and np.array_equal(depth, np.nan_to_num(metres[i])) and depth.dtype == np.float32
+    here = [data[i].image for i in range(5)]
+    for method in {"fork", "spawn"} & set(multiprocessing.get_all_start_methods()):
+        loader = torch.utils.data.DataLoader(data, batch_size=5, num_workers=1, multiprocessing_context=method)
+        assert torch.equal(next(iter(loader)).image, torch.stack(here))
+
+
+def test_labelled_mat_file_is_split_by_splits_mat(mat):
+    path, rgb, _ = mat
+    assert "splits.mat" in message(lambda: NYUv2(path, "test"))
+    scipy_io = pytest.importorskip("scipy.io", reason="splits.mat needs scipy")
+    for target in (path.with_name("splits.mat"), path.with_name("other.mat")):
+        scipy_io.savemat(target, {"trainNdxs": [[1], [4]], "testNdxs": [[2], [3], [5]]})
+    test = NYUv2(path, "test")
+    assert test.names == ["00001", "00002", "00004"] and np.array_equal(test.read(2)[0], rgb[4])
+    assert NYUv2(path, "train", path.with_name("other.mat")).names == ["00000", "00003"]
+    scipy_io.savemat(path.with_name("splits.mat"), {"testNdxs": [[6]]})
+    assert "beyond the 5" in message(lambda: NYUv2(path, "test"))
+    assert "has no trainNdxs" in message(lambda: NYUv2(path, "train"))
+    path.with_name("splits.mat").write_text("hello")
+    assert "is it splits.mat?" in message(lambda: NYUv2(path, "test"))
+
+
+def test_other_files_than_the_mat(mat, tmp_path):
+    text = tmp_path / "text.mat"
+    text.write_text("hello")
+    assert "HDF5 cannot open it" in message(lambda: NYUv2(text, "all"))
+    import h5py
+
+    with h5py.File(tmp_path / "other.mat", "w") as file:
+        file["images"] = np.zeros((2, 3))
+    assert "has no arrays images" in message(lambda: NYUv2(tmp_path / "other.mat", "all"))
+
+
+@pytest.mark.parametrize("module", ["h5py", "scipy.io"])
+def test_missing_parts_say_what_to_install(mat, monkeypatch, module):
+    path = mat[0]
+    path.with_name("splits.mat").write_text("")
+    monkeypatch.setitem(sys.modules, module, None)
+    assert "pip install 'depthtokens[h5]'" in message(lambda: NYUv2(path, "test"))
+
+
+@needs_data
+def test_real_tree(tmp_path):
+    subprocess.run([sys.executable, SHARED / "data/make_nyu_tree.py", tmp_path, "--limit", "3"], check=True, capture_output=True)
+    listed = {split: NYUv2(tmp_path, split) for split in ("train", "test")}
+    assert [len(data) for data in listed.values()] == [3, 3]
+    for split, data in listed.items():
+        (tmp_path / f"nyu_{split}.txt").unlink()
+        assert sorted(NYUv2(tmp_path, split).names) == sorted(data.names), "the rule for trees finds what the list names"
+    image, depth, _ = listed["test"][0]
+    assert image.shape == (3, 480, 640) and 0.5 < depth.median() < 6 and depth.max() <= 10
+
+
+@needs_data
+def test_real_sync_pairs_give_the_released_figures():
+    runs = json.loads((REFERENCE / "evaluation.json").read_text())["runs"]
+    run = next(run for run in runs if run["config"]["dataset"] == "nyu")
+    data = NYUv2(SHARED / "data/nyuv2_sync", "all")
+    assert len(data) == run["images"]
+    for sample, (image_shape, mean, std, depth_shape, largest, positive) in (
+        (data[0], run["first_sample"]),
+        (data[-1], run["last_sample"]),
+    ):
+        assert [1, *sample.image.shape] == image_shape and [1, *sample.depth.shape] == depth_shape
+        assert sample.image.double().mean().item() == pytest.approx(mean, abs=1e-5)
+        assert sample.image.double().std(correction=0).item() == pytest.approx(std, abs=1e-5)
+        assert sample.depth.max().item() == pytest.approx(largest, rel=1e-6) and int((sample.depth > 0).sum()) == positive

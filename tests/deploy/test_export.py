@@ -1,0 +1,229 @@
+"""Export to ONNX: the graph gives torch's metres, runs without torch, and files that are not ours are refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from depthtokens import DataError, DepthTokens, DepthTokensError, UsageError, WeightsError
+from depthtokens.deploy import export
+from depthtokens.deploy.runtime import OnnxDepth, resized
+from helpers import photo, run
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_clip):
+    return DepthTokens(tiny_clip, depth="random:7", scale=378, predict_side=96)
+
+
+@pytest.fixture(scope="module")
+def tokens(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokens") / "tokens.safetensors"
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def graph(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("graph") / "model.onnx"
+    done = export.export_onnx(model, path)
+    assert done.path == path and done.bytes == path.stat().st_size
+    assert 0 < done.max_difference < 2e-3 and (480, 640) in done.sizes and (32, 32) in done.sizes
+    return path
+
+
+def agree(depth, expected):
+    assert depth.metres.dtype == depth.uncertainty.dtype == depth.probs.dtype == np.float32
+    assert np.ptp(expected.metres) > 1e-2
+    for found, wanted in ((depth.metres, expected.metres), (depth.uncertainty, expected.uncertainty), (depth.probs, expected.probs)):
+        assert found.shape == wanted.shape and np.abs(found - wanted).max() < 2e-3
+    assert depth.depth_range == expected.depth_range and np.array_equal(depth.image, expected.image)
+
+
+@pytest.mark.parametrize("size", [(33, 63), (64, 64), (95, 161), (40, 300), (96, 96)])
+def test_any_size(model, graph, size):
+    agree(OnnxDepth(graph).predict(photo(*size)), model.predict(photo(*size)))
+
+
+def test_photos_taller_than_those_of_training(model, graph, tmp_path):
+    rgb = photo(150, 211)
+    Image.fromarray(rgb).save(tmp_path / "photo.png")
+    expected, opened = model.predict(rgb), OnnxDepth(graph, threads=1)
+    assert expected.probs.shape[1:] == (3, 4) and expected.metres.shape == (150, 211)
+    for image in (rgb, tmp_path / "photo.png", str(tmp_path / "photo.png"), Image.fromarray(rgb)):
+        agree(opened.predict(image), expected)
+
+
+def test_batches(model, graph):
+    images = np.stack([photo(64, 96), photo(64, 96)[::-1]])
+    depth, uncertainty, probs = OnnxDepth(graph).session.run(["depth", "uncertainty", "probs"], {"image": images})
+    assert depth.shape == uncertainty.shape == (2, 1, 64, 96) and probs.shape == (2, 7, 2, 3)
+    assert np.abs(depth[1, 0] - model.predict(images[1]).metres).max() < 2e-3
+
+
+def test_metadata(model, graph):
+    opened = OnnxDepth(graph)
+    assert opened.metadata["clip"]["fingerprint"] == model.clip.fingerprint and opened.metadata["size"] is None
+    settings = opened.metadata["model"]
+    assert settings["template"] == model.settings["template"] and settings["words"] == model.words
+    assert settings["centres"] == model.centres.tolist() and settings["logit_scale"] == pytest.approx(378)
+    assert 0 < opened.metadata["verified"]["max_difference_m"] < 2e-3
+    assert (opened.predict_side, opened.stride) == (96, 32)
+
+
+def test_resizing_is_torch_s():
+    low = np.random.default_rng(0).random((3, 5), dtype=np.float32)
+    for size in ((3, 5), (7, 40), (64, 96)):
+        wanted = torch.nn.functional.interpolate(torch.from_numpy(low)[None, None], size=size, mode="bilinear", align_corners=True)
+        assert np.abs(resized(low, size) - wanted[0, 0].numpy()).max() < 1e-6
+    assert (resized(np.full((1, 1), 2.0, np.float32), (3, 4)) == 2).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("clip", "dense"), [("attnpool_clip", "attnpool"), ("vit_clip", "tokens")])
+def test_position_embeddings_are_resized_in_the_graph(request, tmp_path, clip, dense):
+    model = DepthTokens(request.getfixturevalue(clip), depth="depth-7", scale=378, dense=dense, template="1o1d", seed=1)
+    export.export_onnx(model, tmp_path / "m.onnx")
+    opened = OnnxDepth(tmp_path / "m.onnx")
+    for size in ((64, 64), (33, 80), (130, 161)):
+        agree(opened.predict(photo(*size)), model.predict(photo(*size)))
+
+
+def test_fixed_size(model, tmp_path):
+    export.export_onnx(model, tmp_path / "m.onnx", size=(64, 96))
+    opened = OnnxDepth(tmp_path / "m.onnx")
+    agree(opened.predict(photo(64, 96)), model.predict(photo(64, 96)))
+    with pytest.raises(DataError, match="64x96 only"):
+        opened.predict(photo(96, 64))
+    with pytest.raises(UsageError, match="smaller than one 32x32 patch"):
+        export.export_onnx(model, tmp_path / "n.onnx", size=(64, 31))
+
+
+def test_command_line_without_torch(capsys, graph, tokens, tmp_path):
+    Image.fromarray(photo(80, 120)).save(tmp_path / "a.png")
+    code = "import sys; from depthtokens.cli import main; main(sys.argv[1:]); print([m for m in sys.modules if m.split('.')[0] == 'torch'])"
+    words = ["predict", graph, tmp_path / "a.png", "--formats", "npy", "png", "side", "--out"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words), str(tmp_path / "onnx")], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]", done.stderr
+    words[1] = tokens
+    assert run(capsys, *words, tmp_path / "torch", "--engine", "torch")[0] == 0
+    found, expected = (np.load(tmp_path / engine / "a_depth.npy") for engine in ("onnx", "torch"))
+    assert found.shape == (80, 120) and np.abs(found - expected).max() < 2e-3
+    assert (tmp_path / "onnx" / "a_side.png").is_file()
+
+
+def test_export_verb(capsys, tokens, tmp_path, monkeypatch, graph):
+    monkeypatch.setattr(export, "to_onnx", lambda *_: onnx.load(graph))  # the same model's, which was exported once
+    target = tmp_path / "m.onnx"
+    code, stdout, _ = run(capsys, "export", tokens, "--onnx", target)
+    assert code == 0 and f"predict {target}" in stdout and "MB, depth within" in stdout
+    code, stdout, _ = run(capsys, "export", tokens, "--onnx", target, "--overwrite", "--json")
+    assert code == 0 and json.loads(stdout)["bytes"] == target.stat().st_size and json.loads(stdout)["max_difference_m"] < 2e-3
+    agree(OnnxDepth(target).predict(photo(64, 64)), OnnxDepth(graph).predict(photo(64, 64)))
+
+
+def test_a_graph_that_differs_is_not_written(tiny_clip, graph, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "to_onnx", lambda *_: onnx.load(graph))  # another model's
+    with pytest.raises(DepthTokensError, match=r"not written: .* within 0.002 m \(it differs by .* m\): it may with a fixed --size"):
+        export.export_onnx(DepthTokens(tiny_clip, depth="random:7", scale=100), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nan_is_a_difference(model, graph):
+    proto = onnx.load(graph)
+    weight = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weight.raw_data = np.full(weight.dims, np.nan, np.float32).tobytes()
+    found = export.max_difference(export.Graph(export.FusedDepth(model)), proto.SerializeToString(), [(64, 64)])
+    assert not found <= export.TOLERANCE
+
+
+@pytest.mark.parametrize(("words", "code", "message"), [
+    (["export", "{tokens}", "--onnx", "/proc/m.onnx"], 1, "cannot write /proc/m.onnx"),
+    (["export", "{tokens}", "--onnx", "{file}/m.onnx"], 1, "cannot write {file}/m.onnx"),
+    (["export", "{tokens}", "--onnx", "{none}/m.onnx"], 1, "cannot write {none}/m.onnx"),
+    (["export", "{tokens}", "--onnx", "{graph}"], 2, "--overwrite"),
+    (["export", "{tokens}", "--onnx", "{none}.pt"], 2, "ends in .onnx"),
+    (["export", "{none}", "--onnx", "{none}.onnx"], 1, "no token file"),
+    (["export", "{tokens}"], 2, "--onnx"),
+    (["predict", "{none}.onnx", "{photo}"], 1, "no ONNX file"),
+    (["predict", "{cut}", "{photo}"], 1, "damaged or not an ONNX file"),
+    (["predict", "{text}", "{photo}"], 1, "damaged or not an ONNX file"),
+    (["predict", "{empty}", "{photo}"], 1, "damaged or not an ONNX file"),
+    (["predict", "{foreign}", "{photo}"], 1, "not one that `depthtokens export` wrote"),
+    (["predict", "{newer}", "{photo}"], 1, "format 99, expected 1"),
+    (["predict", "{header}", "{photo}"], 1, "header cannot be read"),
+    (["predict", "{graph}", "{strip}"], 1, "smaller than one 32x32 patch"),
+    (["predict", "{graph}", "{text}"], 1, "it is not an image"),
+    (["predict", "{graph}", "{photo}", "--engine", "torch"], 2, "give torch the token file"),
+    (["predict", "{tokens}", "{photo}", "--engine", "onnx"], 2, "depthtokens export {tokens} --onnx tokens.onnx"),
+    (["predict", "{graph}", "{photo}", "--clip", "RN50", "--force"], 2, "--clip, --force: not for --engine onnx"),
+    (["predict", "{graph}", "{photo}", "--precision", "bfloat16"], 2, "--precision: not for"),
+])  # fmt: skip
+def test_mistakes_get_one_helpful_line(capsys, tokens, graph, tmp_path, monkeypatch, words, code, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(export, "to_onnx", lambda *_: pytest.fail("what is wrong must be found out before the work"))
+    names = {name: tmp_path / f"{name}.onnx" for name in ("cut", "text", "empty", "foreign", "newer", "header")}
+    content, proto = graph.read_bytes(), onnx.load(graph)
+    names["cut"].write_bytes(content[: len(content) // 2])
+    names["text"].write_text("hello")
+    names["empty"].write_bytes(b"")
+    for name, header in (("foreign", None), ("newer", '{"format": 99, "model": {}}'), ("header", '{"format": 1, "model": {}}')):
+        del proto.metadata_props[:]
+        if header:
+            proto.metadata_props.add(key="depthtokens", value=header)
+        onnx.save(proto, names[name])
+    names |= {"tokens": tokens, "graph": graph, "none": tmp_path / "none", "file": tmp_path / "file"}
+    names |= {"photo": tmp_path / "photo.png", "strip": tmp_path / "strip.png"}
+    names["file"].write_text("in the way")
+    Image.fromarray(photo(64, 64)).save(names["photo"])
+    Image.fromarray(photo(20, 64)).save(names["strip"])
+    found, stdout, err = run(capsys, *(word.format(**names) for word in words))
+    lines = [line for line in err.splitlines() if line.startswith("depthtokens:")]
+    assert found == code and len(lines) == 1 and message.format(**names) in lines[0] and not stdout
+    assert "Traceback" not in err
+
+
+def test_missing_packages(model, graph, tmp_path, monkeypatch):
+    for package, work in (
+        ("onnxruntime", lambda: OnnxDepth(graph)),
+        ("onnxscript", lambda: export.export_onnx(model, tmp_path / "m.onnx")),
+    ):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(UsageError, match=rf"{package}: pip install 'depthtokens\[onnx\]'"):
+            work()
+
+
+def test_what_does_not_export_says_so(tmp_path):
+    class Moody(torch.nn.Module):
+        def forward(self, image):
+            return image.float() if image.float().mean() > 3 else -image.float()
+
+    with pytest.raises(UsageError, match="does not export to ONNX .*it may with a fixed --size H W") as caught:
+        export.to_onnx(Moody(), None, ("depth",))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_exporter_fixed_in_silence_is_found_out(model, graph, tmp_path, monkeypatch):
+    proto = onnx.load(graph)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    monkeypatch.setattr(export, "to_onnx", lambda *_: proto)
+    with pytest.raises(DepthTokensError, match="not written: onnxruntime cannot run the graph .*invalid dimensions"):
+        export.export_onnx(model, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_of_the_file_are_one_line(tmp_path):
+    (tmp_path / "m.onnx").write_text("hello")
+    with pytest.raises(WeightsError) as caught:
+        OnnxDepth(tmp_path / "m.onnx")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,140 @@
+"""The fused model: equal to the model it was made from, kept as long as that stays the same, and free of what prediction does not need."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers import photo
+from depthtokens import DataError, DepthTokens, UsageError, load_clip
+from depthtokens.clip.image import RESNET_MODES
+from depthtokens.data.sample import normalise
+from depthtokens.depth.fused import FusedDepth, fused
+
+SIZES = [(64, 64), (97, 133), (32, 71)]
+TOWERS = [("tiny_clip", "layer4"), ("tiny_clip", "value"), ("attnpool_clip", "attnpool"), ("vit_clip", "tokens"), ("vit_clip", "value")]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("clip", "dense"), TOWERS)
+def test_equal_to_the_model(request, clip, dense, size):
+    model = DepthTokens(request.getfixturevalue(clip), depth="depth-7", scale=378, dense=dense, template="1o1d", seed=1)
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, found = model(images), FusedDepth(model)(images)
+    assert found.depth.shape == expected.depth.shape and found.probs.shape == expected.probs.shape
+    assert (expected.depth.max() - expected.depth.min()) > 1e-3  # else there would be nothing to get wrong
+    assert (found.depth - expected.depth).abs().max() < 1e-4  # metres
+    assert (found.probs - expected.probs).abs().max() < 1e-4
+
+
+def test_equal_to_a_model_with_clip_s_own_normalisation(tiny_clip):
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        models = [DepthTokens(tiny_clip, normalisation=name) for name in ("clip", "imagenet")]
+        assert (models[0](images).depth - models[1](images).depth).abs().max() > 1e-3
+        assert (FusedDepth(models[0])(images).depth - models[0](images).depth).abs().max() < 1e-4
+
+
+def test_equal_to_a_model_whose_batchnorm_adapted(tiny_clip):
+    model = DepthTokens(tiny_clip, batchnorm="adapt")
+    images = torch.randn(2, 3, 64, 96)
+    before = model(images).depth
+    model.train()
+    model(3 * images)  # moves the running statistics
+    model.eval()
+    with torch.no_grad():
+        assert (model(images).depth - before).abs().max() > 1e-2
+        assert (FusedDepth(model.train())(images).depth - model.eval()(images).depth).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("dense", RESNET_MODES)
+def test_holds_the_folded_image_tower_and_nothing_else(tiny_clip, dense):
+    model = DepthTokens(tiny_clip, dense=dense)
+    net = FusedDepth(model)
+    assert not any(isinstance(module, nn.BatchNorm2d | nn.Embedding) for module in net.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.visual.modules())  # the model itself is as it was
+    assert (net.tower.attnpool is not None) == (dense == "attnpool")
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+    assert not [name for name in model.state_dict() if "fused" in name]
+
+
+def test_predict_is_clamped_and_resized(tiny_clip):
+    model = DepthTokens(tiny_clip, depth="learned:5", bins=[0.5, 1, 2, 4, 8], depth_range=(0.4, 9.0))
+    model.depth_range = (1.0, 3.0)  # so that there is something to clamp
+    rgb = photo(70, 130)
+    with torch.no_grad():
+        out = model(normalise(rgb.astype(np.float32) / np.float32(255))[None])
+    low = out.depth.clamp(1.0, 3.0)
+    spread = ((out.probs * (model.centres[:, None, None] - low) ** 2).sum(dim=1, keepdim=True)).sqrt()
+    found = model.predict(rgb)
+    for expected, values in ((low, found.metres), (spread, found.uncertainty)):
+        full = F.interpolate(expected, size=(70, 130), mode="bilinear", align_corners=True)[0, 0].numpy()
+        assert values.dtype == np.float32 and np.abs(values - full).max() < 1e-4
+    assert np.abs(found.probs - out.probs[0].numpy()).max() < 1e-4 and found.probs.dtype == np.float32
+
+
+def test_kept_until_something_changes(tiny_clip, monkeypatch):
+    model = DepthTokens(tiny_clip, "1o1d", batchnorm="adapt")
+    rgb, calls = photo(64, 64), []
+    text_features = DepthTokens.text_features
+    monkeypatch.setattr(DepthTokens, "text_features", lambda self: calls.append(0) or text_features(self))
+
+    def changed():
+        before = len(calls)
+        depth = model.predict(rgb).metres
+        assert np.array_equal(depth, model.predict(rgb).metres) and len(calls) - before <= 1
+        with torch.no_grad():
+            at_patches = FusedDepth(model).maps(torch.from_numpy(rgb)[None], (64, 64))[0][0, 0].numpy()
+        assert np.abs(depth - at_patches).max() < 1e-6  # never a stale one
+        calls.pop()
+        return len(calls) > before
+
+    assert changed() and not changed()
+    with torch.no_grad():
+        model.tokens["depth"] += 0.1
+    assert changed() and not changed()
+    model.tokens["context"].data[0, 0] += 1  # behind autograd's back
+    assert changed() and not changed()
+    model.log_scale.data += 0.5
+    assert changed() and not changed()
+    model.visual.bn1.running_mean += 0.5
+    assert changed() and not changed()
+    kept = fused(model)
+    assert fused(model, "bfloat16") is not kept and fused(model, "bfloat16") is fused(model, "bfloat16")
+
+
+def test_not_kept_longer_than_the_model(tiny_clip):
+    model = DepthTokens(tiny_clip)
+    net = weakref.ref(fused(model))
+    assert net() is not None
+    del model
+    gc.collect()
+    assert net() is None
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("clip", "dense"), [("tiny_clip", "layer4"), ("tiny_clip", "attnpool"), ("vit_clip", "tokens")])
+def test_precision_of_the_tower(request, clip, dense, precision):
+    model = DepthTokens(request.getfixturevalue(clip), dense=dense, scale=20)
+    exact, half = FusedDepth(model), FusedDepth(model, precision)
+    images = torch.randn(1, 3, 64, 96)
+    found, expected = half(images), exact(images)
+    assert {parameter.dtype for parameter in half.tower.parameters()} == {getattr(torch, precision)}
+    assert found.depth.dtype == found.probs.dtype == half.weight.dtype == torch.float32
+    assert 0 < (found.depth - expected.depth).abs().max() < 0.5
+
+
+def test_mistakes(tiny_clip):
+    model = DepthTokens(tiny_clip)
+    with pytest.raises(UsageError, match="did you mean 'float"):
+        model.predict(photo(64, 64), "float8")
+    with pytest.raises(DataError, match="this image: image of 31x64 pixels is smaller than one 32x32 patch"):
+        model.predict(photo(31, 64))

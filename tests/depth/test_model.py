@@ -1,0 +1,232 @@
+"""The model: what is learned, what stays frozen, what is saved."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from helpers import TINY_CONFIG
+from depthtokens import DepthTokens, UsageError, WeightsError, load_clip, make_optimizer, silog
+from depthtokens.errors import TrainingError
+
+
+def step(model, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(2, 3, 64, 96, generator=generator)
+    target = 1 + 8 * torch.rand(2, 1, 64, 96, generator=generator)
+    optimizer, _ = make_optimizer(model, 10, lr=1e-2)
+    model.train()
+    loss = silog(model(images).depth, target)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def test_shapes_and_units(tiny_clip):
+    model = DepthTokens(tiny_clip, depth="learned:5", bins="log", depth_range=(0.5, 8.0))
+    out = model(torch.randn(2, 3, 96, 160))
+    assert out.depth.shape == (2, 1, 3, 5) and out.probs.shape == (2, 5, 3, 5)
+    assert torch.allclose(out.probs.sum(dim=1), torch.ones(()), atol=1e-5)
+    assert out.depth.min() >= model.centres.min() - 1e-4 and out.depth.max() <= model.centres.max() + 1e-4
+    assert torch.allclose(model.text_features().norm(dim=1), torch.ones(5), atol=1e-5)
+
+
+@pytest.mark.parametrize(("template", "depth", "scale", "names"), [
+    ("baseline", "learned:7", "auty2023", {"tokens.depth": (7, 64)}),
+    ("4o4d", "depth-7", "auty2023", {"tokens.context": (8, 64)}),
+    ("1o2d", "learned:3", "depthclip", {"tokens.context": (3, 64), "tokens.depth": (3, 64)}),
+    ("baseline", "size-7", "learned", {"log_scale": ()}),
+    ("baseline", "random:7", "auty2023", {}),
+    ("baseline", ["near", "far"], "10", {}),
+])  # fmt: skip
+def test_what_is_trained(tiny_clip, template, depth, scale, names):
+    model = DepthTokens(tiny_clip, template, depth, scale=scale)
+    assert {name: tuple(value.shape) for name, value in model.trainable().items()} == names
+    assert {name for name, value in model.named_parameters() if value.requires_grad} == set(names)
+    if names:
+        before = {name: value.clone() for name, value in model.trainable().items()}
+        step(model)
+        assert all(not torch.equal(value, before[name]) for name, value in model.trainable().items())
+    else:
+        with pytest.raises(TrainingError, match="nothing to learn"):
+            make_optimizer(model, 10)
+
+
+def test_logit_scales(tiny_clip):
+    def scale(value):
+        return DepthTokens(tiny_clip, depth="learned:20", scale=value).log_scale.exp().item()
+
+    assert scale("auty2023") == pytest.approx(100 / 0.1 / math.sqrt(20), rel=1e-5)
+    assert scale("depthclip") == pytest.approx(1000, rel=1e-5)
+    assert scale(31.5) == scale("31.5") == pytest.approx(31.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("batchnorm", ["frozen", "adapt"])
+@pytest.mark.parametrize("dense", ["layer4", "attnpool", "value"])
+def test_training_changes_nothing_in_clip(tiny_file, batchnorm, dense):
+    clip = load_clip(str(tiny_file))
+    before = {key: value.clone() for key, value in clip.model.state_dict().items()}
+    model = DepthTokens(clip, template="1o1d", dense=dense, batchnorm=batchnorm)
+    for i in range(3):
+        step(model, seed=i)
+    after = clip.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)  # bit for bit
+    assert not any(module.training for module in clip.modules())
+    drifted = not torch.equal(model.visual.bn1.running_mean, clip.visual.bn1.running_mean)
+    assert drifted == (batchnorm == "adapt")
+    if batchnorm == "adapt":
+        assert all(torch.equal(a, b) for a, b in zip(model.visual.parameters(), clip.visual.parameters(), strict=True))
+        assert not any(module.training for module in model.eval().modules())
+
+
+def test_seeds(tiny_clip):
+    first, again, other = (DepthTokens(tiny_clip, "1o1d", seed=seed) for seed in (1, 1, 2))
+    for kind in ("context", "depth"):
+        assert torch.equal(first.tokens[kind], again.tokens[kind]) and not torch.equal(first.tokens[kind], other.tokens[kind])
+    assert not torch.equal(first.tokens["context"], first.tokens["depth"][:2])
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"depth": "depht-7"}, "did you mean 'depth-7'"),
+    ({"bins": "linear:8"}, "7 depth words or tokens need 7 bins"),
+    ({"bins": [1.0] * 6 + [11.0]}, "outside the depth range"),
+    ({"scale": "depthlcip"}, "did you mean 'depthclip'"),
+    ({"scale": -1}, "positive number"),
+    ({"batchnorm": "freeze"}, "did you mean 'frozen'"),
+    ({"dense": "tokens"}, "not for a ModifiedResNet"),
+    ({"template": "no slot here"}, "has no {depth}"),
+    ({"init": "size-8"}, "did you mean 'size-7'"),
+])  # fmt: skip
+def test_bad_settings(tiny_clip, settings, message):
+    with pytest.raises(UsageError) as caught:
+        DepthTokens(tiny_clip, **settings)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", [
+    {"depth": "learned:5", "bins": "log", "init": "random"},
+    {"template": "4o4d", "depth": "depth-7"},
+    {"depth": "learned:7", "init": "depth-7", "scale": "learned", "batchnorm": "adapt"},
+    {"depth": ["near", "middle", "far"], "bins": [1.0, 2.0, 4.0], "scale": 50.0, "dense": "value"},
+    {"depth": "rand-txt-7"},
+])  # fmt: skip
+def test_save_and_load(tiny_clip, tmp_path, settings):
+    model = DepthTokens(tiny_clip, **settings, depth_range=(0.1, 9.0), predict_side=64)
+    if model.trainable():
+        step(model)
+    model.eval()
+    model.provenance = {"protocol": "pooled", "training": {"steps": 1}}
+    path = tmp_path / "tokens.safetensors"
+    model.save(path)
+    assert path.stat().st_size < 40_000  # tokens, never CLIP
+    images = torch.randn(1, 3, 64, 96)
+    for clip in (tiny_clip, None):  # None: the file names its CLIP
+        again = DepthTokens.load(path, clip)
+        assert torch.equal(again(images).depth, model(images).depth)
+        assert again.settings.keys() == model.settings.keys() and again.provenance == model.provenance
+        again.save(tmp_path / "again.safetensors")
+        assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["depthtokens"])
+    assert header["clip"]["fingerprint"] == tiny_clip.fingerprint and header["model"]["depth_range"] == [0.1, 9.0]
+    assert {"torch", "open_clip", "depthtokens"} <= header["versions"].keys()
+
+
+@pytest.mark.parametrize("dense", ["tokens", "value"])
+def test_vision_transformers(tmp_path, dense):
+    vision = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}
+    torch.manual_seed(0)
+    torch.save(open_clip.CLIP(**{**TINY_CONFIG, "vision_cfg": vision}).state_dict(), tmp_path / "vit.pt")
+    model = DepthTokens(load_clip(str(tmp_path / "vit.pt")), dense=dense)
+    step(model)
+    model.save(tmp_path / "t.safetensors")
+    rgb = np.random.default_rng(0).integers(0, 255, (70, 100, 3), dtype=np.uint8)
+    depth = DepthTokens.load(tmp_path / "t.safetensors").predict(rgb)
+    assert depth.probs.shape == (7, 4, 6) and np.array_equal(depth.metres, model.eval().predict(rgb).metres)
+
+
+def test_half_precision_touches_the_image_tower_only(tiny_clip):
+    model = DepthTokens(tiny_clip, depth="learned:20", bins="log")
+    rgb = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    exact, half = model.predict(rgb), model.predict(rgb, "bfloat16")
+    assert not np.array_equal(exact.metres, half.metres) and half.metres == pytest.approx(exact.metres, rel=0.5)
+    patches = model.image_features(torch.randn(1, 3, 64, 64))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model.depth_from(patches, model.text_features()).depth.dtype == torch.float32
+
+
+def test_tokens_of_another_clip_are_refused(tiny_clip, tiny_model, tmp_path):
+    model = DepthTokens(tiny_clip)
+    model.save(tmp_path / "t.safetensors")
+    state = {key: value.clone() for key, value in tiny_model.state_dict().items()}
+    state["logit_scale"] += 1
+    save_file(state, tmp_path / "other.safetensors")
+    other = load_clip(str(tmp_path / "other.safetensors"))
+    with pytest.raises(WeightsError, match="learned on another CLIP.*--force"):
+        DepthTokens.load(tmp_path / "t.safetensors", other)
+    assert torch.equal(DepthTokens.load(tmp_path / "t.safetensors", other, force=True).tokens["depth"], model.tokens["depth"])
+
+
+def test_bad_token_files(tiny_clip, tiny_file, tmp_path):
+    DepthTokens(tiny_clip).save(tmp_path / "t.safetensors")
+    content = (tmp_path / "t.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(content[:-100])
+    (tmp_path / "text.safetensors").write_text("hello")
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    for name, message in (("cut", "damaged"), ("text", "damaged"), ("foreign", "not one of depthtokens"), ("none", "no token file")):
+        with pytest.raises(WeightsError, match=message) as caught:
+            DepthTokens.load(tmp_path / f"{name}.safetensors", tiny_clip)
+        assert "\n" not in str(caught.value)
+    # The CLIP it names is gone.
+    gone = load_clip(str(tiny_file))
+    gone.name = str(tmp_path / "gone.pt")
+    DepthTokens(gone).save(tmp_path / "u.safetensors")
+    with pytest.raises(WeightsError, match="give it with --clip"):
+        DepthTokens.load(tmp_path / "u.safetensors")
+
+
+def test_predict(tiny_clip, tmp_path):
+    model = DepthTokens(tiny_clip, depth="learned:5", predict_side=64)
+    rgb = np.random.default_rng(0).integers(0, 255, (130, 201, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "photo.png")
+    depth = model.predict(tmp_path / "photo.png")
+    assert depth.metres.shape == depth.uncertainty.shape == (130, 201) and depth.metres.dtype == np.float32
+    assert depth.probs.shape == (5, 2, 3)  # 130 rows were brought to 64
+    assert np.array_equal(depth.metres, model.predict(rgb).metres)
+    assert np.array_equal(depth.metres, model.predict(Image.fromarray(rgb)).metres)
+    assert (depth.uncertainty >= 0).all() and depth.uncertainty.max() < 10
+
+    depth.save(tmp_path / "d.png")
+    depth.save(tmp_path / "d.npy")
+    with Image.open(tmp_path / "d.png") as png:
+        assert png.mode.startswith("I") and png.text["depth_scale"] == "1000"
+        assert np.abs(np.asarray(png) / 1000 - depth.metres).max() <= 0.0005 + 1e-6  # 16-bit millimetres round trip
+    assert np.array_equal(np.load(tmp_path / "d.npy"), depth.metres)
+    assert depth.colour().size == (201, 130) and depth.side_by_side().width > 600
+    with pytest.raises(UsageError, match=r"\.png or \.npy"):
+        depth.save(tmp_path / "d.tiff")
+    with pytest.raises(UsageError, match="uint8"):
+        model.predict(rgb / 255.0)
+
+    far = DepthTokens(tiny_clip, depth_range=(0.001, 80.0)).predict(rgb)
+    far.save(tmp_path / "far.png")
+    with Image.open(tmp_path / "far.png") as png:  # 80 m does not fit into 16-bit millimetres
+        assert png.text["depth_scale"] == "256"
+        assert np.abs(np.asarray(png) / 256 - far.metres).max() <= 1 / 512 + 1e-5
+
+
+def test_phone_photos_are_turned_upright(tiny_clip, tmp_path):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8))
+    exif = photo.getexif()
+    exif[0x0112] = 6  # rotate 90 degrees clockwise to show
+    photo.save(tmp_path / "phone.jpg", exif=exif)
+    assert DepthTokens(tiny_clip).predict(tmp_path / "phone.jpg").metres.shape == (96, 64)

@@ -1,0 +1,289 @@
+"""Tables side by side: plans, seeds, resuming, controls, effects, files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from depthtokens import DataError, DepthTokens, UsageError, evaluate
+from depthtokens.cli import main
+from depthtokens.data import open_dataset
+from depthtokens.data.sample import IMAGENET_MEAN, IMAGENET_STD
+from depthtokens.depth.linear import LinearHead
+from depthtokens.reproduce import run as module
+from depthtokens.reproduce import features
+from depthtokens.reproduce.settings import Reproduction
+from depthtokens.reproduce.published import presets
+from depthtokens.reproduce.run import reproduce
+from depthtokens.reproduce.rows import BASE, EFFECTS, WORDS, parse_seeds, rows_for
+from depthtokens.features.cache import cached
+from depthtokens.features.write import write
+from depthtokens.features.plan import plan
+from depthtokens.features.views import Views
+from depthtokens.reproduce.tables import lines, markdown, save, to_csv, to_html, to_json
+
+
+@pytest.fixture
+def settings(nyu_tree, tiny_file, tmp_path):
+    def make(**changes):
+        values = {
+            "data": (f"nyu:{nyu_tree}",), "clip": str(tiny_file), "seeds": "0..1", "steps": 3, "batch_size": 4, "workers": 0,
+            "lr": 0.02, "out": str(tmp_path / "out"),
+        }  # fmt: skip
+        return Reproduction(**{**values, **changes})
+
+    return make
+
+
+def by_name(done):
+    return {result.row.name: result for result in done.rows}
+
+
+def test_seeds():
+    assert parse_seeds("0..4") == [0, 1, 2, 3, 4] and parse_seeds("7") == [7] and parse_seeds("3, 1") == [3, 1]
+    for wrong in ("4..0", "", "a", "1,1", "-1", "0...2", "1.5", str(2**32), "0..999999999"):
+        with pytest.raises(UsageError, match=r"0\.\.4"):
+            parse_seeds(wrong)
+
+
+def test_tables_hold_every_published_row_once():
+    names = [row.name for row in rows_for("all", ["nyu", "kitti"]) if row.published]
+    assert sorted(names) == sorted(preset.name for preset in presets()) and len(names) == 36
+    assert {row.role for row in rows_for("3", ["kitti"])} == {"kitti"} and len(rows_for("3", ["kitti"])) == 6
+    with pytest.raises(UsageError, match="needs --data nyu:ROOT; with this data, tables 3, 4, 5, 6, 7, effects run"):
+        rows_for("depthclip", ["kitti"])
+    with pytest.raises(UsageError, match="unknown table"):
+        rows_for("8", ["nyu"])
+
+
+def test_each_effect_is_one_setting_away():
+    for name, (changed, kind, asks) in EFFECTS.items():
+        differs = min(sum(changed.get(key) != base.get(key) for key in changed.keys() | base.keys()) for base in (BASE, WORDS))
+        assert asks and differs + (kind != "prompt") == (0 if name in ("learned-7", "depth-7") else 2 if "256" in name else 1), name
+
+
+def test_cross_domain_rows_need_both():
+    assert not [row for row in rows_for("effects", ["nyu"]) if row.kind == "cross"]
+    cross = [row for row in rows_for("effects", ["nyu", "kitti"]) if row.kind == "cross"]
+    assert [(row.role, row.source, row.rescaled) for row in cross] == [
+        ("nyu", "effects/kitti/learned-7", False), ("nyu", "effects/kitti/learned-7", True),
+        ("kitti", "effects/nyu/learned-7", False), ("kitti", "effects/nyu/learned-7", True),
+    ]  # fmt: skip
+
+
+def test_a_table_and_its_files(settings):
+    done = reproduce(settings(table="3"))
+    rows = by_name(done)
+    assert len(rows) == 8
+    learned, words, random = (rows[f"paper/t3/nyu/{name}"] for name in ("learned-7", "depth-7", "random-7"))
+    assert learned.seeds == [0, 1] == random.seeds and words.seeds == [0] and learned.parameters == 7 * 64 and words.parameters == 0
+    assert len(set(learned.scores["abs_rel"])) == 2 and len(set(random.scores["abs_rel"])) == 2
+    # Tokens are kept, and give the figure again.
+    tokens = DepthTokens.load(module.Path(done.settings.out) / "tokens" / "paper_t3_nyu_learned-7-seed1.safetensors")
+    again = evaluate(tokens, open_dataset(done.settings.data[0], "test"), workers=0)
+    assert again.quoted["abs_rel"] == pytest.approx(learned.scores["abs_rel"][1], abs=1e-4)
+    # Published and measured side by side, in every form.
+    line = next(line for line in lines(done)["nyu"] if line.result is learned)
+    assert line.published("abs_rel") == 0.319 and line.cell("abs_rel").startswith("0.319 → ")
+    assert 2 * learned.measured("abs_rel").std > 1 and not line.cell("abs_rel").endswith("*")  # three steps: seeds differ by more
+    assert replace(line, result=replace(learned, row=replace(learned.row, published={"abs_rel": 99.0}))).cell("abs_rel").endswith("*")
+    assert line.against_map is not None and line.against_base is None and line.name == "t3/learned-7"
+    values = to_json(done)
+    row = next(row for row in values["rows"] if row["name"] == "paper/t3/nyu/learned-7")
+    assert row["published"]["abs_rel"] == 0.319 and row["seeds"] == [0, 1]
+    assert row["measured"]["abs_rel"]["mean"] == pytest.approx(sum(learned.scores["abs_rel"]) / 2)
+    interval = row["measured"]["rmse"]["interval"]
+    assert interval["low"] < row["measured"]["rmse"]["mean"] < interval["high"]
+    assert row["difference_to_mean_map"]["seed_std"] > 0 and "±" in str(line.against_map)
+    table = list(csv.DictReader(to_csv(done).splitlines()))
+    assert len(table) == 2 * 2 + 4 + 2 and {r["published_d1"] for r in table if r["row"] == "paper/t3/nyu/learned-7"} == {"0.465"}
+    rendered = replace(done, settings=replace(done.settings, data=("scenes",)))  # no figures were published on scenes
+    assert {r["published_d1"] for r in csv.DictReader(to_csv(rendered).splitlines())} == {""}
+    assert "→" not in markdown(rendered).split("\n\n", 3)[-1] and not any(row["published"] for row in to_json(rendered)["rows"])
+    page = to_html(done)
+    assert page.count("<tr") == 9 and "http" not in page and "protocol auty2023" in page and "0.319 → " in markdown(done)
+    assert [path.name for path in save(done)] == ["table.md", "table.csv", "table.html", "table.json"]
+
+
+def test_finished_rows_are_not_redone(settings, monkeypatch):
+    ran, fit = [], module.fit
+
+    def counting(learners, *args, **kwargs):
+        if len(ran) == 1:
+            raise KeyboardInterrupt
+        ran.append(learners[0].model.settings["bins"])
+        return fit(learners, *args, **kwargs)
+
+    monkeypatch.setattr(module, "fit", counting)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(settings(table="6"))
+    monkeypatch.setattr(module, "fit", lambda *args, **kwargs: ran.append("again") or fit(*args, **kwargs))
+    done = reproduce(settings(table="6"))
+    assert ran == ["log", "again", "again"]  # three rows, the first of which was done
+    whole = reproduce(settings(table="6", out=settings().out + "-whole"))
+    assert {name: row.scores for name, row in by_name(done).items()} == {name: row.scores for name, row in by_name(whole).items()}
+    reproduce(settings(table="7"))  # another table joins the same folder
+    (module.Path(done.settings.out) / "rows" / "paper_t6_nyu_learned-20.json").write_text("{")
+    with pytest.raises(DataError, match="is damaged: delete it"):
+        reproduce(settings(table="6"))
+
+
+@pytest.mark.parametrize(("changes", "what"), [({"seeds": "0"}, "recipe"), ({"lr": 0.5}, "recipe"), ({"clip": "bundled"}, "clip")])
+def test_half_finished_work_of_another_kind_is_refused(settings, changes, what):
+    reproduce(settings(table="5"))
+    with pytest.raises(UsageError, match=f"other .*{what}"):
+        reproduce(settings(table="5", **changes))
+
+
+def test_another_version_or_data_is_refused(settings, monkeypatch):
+    done = reproduce(settings(table="5"))
+    path = module.Path(done.settings.out) / module.PLAN
+    plan_file = json.loads(path.read_text())
+    path.write_text(json.dumps({**plan_file, "versions": {"depthtokens": "0.0.1"}}))
+    with pytest.raises(UsageError, match="other versions"):
+        reproduce(settings(table="5"))
+    changed = {**plan_file["data"], "nyu test": {**plan_file["data"]["nyu test"], "fingerprint": "other"}}
+    path.write_text(json.dumps({**plan_file, "data": changed}))
+    with pytest.raises(UsageError, match="other nyu test"):
+        reproduce(settings(table="5"))
+
+
+@pytest.mark.slow
+def test_effects(settings):
+    done = reproduce(settings(table="effects"))
+    rows = by_name(done)
+    assert len(rows) == len(EFFECTS) + 2
+    numbers = {name.rsplit("/", 1)[-1]: result.parameters for name, result in rows.items()}
+    assert numbers["depth-7 learned scale"] == 1 and numbers["linear head"] == 7 * 65 and numbers["context only"] == 8 * 64
+    assert numbers["path:7:256 log"] == 7 * 64 and numbers["learned-256 log"] == 256 * 64 and numbers["depth-7 adapted"] == 0
+    plain, adapted = rows["effects/nyu/depth-7"], rows["effects/nyu/depth-7 adapted"]
+    assert plain.scores["abs_rel"][0] not in adapted.scores["abs_rel"] and adapted.seeds == [0, 1]
+    others = [result.scores["abs_rel"] for result in rows.values()]
+    assert len({tuple(values) for values in others}) == len(others)  # every effect has one
+    line = next(line for line in lines(done)["nyu"] if line.result.row.name.endswith("linear head"))
+    assert line.against_base is not None and line.against_base.images == 3
+
+
+def test_own_normalisation_is_no_second_row_where_it_is_imagenet_s(settings, tiny_clip, monkeypatch):
+    monkeypatch.setattr(module, "load_clip", lambda name, weights: tiny_clip)
+    monkeypatch.setattr(tiny_clip.visual, "image_mean", list(IMAGENET_MEAN), raising=False)
+    monkeypatch.setattr(tiny_clip.visual, "image_std", list(IMAGENET_STD), raising=False)
+    made = settings(table="effects")
+    keep = [row for row in made.rows() if row.name.split("/")[-1] in ("depth-7", "depth-7 CLIP normalisation")]
+    monkeypatch.setattr(Reproduction, "rows", lambda self: keep)
+    stores = []
+    monkeypatch.setattr(row_features, "cached", lambda *args, **kwargs: stores.append(args) or cached(*args, **kwargs))
+    rows = by_name(reproduce(made))
+    assert rows["effects/nyu/depth-7"].scores == rows["effects/nyu/depth-7 CLIP normalisation"].scores and len(stores) == 1
+
+
+def test_tokens_on_other_data(settings, tiny_clip, nyu_tree, monkeypatch):
+    """Rooms and the same rooms said to reach 80 m stand for the two data sets."""
+    monkeypatch.setattr(Reproduction, "by_role", lambda self: {"nyu": "near", "kitti": "far"})
+
+    def opened(spec, split, **changes):
+        dataset = open_dataset(f"nyu:{nyu_tree}", split, **changes)
+        dataset.depth_range = (0.001, 80.0) if spec == "far" else (0.001, 10.0)
+        return dataset
+
+    monkeypatch.setattr(module, "open_dataset", opened)
+    made = settings(table="effects")
+    keep = [row for row in made.rows() if row.name.endswith("/learned-7") or row.kind == "cross"]
+    monkeypatch.setattr(Reproduction, "rows", lambda self: keep)
+    done = reproduce(made)
+    rows = by_name(done)
+    for role, other, own, others in (("nyu", "kitti", 10.0, 80.0), ("kitti", "nyu", 80.0, 10.0)):
+        lent = DepthTokens.load(module.Path(done.settings.out) / "tokens" / f"effects_{other}_learned-7-seed0.safetensors", tiny_clip)
+        for name, reach in (("metres", others), ("rescaled", own)):
+            model = DepthTokens(tiny_clip, depth_range=(0.001, reach))
+            model.tokens["depth"].data.copy_(lent.tokens["depth"])
+            expected = evaluate(model, opened("near" if role == "nyu" else "far", "test"), workers=0).quoted["abs_rel"]
+            found = rows[f"effects/{role}/from {other}, {name}"]
+            assert found.scores["abs_rel"][0] == pytest.approx(expected, rel=1e-4) and found.parameters == 7 * 64
+        figures = {tuple(rows[f"effects/{role}/{name}"].scores["abs_rel"]) for name in
+                   ("learned-7", f"from {other}, metres", f"from {other}, rescaled")}  # fmt: skip
+        assert len(figures) == 3
+
+
+def test_as_released_adapts_what_learns(settings, monkeypatch):
+    def killed(experiment, *_):
+        module.Path(experiment.out).mkdir(parents=True)
+        (module.Path(experiment.out) / "experiment.toml").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module, "train", killed)
+        reproduce(settings(table="5", as_released=True, seeds="0", steps=None, epochs=1))
+    # What was killed before its first checkpoint begins again.
+    done = reproduce(settings(table="5", as_released=True, seeds="0", steps=None, epochs=1))
+    saved = DepthTokens.load(module.Path(done.settings.out) / "tokens" / "paper_t5_nyu_4o4d-learned-7-seed0.safetensors")
+    assert saved.settings["batchnorm"] == "adapt"
+    frozen = reproduce(settings(table="5", seeds="0", steps=None, epochs=1, out=done.settings.out + "-frozen"))
+    name = "paper/t5/nyu/4o4d-learned-7"
+    assert by_name(done)[name].scores != by_name(frozen)[name].scores
+
+
+def test_given_stores_are_used_or_refused(settings, tiny_clip, nyu_tree, tmp_path, monkeypatch):
+    data = {split: open_dataset(f"nyu:{nyu_tree}", split) for split in ("train", "test")}
+    for split, dataset in data.items():
+        write(plan(tiny_clip, dataset, Views(mirrored=True), ["layer4"]), tmp_path / split, workers=0)
+    monkeypatch.setattr(row_features, "cached", lambda *a, **k: pytest.fail("a store was at hand"))
+    both = (str(tmp_path / "train"), str(tmp_path / "test"))
+    assert len(reproduce(settings(table="5", stores=both)).rows) == 3
+    drawn = open_dataset(f"nyu:{nyu_tree}", "train", augment=True)
+    write(plan(tiny_clip, drawn, Views(2), ["layer4"]), tmp_path / "drawn", workers=0)
+    views = (str(tmp_path / "drawn"), str(tmp_path / "test"))
+    assert len(reproduce(settings(table="5", views=2, stores=views, out=str(tmp_path / "views"))).rows) == 3
+    write(plan(tiny_clip, data["test"], Views(mirrored=True), ["value"]), tmp_path / "value", workers=0)
+    reading = []
+    monkeypatch.setattr(row_features, "cached", lambda *args, **kwargs: reading.append(args[3]) or cached(*args, **kwargs))
+    effects = settings(table="effects", stores=both[1:], out=str(tmp_path / "effects"))
+    some = [row for row in effects.rows() if row.name.split("/")[-1] in ("depth-7", "depth-7 value")]
+    with monkeypatch.context() as patched:
+        patched.setattr(Reproduction, "rows", lambda self: some)
+        patched.setattr(row_features.RowFeatures, "read", lambda self, rows: None)
+        assert len(reproduce(effects).rows) == 4 and reading == [["value"]]  # layer4 was at hand
+    with pytest.raises(DataError, match="no row can use it: .* holds dense value, not layer4"):
+        reproduce(settings(table="5", stores=(str(tmp_path / "value"),), out=str(tmp_path / "other")))
+
+
+def test_a_linear_head_is_more_than_prompts_can_say(tiny_clip):
+    head = LinearHead(DepthTokens(tiny_clip, depth="learned:5", bins="log"))
+    with torch.no_grad():
+        head.weight.normal_(generator=torch.Generator().manual_seed(1))
+        head.bias.normal_(generator=torch.Generator().manual_seed(2))
+    patches = torch.nn.functional.normalize(torch.randn(2, 64, 3, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    out = head.depth_from(patches, head.text_features())
+    logits = head.scale * torch.einsum("bchw,nc->bnhw", patches, head.weight) + head.bias[None, :, None, None]
+    assert torch.allclose(out.probs, logits.softmax(dim=1), atol=1e-3) and out.depth.shape == (2, 1, 3, 4)
+    assert sum(p.numel() for p in head.trainable().values()) == 5 * 65
+
+
+def test_command(settings, capsys, tmp_path):
+    made = settings()
+    words = ["reproduce", "--data", made.data[0], "--clip", made.clip, "--table", "5", "--steps", "2", "--seeds", "0", "--workers", "0"]
+    main([*words, "--plan", "--out", str(tmp_path / "none")])
+    planned = capsys.readouterr().out
+    assert "1 row, 1 of them trained for 1 seed: 1 run of 2 steps" in planned
+    assert "paper/t5/nyu/4o4d-learned-7" in planned and "template 4o4d" in planned
+    assert not (tmp_path / "none").exists()
+    main([*words, "--out", str(tmp_path / "run"), "--json"])
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["name"] for row in rows][:2] == ["control/nyu/constant", "control/nyu/mean map"]
+    main([*words, "--out", str(tmp_path / "run")])
+    shown = capsys.readouterr().out
+    assert "0.317 → " in shown and "table.html" in shown
+    for wrong, message in (
+        (["--table", "depthclip", "--data", "kitti:x"], "needs --data nyu:ROOT"), (["--seeds", "x", "--data", "scenes"], "seeds 'x'"),
+        (["--data", "folder:x"], "stands for no published data set"), ([], "no data"),
+        (["--data", "scenes", "--data", "nyu:x"], "both stand"),
+        (["--data", "scenes", "--as-released", "--as-written"], "opposites"), (["--data", "scenes", "--steps", "0"], "steps must be"),
+        (["--data", "scenes", "--as-released", "--steps", "9"], "whole epochs"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as stop:
+            main(["reproduce", *wrong])
+        assert stop.value.code == 2 and message in capsys.readouterr().err
