@@ -10,7 +10,6 @@ from ..errors import UsageError, unknown
 from . import PRECISIONS
 
 
-
 def find_device(name: str) -> torch.device:
     """The device of that name.
 

@@ -181,7 +181,6 @@ class ImageTower:
         return Folded(ImageTower(fold_batchnorm(self.visual)), mode, dtype)
 
 
-
 class Folded(nn.Module):
     """An image tower for inference in one mode, which keeps nothing but what that mode reads. Made by `ImageTower.folded`.
 

@@ -58,6 +58,4 @@ def _fits(visual: nn.Module) -> bool:
     return isinstance(visual, VisionTransformer) and visual.attn_pool is None
 
 
-VIT = Family(
-    fits=_fits, trunk=trunk, stride=lambda visual: int(visual.patch_size[0]), modes={"tokens": Mode(tokens), "value": Mode(value)}
-)
+VIT = Family(fits=_fits, trunk=trunk, stride=lambda visual: int(visual.patch_size[0]), modes={"tokens": Mode(tokens), "value": Mode(value)})

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..clip.device import dtype_of
 from ..clip.image import ImageTower
+from ..data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from ..data.images import Photo, named, read_photo, shown_at
-from ..data.sample import IMAGENET_MEAN, IMAGENET_STD
 from ..errors import DataError, UsageError
 from .depthmap import DepthMap
 from .settings import ModelSettings

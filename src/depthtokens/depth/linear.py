@@ -44,5 +44,5 @@ class LinearHead(nn.Module):
         return Output(nn.functional.conv2d(probs, self.centres[None, :, None, None]), probs)
 
 
-Head = DepthTokens | LinearHead
-"""From patch features to depth: what is trained and scored."""
+Trainable = DepthTokens | LinearHead
+"""What can be trained, and then is a head: from patch features to depth."""

@@ -71,8 +71,8 @@ class DepthTokens(nn.Module):
     ) -> None:
         super().__init__()
         self.settings = settings = ModelSettings(
-            template=parse_template(template).text, depth=spoken(depth), init=spoken(init), bins=spoken(bins), depth_range=tuple(depth_range), dense=dense,
-            scale=scale, normalisation=normalisation, batchnorm=batchnorm, seed=seed, predict_side=predict_side,
+            template=parse_template(template).text, depth=spoken(depth), init=spoken(init), bins=spoken(bins), dense=dense, scale=scale,
+            normalisation=normalisation, batchnorm=batchnorm, seed=seed, depth_range=tuple(depth_range), predict_side=predict_side,
         )  # fmt: skip
         clip.image.check_mode(dense)
         words, parsed = settings.words, settings.parsed

@@ -14,6 +14,8 @@ from ..errors import DataError, unknown
 
 Box = tuple[int, int, int, int]
 """top, bottom, left, right in pixels, half open."""
+Head = Callable[[Tensor], Tensor]
+"""From patch features [B, C, h, w] (or images) to depth [B, 1, h, w] metres: tokens, a linear head, a control."""
 
 
 def eigen_crop(h: int, w: int) -> Box:
@@ -85,7 +87,7 @@ class Protocol:
             raise DataError(f"protocol {self.name} is for 480x640 images, this one is {images.shape[-2]}x{images.shape[-1]}")
         return images[..., top:bottom, left:right]
 
-    def predict(self, network: Callable[[Tensor], Tensor], images: Tensor, depth_range: tuple[float, float]) -> Tensor:
+    def predict(self, network: Head, images: Tensor, depth_range: tuple[float, float]) -> Tensor:
         """Full-size depth [B, 1, H, W] of images [B, 3, H, W] by a network that returns low-resolution depth [B, 1, h, w]."""
         depth, mirrored = network(images), network(images.flip(-1)) if self.flip else None
         return self.full_size(depth, mirrored, (images.shape[-2], images.shape[-1]), depth_range)

@@ -1,19 +1,20 @@
-"""Learning: one optimiser step of one model, or of many side by side."""
+"""Learning: the one training loop, for one model or many side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
-from ..depth.linear import LinearHead
+from ..depth.linear import LinearHead, Trainable
 from ..depth.loss import MIN_TRUTH, silog
 from ..depth.model import DepthTokens
 from ..errors import TrainingError
+from ..progress import Progress, silent
 from ..prompt.encoder import joined
 from .source import Batch, Source
 
@@ -28,7 +29,7 @@ class TextPass:
     one together. What nothing trains is computed once.
     """
 
-    def __init__(self, models: Sequence[DepthTokens | LinearHead]) -> None:
+    def __init__(self, models: Sequence[Trainable]) -> None:
         self.models = models
         self._groups: dict[Any, list[int]] = {}
         self._constant: dict[int, Tensor] = {}
@@ -41,7 +42,7 @@ class TextPass:
             elif "context" in model.tokens or not model.clip.text.causal:
                 self._groups[i] = [i]
             else:
-                self._groups.setdefault((id(model.clip), model.settings["template"]), []).append(i)
+                self._groups.setdefault((id(model.clip), model.settings.template), []).append(i)
         self._layouts = {
             key: joined([model.layout for model in self._prompted(group)], [len(model.vectors()) for model in self._prompted(group)])
             for key, group in self._groups.items()
@@ -68,12 +69,21 @@ class TextPass:
 class Learner:
     """One model with AdamW and OneCycle as released.
 
-    steps: of the whole schedule. Raises TrainingError where the model has nothing to learn.
+    Attributes:
+        done: steps taken.
+
+    Args:
+        model: what is trained.
+        steps: of the whole schedule.
+        lr: peak learning rate.
+        weight_decay: of everything but a learned logit scale.
+        clip_norm: largest gradient norm.
+
+    Raises:
+        TrainingError: where the model has nothing to learn.
     """
 
-    def __init__(
-        self, model: DepthTokens | LinearHead, steps: int, *, lr: float = 3.57e-4, weight_decay: float = 0.1, clip_norm: float = 0.1
-    ) -> None:
+    def __init__(self, model: Trainable, steps: int, *, lr: float = 3.57e-4, weight_decay: float = 0.1, clip_norm: float = 0.1) -> None:
         self.model, self.steps, self.clip_norm = model, steps, clip_norm
         self.optimizer, self.scheduler = make_optimizer(model, steps, lr, weight_decay)
         self.done = 0
@@ -95,12 +105,21 @@ class Learner:
 
 
 def make_optimizer(
-    model: DepthTokens | LinearHead, total_steps: int, lr: float = 3.57e-4, weight_decay: float = 0.1
+    model: Trainable, total_steps: int, lr: float = 3.57e-4, weight_decay: float = 0.1
 ) -> tuple[torch.optim.AdamW, OneCycleLR]:
-    """AdamW over the model's tokens and OneCycle over `total_steps` (peak lr, div 25, final div 100, momentum 0.85-0.95; released code).
+    """AdamW over the model's tokens and OneCycle (div 25, final div 100, momentum 0.85-0.95; released code).
 
-    A learned logit scale, which the released code does not have, goes SCALE_LR times as fast and does not decay: at the tokens' rate
-    its logarithm could not leave where it starts. Raises TrainingError where the model has nothing to learn.
+    A learned logit scale, which the released code does not have, goes `SCALE_LR` times as fast and does not decay: at the tokens' rate
+    its logarithm could not leave where it starts.
+
+    Args:
+        model: what is trained.
+        total_steps: of the whole schedule.
+        lr: peak learning rate.
+        weight_decay: of everything but a learned logit scale.
+
+    Raises:
+        TrainingError: where the model has nothing to learn.
     """
     trainable = model.trainable()
     if not trainable:
@@ -144,25 +163,56 @@ def epoch_order(images: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(images, generator=torch.Generator().manual_seed(seed + epoch)).tolist()
 
 
-def fit(
-    learners: Sequence[Learner], source: Source, *, batch_size: int = 16, progress: Callable[[int, int], None] | None = None
-) -> list[list[float]]:
-    """Train models side by side for their steps, each in its own order of images, by its seed; returns each one's loss step by step.
+class Step(NamedTuple):
+    """One step of all learners.
 
-    Every learner comes out as if trained alone, within rounding. Learners have the same number of steps. Raises TrainingError as `update`.
+    Attributes:
+        losses: before the step, one per learner; NaN (and no step) where a batch had no valid truth.
+        without_truth: images of the first learner's batch that have none.
     """
+
+    losses: list[float]
+    without_truth: int
+
+
+def learn(learners: Sequence[Learner], source: Source, *, batch_size: int = 16) -> Iterator[Step]:
+    """Train models side by side until their schedules end, each in its own order of images, by its seed; yields after every step.
+
+    Every learner comes out as if trained alone, within rounding. Learners that have taken steps before go on where they were, in the
+    middle of an epoch too.
+
+    Args:
+        learners: with the same number of steps, done and in all.
+        source: of training views.
+        batch_size: images in a step.
+
+    Raises:
+        TrainingError: where a loss or gradient is not a number; nothing has changed by that step.
+    """
+    ((first, steps),) = {(learner.done, learner.steps) for learner in learners}
     texts = TextPass([learner.model for learner in learners])
-    seeds = [int(learner.model.settings["seed"]) for learner in learners]
-    losses: list[list[float]] = [[] for _ in learners]
-    (steps,) = {learner.steps for learner in learners}
-    for epoch in count():
-        orders = {seed: source.training(epoch, epoch_order(len(source.names), seed, epoch), batch_size) for seed in set(seeds)}
-        for _ in range(-(-len(source.names) // batch_size)):
-            views = {seed: next(batches) for seed, batches in orders.items()}
-            for history, loss in zip(losses, update(learners, texts, [views[seed] for seed in seeds]), strict=True):
-                history.append(loss)
-            if progress:
-                progress(learners[0].done, steps)
+    seeds = [learner.model.settings.seed for learner in learners]
+    images = len(source.names)
+    per_epoch = -(-images // batch_size)
+    for epoch in count(first // per_epoch):
+        begun = first % per_epoch if epoch == first // per_epoch else 0
+        views = {
+            seed: source.training(epoch, epoch_order(images, seed, epoch)[begun * batch_size :], batch_size)
+            for seed in dict.fromkeys(seeds)
+        }
+        for _ in range(begun, per_epoch):
             if learners[0].done == steps:
-                return losses
-    raise AssertionError("epochs do not end")
+                return
+            batches = {seed: next(one) for seed, one in views.items()}
+            without = int((batches[seeds[0]].truth.flatten(1).amax(dim=1) <= MIN_TRUTH).sum())
+            yield Step(update(learners, texts, [batches[seed] for seed in seeds]), without)
+
+
+def fit(learners: Sequence[Learner], source: Source, *, batch_size: int = 16, progress: Progress = silent) -> list[list[float]]:
+    """`learn` to the end; returns each learner's loss, step by step."""
+    losses: list[list[float]] = [[] for _ in learners]
+    for step in learn(learners, source, batch_size=batch_size):
+        for history, loss in zip(losses, step.losses, strict=True):
+            history.append(loss)
+        progress("learning", learners[0].done, learners[0].steps)
+    return losses

@@ -1,47 +1,62 @@
-"""A finished row of a reproduction, in memory and as a file."""
+"""A result: all figures of a row, run by run and image by image, and what can be said of them."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
 
 from ..depth.metrics import METRICS
-from ..errors import DataError
-from ..files import atomic
-from ..reproduce.rows import Row
+from ..errors import UsageError
+from .evaluate import Scores
 from .statistics import Difference, Interval, MeanStd, bootstrap_mean, mean_std, paired_bootstrap
-
-if TYPE_CHECKING:
-    from .evaluate import Scores
 
 
 @dataclass(frozen=True)
-class RowResult:
-    """What a row gave. row: what was run. seeds: of its runs, one even where none matters; parameters: trained numbers of one run.
+class Result:
+    """What the runs of one row gave.
 
-    scores: metric -> the protocol's figure, one per run. images: metric -> [runs][images]; names: of those images. minutes: of training
-    and scoring all runs.
+    Attributes:
+        seeds: of its runs, one even where none matters.
+        parameters: trained numbers of one run.
+        scores: metric -> the protocol's figure, one per run.
+        images: metric -> [runs][images].
+        names: of those images.
+        minutes: of training and scoring all runs; 0 where nobody looked.
     """
 
-    row: Row
     seeds: list[int]
     parameters: int
-    minutes: float
     scores: dict[str, list[float]]
     images: dict[str, list[list[float]]]
     names: list[str]
+    minutes: float = 0.0
 
     @staticmethod
-    def of(row: Row, seeds: Sequence[int], scores: Sequence[Scores], parameters: int, minutes: float) -> RowResult:
-        """From the scores of its runs."""
+    def of(
+        scores: Sequence[Scores], *, seeds: Sequence[int] = (0,), parameters: int = 0, minutes: float = 0.0, digits: int | None = None
+    ) -> Result:
+        """A result from the scores of its runs.
+
+        Args:
+            scores: one per run.
+            seeds: one per run.
+            parameters: trained numbers of one run.
+            minutes: of all runs.
+            digits: that per-image figures are kept to; None keeps all.
+        """
+
+        def kept(value: float) -> float:
+            return value if digits is None else float(f"{value:.{digits}g}")
+
         quoted = {metric: [score.quoted[metric] for score in scores] for metric in METRICS}
-        # Six digits are more than any table shows, and a third of the size.
-        images = {m: [[float(f"{image[m]:.6g}") for image in score.per_image] for score in scores] for m in METRICS}
-        return RowResult(row, list(seeds), parameters, minutes, quoted, images, [image["name"] for image in scores[0].per_image])
+        images = {metric: [[kept(image[metric]) for image in score.per_image] for score in scores] for metric in METRICS}
+        return Result(list(seeds), parameters, quoted, images, [image["name"] for image in scores[0].per_image], minutes)
+
+    def score(self, metric: str) -> float:
+        """The figure, mean over runs."""
+        return self.measured(metric).mean
 
     def measured(self, metric: str) -> MeanStd:
         """Mean and standard deviation over seeds."""
@@ -49,27 +64,32 @@ class RowResult:
 
     def interval(self, metric: str) -> Interval:
         """The mean over images, averaged over seeds, and its bootstrap interval."""
-        return bootstrap_mean(self.images[metric])
+        if metric not in self._intervals:
+            self._intervals[metric] = bootstrap_mean(self.images[metric])
+        return self._intervals[metric]
 
-    def against(self, other: RowResult, metric: str) -> Difference | None:
+    def minus(self, other: Result, metric: str) -> Difference | None:
         """This row minus another on the same images, paired; None where they were scored on other images."""
         return paired_bootstrap(self.images[metric], other.images[metric]) if self.names == other.names else None
 
-    def write(self, path: Path) -> None:
-        """Write to a JSON file, atomically."""
-        with atomic(path) as file:
-            file.write(json.dumps(asdict(self)).encode())
+    @cached_property
+    def _intervals(self) -> dict[str, Interval]:
+        return {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @staticmethod
-    def read(path: Path) -> RowResult:
-        """The inverse of `write`. Raises DataError for a file that is none."""
+    def from_dict(values: dict[str, Any]) -> Result:
+        """The inverse of `to_dict`. Raises UsageError for values that are none."""
         try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return RowResult(**{**values, "row": Row(**values["row"])})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is damaged: delete it, and the row is run again") from error
-
-
-def slug(name: str) -> str:
-    """A row's name as a file's."""
-    return re.sub(r"[^\w.+-]+", "_", name)
+            result = Result(**values)
+            shape = (len(result.seeds), len(result.names))
+            for metric in METRICS:
+                runs, images = result.scores[metric], result.images[metric]
+                if len(runs) != shape[0] or len(images) != shape[0] or any(len(row) != shape[1] for row in images):
+                    raise UsageError(f"the figures of {metric} are not {shape[0]} runs over {shape[1]} images")
+            return result
+        except (TypeError, KeyError) as error:
+            raise UsageError(f"not the figures of a row ({error})") from error

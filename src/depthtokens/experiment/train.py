@@ -6,40 +6,47 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..clip.device import find_device
 from ..clip.load import FrozenCLIP, load_clip
-from ..clip.device import autocast
-from ..data.dataset import DepthDataset
-from ..depth.checkpoint import model_tensors, read, restore_tensors, write
-from ..depth.loss import MIN_TRUTH
+from ..depth.checkpoint import read, restore, write
 from ..depth.model import DepthTokens
 from ..depth.protocol import find_protocol
+from ..depth.settings import Provenance
 from ..errors import TrainingError, UsageError
-from ..features.cache import cached
+from ..features.store import FeatureStore
 from ..features.views import Views
-from ..features.store import FeatureStore, Progress
 from ..files import atomic
+from ..progress import Notify, Progress, silent
 from .config import Experiment
-from ..clip.device import find_device
-from .evaluate import image_encoder, source_for
-from .learn import Learner, TextPass, epoch_order, update
-from .source import Batch, Images, Source, check_sizes, training_store
+from .learn import Learner, learn
+from .learn import Step as Stepped
+from .source import Data, NamedData, Reading, Source, Stored, check_sizes, open_source
 
 TOKENS, STATE, CONFIG, LOG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml", "log.jsonl"
 _MAY_CHANGE = {"workers", "device", "out", "tensorboard"}  # settings that a resumed run may have otherwise
 
 
 @dataclass(frozen=True)
-class Step:
-    """Where a run stands: step counts from 1 to steps over all epochs; loss of this step; images per second and seconds left so far."""
+class Record:
+    """One line of log.jsonl: where a run stands.
+
+    Attributes:
+        epoch: counted from 1.
+        step: counted from 1 to `steps`, over all epochs.
+        loss: of this step, NaN where its batch had no truth.
+        lr: of this step.
+        images_per_second: since the run began or went on.
+        seconds_left: at that speed.
+    """
 
     epoch: int
     step: int
@@ -49,14 +56,33 @@ class Step:
     images_per_second: float
     seconds_left: float
 
+    def in_words(self, epochs: int) -> str:
+        """The same for a person."""
+        left = f"{self.seconds_left / 60:.0f} min left" if self.seconds_left > 90 else f"{self.seconds_left:.0f} s left"
+        return f"epoch {self.epoch}/{epochs}  loss {self.loss:.3f}  {self.images_per_second:.1f} images/s  {left}"
+
+    def to_line(self) -> str:
+        """As JSON."""
+        return json.dumps({key: None if value != value else value for key, value in asdict(self).items()}) + "\n"
+
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished (or interrupted) run: its model, the token file, mean loss of each epoch, and images seen without any truth."""
+    """A finished (or interrupted) run.
+
+    Attributes:
+        model: with the tokens as they are.
+        tokens: their file.
+        epoch_losses: mean loss of each epoch.
+        steps: done so far.
+        skipped: images seen without any truth.
+        interrupted: whether Ctrl-C ended it.
+    """
 
     model: DepthTokens
     tokens: Path
     epoch_losses: list[float]
+    steps: int
     skipped: int
     interrupted: bool
 
@@ -65,16 +91,25 @@ def train(
     experiment: Experiment,
     resume: bool = False,
     clip: FrozenCLIP | None = None,
-    on_step: Callable[[Step], None] | None = None,
-    told: Callable[[str], None] | None = None,
-    on_image: Progress | None = None,
+    progress: Progress = silent,
+    notify: Notify = silent,
 ) -> TrainResult:
     """Learn the tokens of an experiment and write them to its `out` folder, with a checkpoint every epoch (released recipe).
 
-    resume: go on from the checkpoint in `out`; on the same machine's CPU the tokens come out as if the run had never stopped, bit for bit.
-    clip: one that is loaded already. told: called with a line before patch features are stored, on_image: as they are (images done, all).
-    Ctrl-C saves and returns. Raises UsageError where `out` exists (or, resuming, differs in its settings), TrainingError where nothing is
-    to be learned or the loss stops being a number (the last good checkpoint stays), DataError for a store of another CLIP or mode.
+    Ctrl-C saves and returns.
+
+    Args:
+        experiment: all settings.
+        resume: go on from the checkpoint in `out`; on the same machine's CPU the tokens come out as if the run had never stopped, bit for
+            bit.
+        clip: one that is loaded already.
+        progress: called after every step, and as images are read for stored features.
+        notify: called with a line before patch features are stored.
+
+    Raises:
+        UsageError: where `out` exists (or, resuming, differs in its settings).
+        TrainingError: where nothing is to be learned or the loss stops being a number (the last good checkpoint stays).
+        DataError: for a store of another CLIP or mode.
     """
     out = Path(experiment.out)
     existed = out.exists()
@@ -83,17 +118,15 @@ def train(
     if not resume and existed and any(out.iterdir()):
         raise UsageError(f"the output folder {out} exists: choose another --out, or go on with --resume {out}")
     find_protocol(experiment.protocol)
-    device = find_device(experiment.device)
-    autocast(device, experiment.precision)
-    run = _Run(experiment, clip, device, told, on_image)
+    run = _Run(experiment, clip, find_device(experiment.device), progress, notify)
     if resume:
         run.restore(out)
-        return run.go(out, on_step)
+        return run.go(out)
     out.mkdir(parents=True, exist_ok=True)
     try:
         with atomic(out / CONFIG) as file:
             file.write(experiment.to_toml().encode())
-        return run.go(out, on_step)
+        return run.go(out)
     finally:
         if run.step == 0:  # failed before it began: leave nothing in the way of the next try
             for path in [out / CONFIG, out / LOG, *out.glob("events.out.tfevents*")]:
@@ -102,124 +135,124 @@ def train(
                 out.rmdir()
 
 
+def training_data(experiment: Experiment) -> tuple[Data, int]:
+    """What an experiment trains on, and the height in pixels of its images. Raises UsageError or DataError where it cannot."""
+    if not experiment.data.startswith("store:"):
+        dataset = experiment.open_dataset()
+        return dataset, dataset.image_size(0)[0]
+    store = NamedData(experiment.data).store
+    assert store is not None
+    if store.split == "test":
+        raise UsageError(f"{store.path} holds a test split: what is trained on it cannot be scored on it")
+    if experiment.views not in (0, store.views.count):
+        raise UsageError(f"{store.path} holds {store.views.count} views of each image: leave out --views {experiment.views}")
+    if experiment.crop is not None:
+        raise UsageError(f"{store.path} holds views as they are: leave out --crop, or give it to `depthtokens features`")
+    check_sizes(store.image_sizes)
+    return store, store.image_height
+
+
 class _Run:
     """The state of one training run."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        clip: FrozenCLIP | None,
-        device: torch.device,
-        told: Callable[[str], None] | None,
-        on_image: Progress | None,
-    ) -> None:
-        self.experiment = experiment
-        data: DepthDataset | FeatureStore
-        if experiment.data.startswith("store:"):
-            data = training_store(experiment)
-            height = data.image_height
-        else:
-            data = experiment.make_dataset()
-            height = data.image_size(0)[0]
+    def __init__(self, experiment: Experiment, clip: FrozenCLIP | None, device: torch.device, progress: Progress, notify: Notify) -> None:
+        self.experiment, self.progress = experiment, progress
+        data, height = training_data(experiment)
         clip = clip or load_clip(experiment.clip, experiment.weights)
-        self.model = experiment.make_model(clip, data.depth_range, predict_side=height).to(device)
-        self.images = len(data)
-        self.steps_per_epoch = -(-self.images // experiment.batch_size)
-        steps = experiment.epochs * self.steps_per_epoch
+        self.model = DepthTokens.of(clip, experiment.model_settings(data.depth_range, height)).to(device)
+        self.steps_per_epoch = -(-len(data) // experiment.batch_size)
+        self.steps = experiment.epochs * self.steps_per_epoch
         self.learner = Learner(
-            self.model, steps, lr=experiment.lr, weight_decay=experiment.weight_decay, clip_norm=experiment.clip_norm
+            self.model, self.steps, lr=experiment.lr, weight_decay=experiment.weight_decay, clip_norm=experiment.clip_norm
         )  # before anything that takes long: it knows whether there is something to learn
-        self.texts = TextPass([self.model])
-        fixed = experiment.views >= 1 and experiment.batchnorm == "frozen"
-        if not isinstance(data, FeatureStore) and fixed and experiment.cache:
-            if data.augment is None and data.fixed_crop is None:
-                check_sizes([data.image_size(i) for i in range(len(data))])
-            views = Views(experiment.views, normalisation=experiment.normalisation)
-            data = cached(
-                clip, data, views, [experiment.dense], told=told, workers=experiment.workers, device=device,
-                precision=experiment.precision, list_file=experiment.list_file, progress=on_image,
-            )  # fmt: skip
-        self.source: Source
-        self.read_from: dict[str, Any] = {}  # what the views were, where the experiment does not say it
-        if isinstance(data, FeatureStore):
-            self.source = source_for(self.model, data)
-            kept = {key: data.meta[key] for key in ("views", "augmentation", "seed", "precision", "dtype")}
-            self.read_from = {"store": {**kept, "split": data.split, "data_fingerprint": data.data_fingerprint}}
-        else:
-            encode = image_encoder(self.model, experiment.precision)
-            self.source = Images(data, encode, views=experiment.views, workers=experiment.workers)
-        self.step = 0  # optimiser steps done (a skipped batch counts)
+        kept = experiment.cache and experiment.fixed_views
+        if kept and not isinstance(data, FeatureStore) and data.augment is None and data.fixed_crop is None:
+            check_sizes([data.image_size(i) for i in range(len(data))])
+        views = Views(experiment.views, normalisation=experiment.normalisation) if experiment.views else None
+        reading = Reading(
+            cache=kept, workers=experiment.workers, precision=experiment.precision, list_file=experiment.list_file,
+            progress=progress, notify=notify,
+        )  # fmt: skip
+        self.source: Source = open_source(self.model, data, views, reading)
         self.skipped = 0
         self.losses: list[float] = []  # of the current epoch
         self.epoch_losses: list[float] = []
 
-    def go(self, out: Path, on_step: Callable[[Step], None] | None) -> TrainResult:
-        experiment, steps = self.experiment, self.experiment.epochs * self.steps_per_epoch
+    @property
+    def step(self) -> int:
+        """Optimiser steps done (a skipped batch counts)."""
+        return self.learner.done
+
+    def go(self, out: Path) -> TrainResult:
+        """Train to the end, or to Ctrl-C."""
+        experiment = self.experiment
         self.model.train()
         started, first = time.perf_counter(), self.step
         with (out / LOG).open("a", encoding="utf-8") as log, _board(out, experiment.tensorboard) as board, _Interrupt() as interrupt:
-            while self.step < steps and not interrupt.asked:
-                epoch = self.step // self.steps_per_epoch
-                for batch in self._batches(epoch, start=self.step % self.steps_per_epoch):
-                    lr = float(self.learner.scheduler.get_last_lr()[0])
-                    loss = self._update(batch)
-                    seconds = time.perf_counter() - started
-                    done = self.step - first
-                    speed, left = done * experiment.batch_size / seconds, seconds / done * (steps - self.step)
-                    report = Step(epoch + 1, self.step, steps, loss, lr, speed, left)
-                    _write_line(log, report)
-                    if board:
-                        board.add_scalar("loss", loss, self.step)
-                        board.add_scalar("lr", lr, self.step)
-                    if on_step:
-                        on_step(report)
-                    if interrupt.asked:
-                        break
-                self.save(out)
+            steps = learn([self.learner], self.source, batch_size=experiment.batch_size)
+            while not interrupt.asked:
+                lr = float(self.learner.scheduler.get_last_lr()[0])
+                loss = self._take(steps)
+                if loss is None:
+                    break
+                done, seconds = self.step - first, time.perf_counter() - started
+                speed, left = done * experiment.batch_size / seconds, seconds / done * (self.steps - self.step)
+                record = Record((self.step - 1) // self.steps_per_epoch + 1, self.step, self.steps, loss, lr, speed, left)
+                log.write(record.to_line())
+                log.flush()
+                if board:
+                    board.add_scalar("loss", loss, self.step)
+                    board.add_scalar("lr", lr, self.step)
+                self.progress("training", self.step, self.steps, record.in_words(experiment.epochs))
+                if interrupt.asked or self.step % self.steps_per_epoch == 0:
+                    self.save(out)
         self.model.eval()
-        return TrainResult(self.model, out / TOKENS, self.epoch_losses, self.skipped, interrupt.asked)
+        return TrainResult(self.model, out / TOKENS, self.epoch_losses, self.step, self.skipped, interrupt.asked)
 
-    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """The batches of an epoch from number `start` on; order and views depend on seed, epoch and index only."""
-        size = self.experiment.batch_size
-        return self.source.training(epoch, epoch_order(self.images, self.experiment.seed, epoch)[start * size :], size)
-
-    def _update(self, batch: Batch) -> float:
-        """One optimiser step; returns the loss, NaN for a batch without any ground truth (which is skipped)."""
-        self.skipped += int((batch.truth.flatten(1).amax(dim=1) <= MIN_TRUTH).sum())
+    def _take(self, steps: Iterator[Stepped]) -> float | None:
+        """One optimiser step; returns the loss, NaN for a batch without any ground truth (which is skipped), None behind the last one."""
         try:
-            (value,) = update([self.learner], self.texts, [batch])
+            step = next(steps, None)
         except TrainingError as error:
             raise TrainingError(f"stopped at step {self.step + 1}, the last good checkpoint stays: {error}") from None
-        self.step += 1
-        if value == value:
-            self.losses.append(value)
+        if step is None:
+            return None
+        (loss,) = step.losses
+        self.skipped += step.without_truth
+        if loss == loss:
+            self.losses.append(loss)
         if self.step % self.steps_per_epoch == 0:
             if not self.losses:
                 raise TrainingError("no image of a whole epoch has valid depth: look at it with `depthtokens data check`")
             self.epoch_losses.append(sum(self.losses) / len(self.losses))
             self.losses = []
-        return value
+        return loss
+
+    def provenance(self) -> Provenance:
+        """What the token file says of this run."""
+        experiment, source = self.experiment, self.source
+        training: dict[str, Any] = {
+            "experiment": asdict(experiment), "images": len(source.names), "steps": self.step, "epoch_losses": self.epoch_losses,
+            "data": source.name, "images_without_depth": self.skipped,
+        }  # fmt: skip
+        if isinstance(source, Stored):  # what the views were, where the experiment does not say it
+            store = source.store
+            kept = {key: store.meta[key] for key in ("views", "augmentation", "seed", "precision", "dtype")}
+            training["store"] = {**kept, "split": store.split, "data_fingerprint": store.data_fingerprint}
+        return Provenance(experiment.protocol, training)
 
     def save(self, out: Path) -> None:
         """Write the token file and the checkpoint, each atomically."""
-        experiment = self.experiment
-        self.model.provenance = {
-            "protocol": experiment.protocol,
-            "training": {
-                "experiment": asdict(experiment), "images": self.images, "steps": self.step, "epoch_losses": self.epoch_losses,
-                "data": self.source.name, "images_without_depth": self.skipped, **self.read_from,
-            },
-        }  # fmt: skip
+        self.model.provenance = self.provenance()
         self.model.save(out / TOKENS)
-        tensors: dict[str, Tensor] = dict(model_tensors(self.model))
+        tensors: dict[str, Tensor] = dict(self.model.state())
         for name, parameter in self.model.trainable().items():
             tensors |= {f"optimizer.{name}.{key}": value for key, value in self.learner.optimizer.state[parameter].items()}
         groups = [{k: v for k, v in group.items() if k != "params"} for group in self.learner.optimizer.param_groups]
         scheduler = {k: v for k, v in self.learner.scheduler.state_dict().items() if _is_plain(v)}
         state = {
             "step": self.step, "skipped": self.skipped, "losses": self.losses, "epoch_losses": self.epoch_losses, "groups": groups,
-            "scheduler": scheduler, "experiment": asdict(experiment), "fingerprint": self.model.clip.fingerprint,
+            "scheduler": scheduler, "experiment": asdict(self.experiment), "fingerprint": self.model.clip.fingerprint,
         }  # fmt: skip
         write(out / STATE, tensors, state)
 
@@ -237,7 +270,7 @@ class _Run:
             raise UsageError(f"cannot resume {out} with other settings: {', '.join(changed)} changed")
         if state["fingerprint"] != self.model.clip.fingerprint:
             raise UsageError(f"cannot resume {out} with another CLIP than it began with")
-        restore_tensors(self.model, tensors, out / STATE)
+        restore(self.model.state(), tensors, out / STATE)
         for name, parameter in self.model.trainable().items():
             prefix = f"optimizer.{name}."
             moments = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
@@ -245,15 +278,10 @@ class _Run:
         for group, saved in zip(self.learner.optimizer.param_groups, state["groups"], strict=True):
             group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
         self.learner.scheduler.load_state_dict({**self.learner.scheduler.state_dict(), **state["scheduler"]})
-        self.step = self.learner.done = state["step"]
+        self.learner.done = state["step"]
         self.skipped = state["skipped"]
         self.losses, self.epoch_losses = state["losses"], state["epoch_losses"]
         _cut_log(out / LOG, self.step)
-
-
-def _write_line(log: TextIO, report: Step) -> None:
-    log.write(json.dumps({key: None if value != value else value for key, value in asdict(report).items()}) + "\n")
-    log.flush()
 
 
 def _cut_log(path: Path, step: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,10 +11,11 @@ from ..clip.load import FrozenCLIP
 from ..data.dataset import DepthDataset
 from ..errors import DataError
 from ..files import cache_folder
-from .write import write
+from ..progress import Notify, Progress, silent
 from .plan import plan, size_text
+from .store import FeatureStore, read_meta
 from .views import META, Views
-from .store import FeatureStore, Progress, read_meta
+from .write import write
 
 
 def cached(
@@ -23,8 +24,6 @@ def cached(
     views: Views,
     modes: Sequence[str],
     *,
-    told: Callable[[str], None] | None = None,
-    avoidable: bool = True,
     dtype: str = "float16",
     precision: str = "float32",
     batch_size: int = 8,
@@ -32,13 +31,23 @@ def cached(
     device: torch.device | str = "cpu",
     list_file: str | Path | None = None,
     folder: Path | None = None,
-    progress: Progress | None = None,
+    hint: str = "",
+    progress: Progress = silent,
+    notify: Notify = silent,
 ) -> FeatureStore:
-    """The store of these views in the cache folder, or another `folder`, made now where there is none, or no whole one.
+    """The store of these views in the cache folder, made now where there is none, or no whole one.
 
-    told: called with one line, saying where and how big, before anything is written;
-    avoidable: and that --no-cache is there. Others as for `plan` and `write`, which see for
-    the errors too. Another process that is making the same store is waited for.
+    Another process that is making the same store is waited for.
+
+    Args:
+        clip, dataset, views, modes, dtype, precision, list_file: as for `plan.plan`.
+        batch_size, workers, device, progress: as for `write.write`.
+        folder: instead of the cache folder.
+        hint: what `notify` says behind where and how big.
+        notify: called with one line before anything is written.
+
+    Raises:
+        UsageError, DataError, DepthTokensError: as `plan.plan` and `write.write`.
     """
     planned = plan(clip, dataset, views, modes, dtype, precision=precision, list_file=list_file)
     place = (folder or cache_folder()) / "features" / planned.key[:20]
@@ -50,7 +59,5 @@ def cached(
                 read_meta(place)
             except DataError:
                 (place / META).unlink(missing_ok=True)
-    if told is not None:
-        hint = "; --no-cache avoids it" if avoidable else ""
-        told(f"storing patch features of {planned.images} images ({size_text(planned.bytes)}) in {place}{hint}")
-    return write(planned, place, batch_size=batch_size, workers=workers, device=device, progress=progress, wait=True)
+    notify(f"storing patch features of {planned.images} images ({size_text(planned.bytes)}) in {place}{hint}")
+    return write(planned, place, batch_size=batch_size, workers=workers, device=device, wait=True, progress=progress)

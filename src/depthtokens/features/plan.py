@@ -7,20 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from open_clip.modified_resnet import ModifiedResNet
 
-import depthtokens
-
-from ..clip.image import check_mode
+from .._version import versions
+from ..clip.device import dtype_of
 from ..clip.load import FrozenCLIP
-from ..clip.device import PRECISIONS
 from ..data.dataset import DepthDataset
 from ..errors import UsageError, unknown
 from ..files import user_path
-from .views import DTYPES, FORMAT, Views, key, plain
 from .shard import steps_of
+from .views import DTYPES, FORMAT, Views, key, plain
 
 SHARD_BYTES = 64_000_000
 _SAMPLED = 32  # images whose sizes the estimate looks at
@@ -28,7 +24,12 @@ _SAMPLED = 32  # images whose sizes the estimate looks at
 
 @dataclass(frozen=True)
 class Plan:
-    """What a store will hold. meta: as it will stand in meta.json; bytes: estimated size on disk."""
+    """What a store will hold.
+
+    Attributes:
+        meta: as it will stand in meta.json.
+        bytes: estimated size on disk.
+    """
 
     clip: FrozenCLIP
     dataset: DepthDataset
@@ -64,21 +65,32 @@ def plan(
     list_file: str | Path | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Plan:
-    """Say what `write` will store: `modes` (see `clip.dense`) of `views` of all images.
+    """Say what `write` will store, before anything is written.
 
-    dtype: "float16" or "bfloat16"; precision: of the image tower. list_file: what the data set was opened with, so that
-    `features check` can open it again. shard_bytes: how much goes into one file, about.
-    Raises UsageError for what does not fit together, DataError for data that cannot be read.
+    Args:
+        clip: whose image tower computes the features.
+        dataset: the images; opened with augmentation exactly where views are random ones.
+        views: which views of each image.
+        modes: ways to read patch features, see `clip.image.dense_features`; all come from one pass over the trunk.
+        dtype: "float16" or "bfloat16", on disk.
+        precision: of the image tower.
+        list_file: what the data set was opened with, so that `features check` can open it again.
+        shard_bytes: how much goes into one file, about.
+
+    Raises:
+        UsageError: for what does not fit together.
+        DataError: for data that cannot be read.
     """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
+    dtype_of(precision)
     modes = sorted(set(modes))
     if not modes:
         raise UsageError("no dense mode to store: give one or more")
     for mode in modes:
-        check_mode(clip.visual, mode)
+        clip.image.check_mode(mode)
+    if len(strides := {clip.image.stride(mode) for mode in modes}) > 1:
+        raise UsageError(f"dense {', '.join(modes)} have patches of {len(strides)} sizes: store them apart")
     if (dataset.augment is None) != (views.count == 1):
         wanted = "1 view is the plain image: open the data without augmentation"
         raise UsageError(wanted if views.count == 1 else f"{views.count} views are random ones: open the data with augmentation")
@@ -86,9 +98,9 @@ def plan(
     lo, hi = dataset.depth_range
     meta: dict[str, Any] = {
         "format": FORMAT,
-        "clip": {"name": clip.name, "weights": clip.weights, "fingerprint": clip.fingerprint},
+        "clip": asdict(clip.identity),
         "modes": modes,
-        "channels": _channels(clip),
+        "channels": clip.image.channels,
         "dtype": dtype,
         "precision": precision,
         "views": views.to_dict(),
@@ -107,15 +119,11 @@ def plan(
         "names": dataset.names,
         "image_height": dataset.image_size(0)[0],
         "images_per_shard": max(1, min(len(dataset), shard_bytes // per_image)),
-        "versions": {"depthtokens": depthtokens.__version__, "torch": torch.__version__, "open_clip": open_clip.__version__},
+        "versions": versions("torch", "open_clip"),
     }
     meta = plain(meta)
     meta["key"] = key(meta)
     return Plan(clip, dataset, views, meta, per_image * len(dataset))
-
-
-def _channels(clip: FrozenCLIP) -> int:
-    return int(clip.visual.output_dim)  # type: ignore[arg-type]
 
 
 def _bytes_per_image(clip: FrozenCLIP, dataset: DepthDataset, views: Views, modes: Sequence[str]) -> int:
@@ -127,8 +135,9 @@ def _bytes_per_image(clip: FrozenCLIP, dataset: DepthDataset, views: Views, mode
     for index in some:
         height, width = _drawn_size(dataset, index)
         shown = views.shown(torch.empty(1, device="meta").expand(height, width)).shape
-        patches = _patches(clip, shown[0]) * _patches(clip, shown[1])
-        total += views.stored * patches * len(modes) * (2 * _channels(clip) + 4) + views.count * height * width * truth_bytes
+        rows, columns = clip.image.grid((shown[0], shown[1]), modes[0])
+        patches = rows * columns
+        total += views.stored * patches * len(modes) * (2 * clip.image.channels + 4) + views.count * height * width * truth_bytes
     return max(1, total // len(some))
 
 
@@ -141,10 +150,6 @@ def _drawn_size(dataset: DepthDataset, index: int) -> tuple[int, int]:
         top, bottom, left, right = augment.pre_crop
         return bottom - top, right - left
     return dataset.image_size(index)
-
-
-def _patches(clip: FrozenCLIP, pixels: int) -> int:
-    return pixels // (32 if isinstance(clip.visual, ModifiedResNet) else int(clip.visual.patch_size[0]))  # type: ignore[index]
 
 
 def size_text(count: int) -> str:

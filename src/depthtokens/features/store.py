@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,13 @@ import torch
 from torch import Tensor
 
 from ..clip.load import FrozenCLIP
-from ..data import open_dataset
+from ..data import dataset_class
 from ..data.dataset import DepthDataset
-from ..scenes import Scenes
-from ..errors import DataError, DepthTokensError, UsageError
+from ..errors import DataError, UsageError
 from ..files import user_path
-from .views import FORMAT, META, PLAN, Views, digest, plain
+from ..progress import Progress, silent
 from .shard import Shard
-
-Progress = Callable[[int, int], None]
-"""Called with (done, of all)."""
+from .views import FORMAT, META, PLAN, Views, digest, plain
 
 
 class FeatureStore:
@@ -146,14 +143,13 @@ class FeatureStore:
             shard.truth(image, view, out)
         return maps
 
-    def check(self, progress: Progress | None = None) -> None:
+    def check(self, progress: Progress = silent) -> None:
         """Read every shard and compare its checksum. Raises DataError naming the damaged ones."""
         bad = []
         for done, shard in enumerate(self._shards, 1):
             if not shard.intact():
                 bad.append(shard.path.name)
-            if progress is not None:
-                progress(done, len(self._shards))
+            progress("checking shards", done, len(self._shards))
         if bad:
             raise DataError(
                 f"{len(bad)} of {len(self._shards)} shards in {self.path} are damaged: {', '.join(bad)}: delete them and run the same "
@@ -162,18 +158,10 @@ class FeatureStore:
 
     def check_data(self) -> str:
         """Open the data that the store was made from: "unchanged", or why that cannot be told. Raises DataError where it has changed."""
-        stated = self.meta["data"]
-        if self.dataset_name == "scenes":  # to open them would be to render them all
-            same = Scenes(self.data.partition(":")[2], self.split, self.images).fingerprint() == self.data_fingerprint
-            return "unchanged" if same else "not opened (scenes of another size, seed or renderer than this version's)"
-        folder = {"depth_scale": stated["depth_scale"], "depth_range": self.depth_range} if self.dataset_name == "folder" else {}
         try:
-            found = open_dataset(self.data, self.split, list_file=stated["list_file"], **folder).fingerprint()
-        except DepthTokensError as error:
-            return f"not opened ({error})"
-        if found == self.data_fingerprint:
-            return "unchanged"
-        raise DataError(f"{self.path} is whole, but {self.data} '{self.split}' has changed since it was made: make it again")
+            return dataset_class(self.dataset_name).unchanged(self.meta["data"], self.images)
+        except DataError as error:
+            raise DataError(f"{self.path} is whole, but {error}: make it again") from error
 
     def _place(self, index: int) -> tuple[Shard, int]:
         number, image = divmod(range(self.images)[index], self.meta["images_per_shard"])

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..clip.image import NORMALISATIONS, as_normalised
-from ..errors import DataError, UsageError, unknown
+from ..clip.image import check_normalisation
+from ..errors import DataError, UsageError
 
 FORMAT = 1
 META, PLAN = "meta.json", "plan.json"
@@ -25,10 +25,14 @@ DECISIVE = ("format", "clip", "modes", "dtype", "precision", "views", "augmentat
 class Views:
     """Which views of each image are stored.
 
-    count: 1 = the plain image; K > 1 = K draws of the data set's augmentation, draw k being that of the data set's epoch k.
-    mirrored: each view's mirror image too, which is what flip averaging reads.
-    input_crop: (top, bottom, left, right), the part that CLIP is shown, of images 480x640; ground truth stays whole.
-    normalisation: "imagenet", as data sets hand out images, or "clip", the mean and standard deviation that the CLIP was trained with.
+    Attributes:
+        count: 1 = the plain image; K > 1 = K draws of the data set's augmentation, draw k being that of the data set's epoch k.
+        mirrored: each view's mirror image too, which is what flip averaging reads.
+        input_crop: (top, bottom, left, right), the part that CLIP is shown, of images 480x640; ground truth stays whole.
+        normalisation: "imagenet", as data sets hand out images, or "clip", the mean and standard deviation that the CLIP was trained with.
+
+    Raises:
+        UsageError: for no view, or an unknown normalisation.
     """
 
     count: int = 1
@@ -39,8 +43,7 @@ class Views:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise UsageError(f"{self.count} views are none: give 1 for the plain image, more for random views")
-        if self.normalisation not in NORMALISATIONS:
-            raise unknown("normalisation", self.normalisation, NORMALISATIONS)
+        check_normalisation(self.normalisation)
 
     @property
     def stored(self) -> int:
@@ -69,10 +72,6 @@ class Views:
         if tuple(images.shape[-2:]) != (480, 640):
             raise DataError(f"the input crop is for 480x640 images, this one is {images.shape[-2]}x{images.shape[-1]}")
         return images[..., top:bottom, left:right]
-
-    def normalised(self, images: Tensor, visual: nn.Module) -> Tensor:
-        """Images [..., 3, H, W] as data sets hand them out -> normalised as these views ask, an affine change."""
-        return as_normalised(images, self.normalisation, visual)
 
 
 def key(meta: Mapping[str, Any]) -> str:

@@ -11,19 +11,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..clip.image import dense_modes
 from ..clip.device import autocast
 from ..data.dataset import DepthDataset
 from ..data.loader import batches
 from ..data.sample import Sample
 from ..errors import DataError, DepthTokensError, UsageError
-from ..files import atomic, user_path
-from .lock import LOCK, locked
+from ..files import LOCK, atomic, locked, user_path
+from ..progress import Progress, silent
 from .plan import Plan, size_text
-from .plan import plan as plan
-from .views import DTYPES, FORMAT, META, PLAN, digest
 from .shard import Builder, StoredView, file_sha256, read_tensors, rows_of
-from .store import FeatureStore, Progress, read_meta, wrong_size
+from .store import FeatureStore, read_meta, wrong_size
+from .views import DTYPES, FORMAT, META, PLAN, digest
 
 
 class Written(NamedTuple):
@@ -41,15 +39,24 @@ def write(
     batch_size: int = 8,
     workers: int = 2,
     device: torch.device | str = "cpu",
-    progress: Progress | None = None,
     wait: bool = False,
+    progress: Progress = silent,
 ) -> FeatureStore:
-    """Make the store in the folder `out`, or what is missing of it: finished shards of the same plan are kept.
+    """Make a store, or what is missing of it: finished shards of the same plan are kept.
 
-    device: where the CLIP runs; its image tower is moved there. progress: called with (images done, of all). wait: for another process
-    that is writing the same folder, instead of failing.
-    Raises UsageError where `out` holds something else, DataError where another process is writing it or data cannot be read,
-    DepthTokensError where there is no room or no right to write; finished shards stay.
+    Args:
+        plan: from `plan.plan`.
+        out: the store's folder.
+        batch_size: images that go through the trunk together.
+        workers: processes that read images.
+        device: where the CLIP runs; its image tower is moved there.
+        wait: for another process that is writing the same folder, instead of failing.
+        progress: called after every image.
+
+    Raises:
+        UsageError: where `out` holds something else.
+        DataError: where another process is writing it, or data cannot be read.
+        DepthTokensError: where there is no room or no right to write; finished shards stay.
     """
     out = user_path(out)
     try:
@@ -152,7 +159,7 @@ def _extract(
     batch_size: int,
     workers: int,
     device: torch.device,
-    progress: Progress | None,
+    progress: Progress,
 ) -> None:
     """Write the shards that are not in `done`, and put them there."""
     count = plan.views.count
@@ -170,8 +177,7 @@ def _extract(
             number = image // per_shard
             done[number] = _write_shard(out, number, builder.content(), len(done))
             builder = Builder(plan.meta["modes"], plan.dataset.depth_scale)
-        if progress is not None:
-            progress(ready, plan.images)
+        progress(f"reading {plan.dataset.split} images", ready, plan.images)
 
 
 def _write_shard(out: Path, number: int, content: bytes, kept: int) -> Written:
@@ -206,14 +212,14 @@ def _computed(plan: Plan, order: Sequence[int], batch_size: int, workers: int, d
 @torch.inference_mode()
 def _features(plan: Plan, samples: Sequence[Sample], device: torch.device) -> list[StoredView]:
     """What is stored of each sample; images of one size go through the trunk together."""
-    views, visual, dtype = plan.views, plan.clip.visual, DTYPES[plan.meta["dtype"]]
+    views, tower, dtype = plan.views, plan.clip.image, DTYPES[plan.meta["dtype"]]
     found: dict[int, StoredView] = {}
     for size in {sample.image.shape for sample in samples}:
         places = [i for i, sample in enumerate(samples) if sample.image.shape == size]
         try:
-            images = views.normalised(views.shown(torch.stack([samples[i].image for i in places]).to(device)), visual)
+            images = tower.normalised(views.shown(torch.stack([samples[i].image for i in places]).to(device)), views.normalisation)
             with autocast(device, plan.meta["precision"]):
-                passes = [dense_modes(visual, x, plan.meta["modes"]) for x in ((images, images.flip(-1)) if views.mirrored else (images,))]
+                passes = [tower.patches_in(x, plan.meta["modes"]) for x in ((images, images.flip(-1)) if views.mirrored else (images,))]
         except UsageError as error:
             raise DataError(f"{plan.dataset.names[samples[places[0]].index]}: {error}") from error
         grid = passes[0][plan.meta["modes"][0]].shape[-2:]

@@ -2,94 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-
-import torch
+from collections.abc import Mapping, Sequence
 
 from ..clip.load import FrozenCLIP
 from ..data import open_dataset
 from ..data.dataset import DepthDataset
+from ..depth.linear import Trainable
 from ..errors import DataError
-from ..features.cache import cached
-from ..features.views import Views
+from ..experiment.source import Reading, Source, Stored, open_source
 from ..features.store import FeatureStore
-from .settings import Reproduction
+from ..features.views import Views
+from ..progress import Notify, Progress
 from .rows import Row
-from ..experiment.source import Stored
+from .settings import Reproduction
 
 Need = tuple[str, str, Views]
 """Role, split and views, see `Reproduction.need`."""
+FLIP_SEED = 42
+"""Of what is shown mirrored in training."""
 
 
 class RowFeatures:
-    """Patch features by row and split: from given stores where they fit, else from the cache folder, every mode that some row reads.
+    """Patch features by row and split: from given stores where they fit, else through the cache, every mode that some row reads at once.
 
-    rows: all of the reproduction; sets: the data sets by role and split, as plain images; report, told: as for `reproduce`.
-    Raises DataError for a given store that no row can use, saying why.
+    Args:
+        settings: of the reproduction.
+        rows: all of its rows.
+        sets: the data sets by role and split, as plain images.
+        progress: called as images are read.
+        notify: called with a line before features are stored.
     """
 
     def __init__(
         self,
         settings: Reproduction,
         rows: Sequence[Row],
-        clip: FrozenCLIP,
         sets: Mapping[tuple[str, str], DepthDataset],
-        device: torch.device,
-        report: Callable[[str, int, int], None],
-        told: Callable[[str], None] | None,
+        progress: Progress,
+        notify: Notify,
     ) -> None:
-        self.settings, self.clip, self.sets, self.device, self.report, self.told = settings, clip, sets, device, report, told
+        self.settings, self.sets = settings, sets
+        self.reading = Reading(
+            cache=True, workers=settings.workers, precision=settings.precision, hint="", progress=progress, notify=notify
+        )  # fmt: skip
         self.needs = settings.needs(list(rows))
-        self._stores = self._fitting(settings.stores)
+        self._stores: dict[tuple[Need, str], FeatureStore] = {}
 
-    def read(self, rows: Sequence[Row]) -> None:
-        """Have everything that these rows will read, so that no row's minutes hold it."""
-        for need, modes in self.settings.needs(list(rows)).items():
-            for mode in modes:
-                self._store(need, mode)
-
-    def of(self, row: Row, split: str) -> Stored:
-        """The views that a row learns from ("train") or is scored on ("test")."""
-        need, mode = self.settings.need(row, split), row.settings["dense"]
-        return Stored(self._store(need, mode), mode, device=self.device, flip=split == "train" and need[2].mirrored)
+    def of(self, row: Row, split: str, model: Trainable) -> Source:
+        """The views that a row's model learns from ("train") or is scored on ("test")."""
+        need, mode = self.settings.need(row, split), model.settings.dense
+        views = need[2]
+        flip_seed = FLIP_SEED if split == "train" and views.mirrored else None
+        known = self._stores.get((need, mode))
+        missing = [other for other in self.needs.get(need, []) if (need, other) not in self._stores and other != mode]
+        source = open_source(model, known or self._images(need), views, self.reading, flip_seed=flip_seed, together=missing)
+        if known is None and isinstance(source, Stored):
+            self._stores |= {(need, other): source.store for other in (mode, *missing)}
+        return source
 
     def stored(self, row: Row, split: str) -> bool:
         """Whether some row reads the features that this one would."""
         return self.settings.need(row, split) in self.needs
-
-    def _store(self, need: Need, mode: str) -> FeatureStore:
-        if (need, mode) not in self._stores:
-            role, split, views = need
-            missing = [other for other in self.needs[need] if (need, other) not in self._stores]
-            store = cached(
-                self.clip, self._images(need), views, missing, told=self.told, avoidable=False, workers=self.settings.workers,
-                device=self.device, precision=self.settings.precision,
-                progress=lambda *n: self.report(f"reading {split} images of {self.settings.by_role()[role]}", *n),
-            )  # fmt: skip
-            self._stores |= {(need, other): store for other in missing}
-        return self._stores[need, mode]
 
     def _images(self, need: Need) -> DepthDataset:
         """A split as its views are drawn: plain, or augmented."""
         role, split, views = need
         return self.sets[role, split] if views.count == 1 else open_dataset(self.settings.by_role()[role], split, augment=True)
 
-    def _fitting(self, folders: Sequence[str]) -> dict[tuple[Need, str], FeatureStore]:
-        """Given stores by what they are good for."""
-        found: dict[tuple[Need, str], FeatureStore] = {}
+    def take(self, folders: Sequence[str], clip: FrozenCLIP) -> None:
+        """Use given stores for what they are good for.
+
+        Args:
+            folders: of the stores.
+            clip: the reproduction's.
+
+        Raises:
+            DataError: for a store that no row can use, saying why.
+        """
         for store in map(FeatureStore, folders):
             reasons = []
             for need, modes in self.needs.items():
                 _, split, views = need
                 try:  # the data's fingerprint takes a look at every file: once for all modes
-                    store.expect(clip=self.clip, dataset=self._images(need), views=views, precision=self.settings.precision)
+                    store.expect(clip=clip, dataset=self._images(need), views=views, precision=self.settings.precision)
                     held = [mode for mode in modes if mode in store.modes]
                     if not held:
                         store.expect(mode=modes[0])  # which says what it holds instead
-                    found |= {(need, mode): store for mode in held}
+                    self._stores |= {(need, mode): store for mode in held}
                 except DataError as error:
                     if store.split == split:
                         reasons.append(str(error))
-            if store not in found.values():
+            if store not in self._stores.values():
                 raise DataError(f"no row can use it: {reasons[0] if reasons else store.path}")
-        return found

@@ -4,77 +4,84 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import open_clip
-import torch
-
-import depthtokens
-
-from ..clip.load import FrozenCLIP, load_clip
-from ..clip.device import autocast
-from ..data import open_dataset
-from ..depth.checkpoint import model_tensors, restore_tensors, write
-from ..depth.linear import LinearHead
-from ..depth.model import DepthTokens
-from ..clip.image import trained_like_imagenet
-from ..depth.protocol import find_protocol
-from ..errors import UsageError
-from ..files import atomic
-from ..experiment.config import Experiment
-from ..experiment.controls import learn_controls
+from .._version import versions
 from ..clip.device import find_device
-from ..experiment.evaluate import Scores, image_encoder, score_rows, token_row
+from ..clip.load import FrozenCLIP, load_clip
+from ..data import open_dataset
+from ..depth.checkpoint import restore, write
+from ..depth.linear import LinearHead, Trainable
+from ..depth.model import DepthTokens
+from ..depth.protocol import Head, find_protocol
+from ..depth.settings import Provenance
+from ..errors import UsageError
+from ..experiment.controls import learn_controls
+from ..experiment.evaluate import Scores, head_of, score_heads
 from ..experiment.learn import Learner, epoch_order, fit
-from .settings import Reproduction
-from ..experiment.result import RowResult, slug
-from .features import RowFeatures
-from .rows import Row
-from ..experiment.source import Images, Stored
+from ..experiment.result import Result
+from ..experiment.source import Reading, Source, open_source
 from ..experiment.train import CONFIG, train
+from ..files import atomic
+from ..progress import Notify, Progress, silent
+from .features import RowFeatures
+from .measured import Measured, slug
+from .rows import CONSTANT, LINEAR, MEAN_MAP, Row, control_row
+from .settings import Reproduction
 
-Report = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and of how much."""
 PLAN = "plan.json"
+DIGITS = 6  # of per-image figures: more than any table shows, and a third of the size
 
 
 @dataclass(frozen=True)
 class Reproduced:
-    """A finished reproduction. facts: recipe, CLIP, data and versions, for whoever repeats it; rows: results, the controls' last."""
+    """A finished reproduction.
+
+    Attributes:
+        settings: what was asked.
+        facts: recipe, CLIP, data and versions, for whoever repeats it.
+        rows: what was measured, the controls last.
+    """
 
     settings: Reproduction
     facts: dict[str, Any]
-    rows: list[RowResult]
+    rows: list[Measured]
 
 
-def reproduce(settings: Reproduction, report: Report | None = None, told: Callable[[str], None] | None = None) -> Reproduced:
+def reproduce(settings: Reproduction, progress: Progress = silent, notify: Notify = silent) -> Reproduced:
     """Run every row of the tables asked for; `out` keeps each as soon as it is done, so that a stopped run goes on there.
 
-    told: called with a line before features are stored. Raises UsageError for rows without data, seeds that are none, or an `out` that
-    holds a reproduction of another version, CLIP, data or recipe; DataError for data that cannot be read or stores that do not fit.
+    Args:
+        settings: what to run.
+        progress: called with the row and what is being done for it.
+        notify: called with a line before features are stored.
+
+    Raises:
+        UsageError: for rows without data, seeds that are none, or an `out` that holds a reproduction of another version, CLIP, data or
+            recipe.
+        DataError: for data that cannot be read or stores that do not fit.
     """
-    run = _Run(settings, report or (lambda *_: None), told)
+    run = _Run(settings, progress, notify)
     run.read()
-    results = []
+    rows = []
     for number, row in enumerate(run.rows):
         run.step = f"{number + 1}/{len(run.rows)} {row.name}"
-        results.append(run.result(row))
+        rows.append(run.measured(row))
     controls = [control for role in run.data for control in run.controls(role)]
-    return Reproduced(settings, run.facts, [*results, *controls])
+    return Reproduced(settings, run.facts, [*rows, *controls])
 
 
 class _Run:
     """The CLIP, the data, their stores, and the folder of finished rows."""
 
-    def __init__(self, settings: Reproduction, report: Report, told: Callable[[str], None] | None) -> None:
-        self.settings, self._report = settings, report
-        self.step = ""
+    def __init__(self, settings: Reproduction, progress: Progress, notify: Notify) -> None:
+        self.settings, self._progress = settings, progress
+        self.step = "features"
         self.seeds, self.data, self.out = settings.seed_list(), settings.by_role(), Path(settings.out)
         self.device = find_device(settings.device)
-        autocast(self.device, settings.precision)
         self.sets = {(role, split): open_dataset(spec, split) for role, spec in self.data.items() for split in ("train", "test")}
         self.clip = load_clip(settings.clip, settings.weights)
         self.rows = [_of(self.clip, row) for row in settings.rows()]
@@ -91,15 +98,16 @@ class _Run:
                 }
                 for (role, split), data in self.sets.items()
             },
-            "versions": {"depthtokens": depthtokens.__version__, "torch": torch.__version__, "open_clip": open_clip.__version__},
+            "versions": versions("torch", "open_clip"),
         }
-        self.features = RowFeatures(settings, self.rows, self.clip, self.sets, self.device, self.report, told)
+        self.features = RowFeatures(settings, self.rows, self.sets, self.progress, notify)
+        self.features.take(settings.stores, self.clip)
         self._begin()
         self.clip.to(self.device)
 
-    def report(self, what: str, done: int, total: int) -> None:
+    def progress(self, label: str, done: int, total: int, note: str = "") -> None:
         """Say how far the present step is."""
-        self._report(f"{self.step}: {what}", done, total)
+        self._progress(f"{self.step}: {label}", done, total, note)
 
     def _begin(self) -> None:
         """Say in the folder what is being done there. Raises UsageError where something else was begun."""
@@ -123,10 +131,13 @@ class _Run:
 
     def read(self) -> None:
         """Have all stored features that rows still to be run will need, so that no row's minutes hold them."""
-        self.step = "features"
-        self.features.read([row for row in self.rows if not self._file(row).is_file()])
+        for row in self.rows:
+            if not self._file(row).is_file() and not self.settings.from_images(row):
+                model = self._model(row, self.seeds[0])
+                for split in ("train", "test") if row.learns else ("test",):
+                    self.features.of(row, split, model)
 
-    def result(self, row: Row) -> RowResult:
+    def measured(self, row: Row) -> Measured:
         """Run a row, or take it from the folder, where a row of other name may be the same."""
         path = self._file(row)
         twin = next((other for other in self.rows if other.same(row) and self._file(other).is_file()), row)
@@ -134,87 +145,84 @@ class _Run:
             started = time.monotonic()
             seeds = self.seeds if row.seeded else self.seeds[:1]
             scores, parameters = self._run(row, seeds)
-            RowResult.of(row, seeds, scores, parameters, (time.monotonic() - started) / 60).write(path)
+            minutes = (time.monotonic() - started) / 60
+            Measured(row, Result.of(scores, seeds=seeds, parameters=parameters, minutes=minutes, digits=DIGITS)).write(path)
         elif twin is not row and not path.is_file():
-            replace(RowResult.read(self._file(twin)), row=row).write(path)
+            replace(Measured.read(self._file(twin), twin), row=row).write(path)
             for seed in self.seeds:
                 if self._tokens(twin, seed).is_file():
                     with atomic(self._tokens(row, seed)) as file:
                         file.write(self._tokens(twin, seed).read_bytes())
-        return RowResult.read(path)
+        return Measured.read(path, row)
 
-    def controls(self, role: str) -> list[RowResult]:
+    def controls(self, role: str) -> list[Measured]:
         """A constant depth and the mean map of a data set's training split, by each protocol that its rows use."""
         found = []
         for name in dict.fromkeys(row.protocol for row in self.rows if row.role == role):
             some, protocol = next(row for row in self.rows if row.role == role and row.protocol == name), find_protocol(name)
-            suffix = "" if name == "auty2023" else f" ({name})"
-            rows = [Row(f"control/{role}/{kind}{suffix}", role, {}, name, "control") for kind in ("constant", "mean map")]
+            rows = [control_row(role, kind, name) for kind in (CONSTANT, MEAN_MAP)]
             if not all(self._file(row).is_file() for row in rows):
                 started, self.step = time.monotonic(), f"controls of {self.data[role]}"
                 depth_range = protocol.depth_range or self.sets[role, "test"].depth_range
-                progress = lambda *n: self.report("reading depths", *n)  # noqa: E731
-                learned = learn_controls(self.sets[role, "train"], depth_range, self.settings.workers, progress)
-                makers = learned.rows(protocol)
-                test = self.sets[role, "test"]
-                stored = self.features.stored(some, "test")
-                source = self.features.of(some, "test") if stored else Images(test, lambda images: images, workers=self.settings.workers)
-                scores = score_rows(makers, source, protocol, image_free=makers)
-                for row, score, numbers in zip(rows, scores.values(), (1, learned.mean_map.numel()), strict=True):
+                learned = learn_controls(self.sets[role, "train"], depth_range, self.settings.workers, self.progress)
+                if self.features.stored(some, "test"):
+                    source = self.features.of(some, "test", self._model(some, self.seeds[0]))
+                else:
+                    source = open_source(None, self.sets[role, "test"], None, Reading(workers=self.settings.workers))
+                scores = score_heads({}, source, protocol, learned, self.progress)
+                for row in rows:
                     minutes = (time.monotonic() - started) / 60
-                    RowResult.of(row, self.seeds[:1], [score], numbers, minutes).write(self._file(row))
-            found += [RowResult.read(self._file(row)) for row in rows]
+                    numbers = learned.parameters[row.kind]
+                    result = Result.of([scores[row.kind]], seeds=self.seeds[:1], parameters=numbers, minutes=minutes, digits=DIGITS)
+                    Measured(row, result).write(self._file(row))
+            found += [Measured.read(self._file(row), row) for row in rows]
         return found
 
     def _run(self, row: Row, seeds: Sequence[int]) -> tuple[list[Scores], int]:
         """Scores of a row, seed by seed, and how many numbers one run trains."""
-        precision, workers = self.settings.precision, self.settings.workers
+        reading = Reading(workers=self.settings.workers, precision=self.settings.precision)
         if self.settings.from_images(row):  # each run has a trunk of its own
             scores = []
             for seed in seeds:
                 model = self._adapted(row, seed)
-                source = Images(self.sets[row.role, "test"], image_encoder(model, precision), workers=workers)
-                scores.append(self._scores(row, {str(seed): token_row(model)}, source)[0])
+                source = open_source(model, self.sets[row.role, "test"], None, reading)
+                scores += self._scores(row, {str(seed): head_of(model)}, source)
             return scores, _trained(model) if row.learns or row.source else 0
-        models: list[DepthTokens | LinearHead]
-        if row.source is not None:
-            models = [self._borrowed(row, seed) for seed in seeds]
-        else:
-            models = [self._model(row, seed) for seed in seeds]
-            if row.kind == "linear head":
-                models = [LinearHead(model) for model in models if isinstance(model, DepthTokens)]
-            if row.learns:
-                self._learn(row, seeds, models)
-        rows = {str(seed): token_row(model) for seed, model in zip(seeds, models, strict=True)}
-        return self._scores(row, rows, self.features.of(row, "test")), _trained(models[0]) if row.learns or row.source else 0
+        models: list[Trainable] = [self._borrowed(row, seed) if row.source else self._model(row, seed) for seed in seeds]
+        if row.kind == LINEAR:
+            models = [LinearHead(model) for model in models if isinstance(model, DepthTokens)]
+        if row.learns:
+            self._learn(row, seeds, models)
+        heads = {str(seed): head_of(model) for seed, model in zip(seeds, models, strict=True)}
+        return self._scores(row, heads, self.features.of(row, "test", models[0])), _trained(models[0]) if row.learns or row.source else 0
 
-    def _scores(self, row: Row, rows: dict[str, Any], source: Images | Stored) -> list[Scores]:
-        return list(score_rows(rows, source, row.protocol, progress=lambda *n: self.report("scoring", *n)).values())
+    def _scores(self, row: Row, heads: Mapping[str, Head], source: Source) -> list[Scores]:
+        return list(score_heads(heads, source, row.protocol, progress=self.progress).values())
 
-    def _model(self, row: Row, seed: int, **changes: Any) -> DepthTokens:
+    def _model(self, row: Row, seed: int, batchnorm: str = "frozen", depth_range: tuple[float, float] | None = None) -> DepthTokens:
+        """A row's model for one seed, on its training data."""
         data = self.sets[row.role, "train"]
-        settings = {"depth_range": data.depth_range, "predict_side": data.image_size(0)[0], "seed": seed, **row.settings, **changes}
-        return DepthTokens(self.clip, **settings)
+        options = replace(row.model, seed=seed, batchnorm=batchnorm)
+        return DepthTokens.of(self.clip, options.on(depth_range or data.depth_range, data.image_size(0)[0]))
 
-    def _learn(self, row: Row, seeds: Sequence[int], models: Sequence[DepthTokens | LinearHead]) -> None:
+    def _learn(self, row: Row, seeds: Sequence[int], models: Sequence[Trainable]) -> None:
         settings = self.settings
         steps = settings.steps_for(len(self.sets[row.role, "train"]))
         learners = [Learner(model, steps, lr=settings.lr) for model in models]
-        fit(learners, self.features.of(row, "train"), batch_size=settings.batch_size, progress=lambda *n: self.report("learning", *n))
+        fit(learners, self.features.of(row, "train", models[0]), batch_size=settings.batch_size, progress=self.progress)
         for seed, model in zip(seeds, models, strict=True):
             if isinstance(model, DepthTokens):
-                model.provenance = {"protocol": row.protocol, "training": {**self.facts, "row": row.name}}
+                model.provenance = Provenance(row.protocol, {**self.facts, "row": row.name})
                 model.save(self._tokens(row, seed))
             else:
-                write(self._tokens(row, seed), dict(model.trainable()), {"linear_head": model.settings})
+                write(self._tokens(row, seed), dict(model.trainable()), {"linear_head": {**asdict(model.settings), "depth": LINEAR}})
 
     def _borrowed(self, row: Row, seed: int) -> DepthTokens:
         """Tokens of another data set's row, over this data's range, or with their own bins in metres."""
         lender = next(other for other in self.rows if other.name == row.source)
         saved = DepthTokens.load(self._tokens(lender, seed), self.clip)
-        changes = {} if row.rescaled else {"depth_range": saved.depth_range}
-        model = self._model(row, seed, batchnorm=saved.settings["batchnorm"], **changes)
-        restore_tensors(model, model_tensors(saved), self._tokens(lender, seed))
+        model = self._model(row, seed, saved.settings.batchnorm, None if row.rescaled else saved.depth_range)
+        restore(model.state(), saved.state(), self._tokens(lender, seed))
         return model
 
     def _adapted(self, row: Row, seed: int) -> DepthTokens:
@@ -222,24 +230,23 @@ class _Run:
         settings = self.settings
         if row.learns:
             out = self.out / "runs" / slug(row.name) / f"seed-{seed}"
-            experiment = Experiment(
-                self.data[row.role], settings.clip, settings.weights, batchnorm="adapt", seed=seed, lr=settings.lr,
-                epochs=settings.epochs, batch_size=settings.batch_size, workers=settings.workers, device=settings.device,
-                precision=settings.precision, protocol=row.protocol, out=str(out), **row.settings,
+            experiment = row.experiment(
+                self.data[row.role], depth_range=None, clip=settings.clip, weights=settings.weights, batchnorm="adapt", seed=seed,
+                lr=settings.lr, epochs=settings.epochs, batch_size=settings.batch_size, workers=settings.workers,
+                device=settings.device, precision=settings.precision, out=str(out),
             )  # fmt: skip
-            resume = (out / CONFIG).is_file()
-            result = train(experiment, resume, self.clip, lambda step: self.report(f"seed {seed}", step.step, step.steps))
-            if result.interrupted:
+            run = train(experiment, (out / CONFIG).is_file(), self.clip, self.progress)
+            if run.interrupted:
                 raise KeyboardInterrupt
-            result.model.save(self._tokens(row, seed))
-            return result.model
+            run.model.save(self._tokens(row, seed))
+            return run.model
         if row.source is not None:
             return self._borrowed(row, seed)
-        model = self._model(row, seed, batchnorm="adapt").train()
+        model = self._model(row, seed, "adapt").train()
         data = open_dataset(self.data[row.role], "train", augment=True, seed=seed)
-        views = Images(data, image_encoder(model, settings.precision), workers=settings.workers)
+        views = open_source(model, data, None, Reading(workers=settings.workers, precision=settings.precision))
         for done, _ in enumerate(views.training(0, epoch_order(len(data), seed, 0), settings.batch_size), 1):
-            self.report("adapting", min(done * settings.batch_size, len(data)), len(data))
+            self.progress("adapting", min(done * settings.batch_size, len(data)), len(data))
         return model.eval()
 
     def _file(self, row: Row) -> Path:
@@ -251,10 +258,10 @@ class _Run:
 
 def _of(clip: FrozenCLIP, row: Row) -> Row:
     """A row for this CLIP: where it was trained with ImageNet's normalisation, asking for its own changes nothing."""
-    if row.settings.get("normalisation") == "clip" and trained_like_imagenet(clip.visual):
-        return replace(row, settings={key: value for key, value in row.settings.items() if key != "normalisation"})
+    if row.model.normalisation == "clip" and clip.image.trained_like_imagenet:
+        return replace(row, options=replace(row.model, normalisation="imagenet"))
     return row
 
 
-def _trained(model: DepthTokens | LinearHead) -> int:
+def _trained(model: Trainable) -> int:
     return sum(parameter.numel() for parameter in model.trainable().values())

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
-from .rows import Row, parse_seeds, role_of, rows_for
+from ..errors import UsageError, unknown
+from ..experiment.config import ClipFlags, RunFlags
+from .published import published_rows
+from .rows import ADAPTED, CROSS, PROMPT, Row, effects, role_of
 
 if TYPE_CHECKING:
     from ..features.views import Views
 
+TABLES = ("3", "4", "5", "6", "7", "depthclip", "effects")
 
-@dataclass(frozen=True)
-class Reproduction:
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction(RunFlags, ClipFlags):
     """What to reproduce, and how; a row's own settings come from the row."""
 
     data: tuple[str, ...] = ()
     """nyu:ROOT, kitti:ROOT, scenes or scenes:road; once for each data set."""
     table: str = "all"
     """3, 4, 5, 6, 7, depthclip, effects or all."""
-    clip: str = "RN50"
-    """An open_clip model name, or a CLIP file or folder, or bundled."""
-    weights: str | None = "openai"
-    """A weights tag of that model, a file, or random."""
     seeds: str = "0..4"
     """Seeds of rows that draw or learn something: 0..4 (both ends), 0,1,2 or one number."""
     epochs: int = 25
@@ -40,11 +41,9 @@ class Reproduction:
     """Folders that `features` made, to be used where they fit; others are made in the cache folder."""
     out: str = "reproduction"
     """Folder for tables, tokens and finished rows; the same command goes on where it stopped."""
-    workers: int = 2
-    device: str = "auto"
-    precision: str = "float32"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("epochs", "batch_size", "views", *(["steps"] if self.steps is not None else [])):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -74,7 +73,7 @@ class Reproduction:
         """
         data = self.by_role()
         rows = [replace(r, protocol="auty2023") if data[r.role].startswith("scenes") else r for r in rows_for(self.table, list(data))]
-        return sorted(rows, key=lambda row: row.kind == "cross")
+        return sorted(rows, key=lambda row: row.kind == CROSS)
 
     def seed_list(self) -> list[int]:
         """The seeds as numbers. Raises UsageError."""
@@ -105,8 +104,8 @@ class Reproduction:
 
     def from_images(self, row: Row) -> bool:
         """Whether a row's trunk adapts, so that its features cannot be stored."""
-        trains_tokens = (row.learns and row.kind == "prompt") or row.source is not None
-        return row.kind == "adapted" or (self.as_released and trains_tokens)
+        trains_tokens = (row.learns and row.kind == PROMPT) or row.source is not None
+        return row.kind == ADAPTED or (self.as_released and trains_tokens)
 
     def recipe(self) -> dict[str, Any]:
         """What a figure depends on, beside its row and its data."""
@@ -116,13 +115,13 @@ class Reproduction:
     def need(self, row: Row, split: str) -> tuple[str, str, Views]:
         """(role, split, views) of the stored features that a row learns from ("train") or is scored on ("test")."""
         from ..depth.protocol import find_protocol
+        from ..experiment.source import test_views
         from ..features.views import Views
 
-        normalisation = row.settings.get("normalisation", "imagenet")
+        normalisation = row.model.normalisation
         if split == "train":
             return row.role, split, Views(self.views, self.views == 1, None, normalisation)
-        protocol = find_protocol(row.protocol)
-        return row.role, split, Views(1, protocol.flip, protocol.input_crop, normalisation)
+        return row.role, split, test_views(find_protocol(row.protocol), normalisation)
 
     def needs(self, rows: list[Row]) -> dict[tuple[str, str, Views], list[str]]:
         """Every kind of stored features that some row reads, with the dense modes read of it."""
@@ -130,8 +129,45 @@ class Reproduction:
         for row in rows:
             for split in ("train", "test"):
                 if not self.from_images(row) and (split == "test" or row.learns):
-                    found.setdefault(self.need(row, split), set()).add(row.settings["dense"])
+                    found.setdefault(self.need(row, split), set()).add(row.model.dense)
         return {need: sorted(modes) for need, modes in found.items()}
+
+
+def rows_for(table: str, roles: list[str]) -> list[Row]:
+    """The rows of a table for the data sets at hand, each row once.
+
+    Args:
+        table: "3" to "7", "depthclip", "effects" or "all".
+        roles: whose rows: "nyu", "kitti".
+
+    Raises:
+        UsageError: for an unknown table, or one that has no row for this data, saying what can be run.
+    """
+    if table != "all" and table not in TABLES:
+        raise unknown("table", table, [*TABLES, "all"])
+    found: dict[str, Row] = {}
+    for name in TABLES if table == "all" else (table,):
+        rows = [row for role in roles for row in (effects(role, roles) if name == "effects" else published_rows(name, role))]
+        found |= {row.name: row for row in rows}
+    if not found:
+        needed = sorted({row.role for row in published_rows(table)})
+        can = [name for name in TABLES if name == "effects" or any(published_rows(name, role) for role in roles)]
+        raise UsageError(
+            f"table {table} needs --data {' or '.join(f'{n}:ROOT' for n in needed)}; with this data, tables {', '.join(can)} run"
+        )
+    return list(found.values())
+
+
+def parse_seeds(text: str) -> list[int]:
+    """ "0..4" (both ends), "0,1,2" or "42" -> seeds. Raises UsageError for anything else."""
+    try:
+        first, dots, last = text.partition("..")
+        seeds: Sequence[int] = range(int(first), int(last) + 1) if dots else [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32 or len(seeds) > 1000 or len(set(seeds)) < len(seeds):
+        raise UsageError(f"seeds '{text}': write 0..4 (both ends), 0,1,2 or one number, each once, at most 1000, below 2**32")
+    return list(seeds)
 
 
 def _counted(count: int, word: str) -> str:

@@ -12,12 +12,12 @@ from typing import Any
 
 from ..depth.metrics import METRICS
 from ..depth.protocol import find_protocol
-from .run import Reproduced
 from ..experiment.result import RowResult
-from .rows import Row
 from ..experiment.statistics import Difference, Interval
 from ..files import atomic
 from ..report.html import page, table
+from .rows import Row
+from .run import Reproduced
 
 OTHERS = {"rmse": "RMSE", "log10": "log10", "d1": "δ1"}
 MARK = "*"
