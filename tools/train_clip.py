@@ -24,7 +24,8 @@ import tyro
 from torch import Tensor, nn
 
 from clip_pairs import Batch, Pairs, Words, draw, load
-from depthtokens.clip.image import resized_positions, trunk
+from depthtokens.clip.family import resized_positions
+from depthtokens.clip.resnet import trunk
 from depthtokens.scenes import Scenes
 
 ARCHITECTURE: dict[str, Any] = {
