@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers import TINY_CONFIG
 from depthtokens import UsageError
 from depthtokens.clip.family import resized_positions
 from depthtokens.clip.image import ImageTower, dense_features
 from depthtokens.clip.resnet import RESNET, attention_pool, thinned_channels, trunk
 from depthtokens.clip.vit import VIT
+from helpers import TINY_CONFIG
 
 VIT_CONFIG = {**TINY_CONFIG, "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}}
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import REFERENCE, SHARED, needs_data
 from depthtokens.data.kitti import KITTI, TEST_DRIVES
 from depthtokens.errors import DataError
-
+from helpers import REFERENCE, SHARED, needs_data
 
 TRAIN_DRIVE, TEST_DRIVE = "2011_09_26_drive_0001_sync", "2011_09_26_drive_0002_sync"
 SIZE = (375, 1242)

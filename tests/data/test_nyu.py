@@ -4,18 +4,16 @@ import json
 import multiprocessing
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from helpers import REFERENCE, SHARED, needs_data
 from depthtokens.data import open_dataset
 from depthtokens.data.nyu import NYUv2
 from depthtokens.errors import DataError
-
+from helpers import REFERENCE, SHARED, needs_data
 
 
 def write_pair(folder, number, value=2000, suffix=".jpg", size=(480, 640)):

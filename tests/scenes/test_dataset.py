@@ -13,9 +13,9 @@ from PIL import Image
 
 from depthtokens.data.dataset import DepthDataset
 from depthtokens.data.folder import Folder
+from depthtokens.errors import DataError, UsageError
 from depthtokens.scenes import DEPTH_RANGE, DEPTH_SCALE, Scenes, write_folder
 from depthtokens.scenes import store as store_module
-from depthtokens.errors import DataError, UsageError
 
 SIZE = (40, 56)
 

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
+from depthtokens.errors import UsageError
 from depthtokens.scenes import render
 from depthtokens.scenes.content import DEPTH_RANGE, scene_seed
 from depthtokens.scenes.raycast import Camera, trace
 from depthtokens.scenes.solids import BOX, ELLIPSOID, FRUSTUM, PLANE, PRISM, Paint, Solid, hit
-from depthtokens.errors import UsageError
 
 SIZE = (60, 80)
 DOMAINS = ("indoor", "road")

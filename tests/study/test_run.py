@@ -15,13 +15,12 @@ from depthtokens import DepthTokens, PromptEncoder, Scenes, UsageError, evaluate
 from depthtokens.cli import main
 from depthtokens.depth.metrics import METRICS
 from depthtokens.experiment.evaluate import source_for
-from depthtokens.features.write import write
 from depthtokens.features.plan import plan
 from depthtokens.features.views import Views
+from depthtokens.features.write import write
 from depthtokens.prompt.scales import SCALES
-from depthtokens.demo import page
-from depthtokens.study.neighbours import nearest_words, vocabulary_features
 from depthtokens.report.html import shown
+from depthtokens.study.neighbours import nearest_words, vocabulary_features
 from depthtokens.study.patches import sample_patches
 from depthtokens.study.run import in_words
 from depthtokens.study.scores import chosen_ablations

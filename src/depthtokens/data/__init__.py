@@ -77,11 +77,3 @@ def _scenes(domain: str, split: str, augment: bool, crop: tuple[int, int] | None
     scenes = Scenes(domain, split, SCENES.get(split, 0), cache=cache_folder() / "scenes")
     scenes.augment, scenes.seed = FOLDER.with_crop(crop) if augment else None, seed  # of the random views, not of the scenes
     return scenes
-
-
-def dataset_class(name):
-    class Stub:
-        @staticmethod
-        def unchanged(stated, images):
-            return "unchanged"
-    return Stub

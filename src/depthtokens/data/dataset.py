@@ -18,10 +18,7 @@ from ..files import user_path
 from .augment import Augmentation, apply
 from .images import read_image as read_image
 from .images import reading
-from .sample import IMAGENET_MEAN as IMAGENET_MEAN
-from .sample import IMAGENET_STD as IMAGENET_STD
-from .sample import Sample as Sample
-from .sample import normalise
+from .sample import Sample, normalise
 
 SPLITS = ("train", "test", "all")
 
