@@ -97,7 +97,7 @@ class Lane:
     lanes: int
 
     def centre(self, z: float) -> float:
-        """x in metres of the middle of the road."""
+        """The x in metres of the middle of the road."""
         return self.bend * z * z / 2 + self.slant * z
 
     def heading(self, z: float) -> float:
