@@ -243,7 +243,7 @@ def write(trainer: Trainer, folder: Path, log: Path | None = None) -> None:
 
     from safetensors.torch import save_file
 
-    from depthtokens.data.sample import IMAGENET_MEAN, IMAGENET_STD
+    from depthtokens.data.dataset import IMAGENET_MEAN, IMAGENET_STD
 
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "open_clip_model.safetensors"

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from depthtokens import DepthTokens, WeightsError, load_clip
 from depthtokens.clip import bundled
 from depthtokens.clip.bundled import FOLDER, WEIGHTS, checked_folder, trained_tokens
-from depthtokens.data.sample import IMAGENET_MEAN, IMAGENET_STD
+from depthtokens.data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from depthtokens.prompt.encoder import PromptEncoder
 from depthtokens.prompt.scales import SCALES
 from depthtokens.prompt.template import TEMPLATES

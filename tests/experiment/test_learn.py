@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from depthtokens import DataError, DepthTokens, Experiment, Scenes, TrainingError, UsageError, evaluate, load_clip, silog, train
-from depthtokens.data import SCENES, open_dataset
+from depthtokens.data import open_dataset
+from depthtokens.scenes.dataset import SCENES
 from depthtokens.depth.protocol import find_protocol
 from depthtokens.experiment.evaluate import head_of, score_heads
 from depthtokens.experiment.learn import Learner, TextPass, fit

@@ -43,7 +43,7 @@ def tokens(tiny_clip, tmp_path_factory):
 @pytest.fixture(scope="module")
 def few_scenes():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("depthtokens.data.SCENES", {"train": 10, "test": 4})
+        patch.setattr("depthtokens.scenes.dataset.SCENES", {"train": 10, "test": 4})
         yield
 
 
@@ -249,7 +249,7 @@ def test_stores_in_the_place_of_data(tiny_clip, tokens, tmp_path, capsys):
         write(plan(tiny_clip, scenes, Views(mirrored=split == "test"), ["value"]), tmp_path / split, workers=0)
     stores = ["--data", f"store:{tmp_path / 'test'}", "--train-data"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("depthtokens.data.SCENES", {"train": 4, "test": 2})
+        patch.setattr("depthtokens.scenes.dataset.SCENES", {"train": 4, "test": 2})
         code, line = refused([tokens, *stores, f"store:{tmp_path / 'test'}", "--out", tmp_path / "s"], capsys)
         assert code == 2 and "searched on the images that test them" in line and not (tmp_path / "s").exists()
         main(["study", str(tokens), *stores, f"store:{tmp_path / 'train'}", "--out", str(tmp_path / "s"), "--workers", "0"])
