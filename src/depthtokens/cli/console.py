@@ -115,3 +115,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     for row in rows:
         table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else escape(str(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+
+
+def show(table: Any) -> None:
+    """A `report.table.Table` on standard output."""
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table.console())
