@@ -9,7 +9,7 @@ import tyro
 
 from ..errors import UsageError
 from ..reproduce.settings import Reproduction
-from .console import Reporter, note, parse, print_json, print_table
+from .console import Reporter, note, parse, print_json, show
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
         return
 
     from ..reproduce.run import reproduce
-    from ..reproduce.tables import HEAD, LEGEND, columns, describe, lines, recipe, save, to_json
+    from ..reproduce.tables import LEGEND, recipe, save, short_tables, to_json
 
     if not args.json:
         note(settings.cost())
@@ -45,10 +45,8 @@ def main(arguments: Sequence[str]) -> None:
         print_json(to_json(done))
         return
     print(f"{recipe(done)}\n{LEGEND}\n")
-    shown = [i for i, title in enumerate(HEAD) if title not in ("RMSE", "log10", "AbsRel − learned-7")]
-    for role, rows in lines(done).items():
-        cells = [[columns(line)[i] for i in shown] for line in rows]
-        print_table(describe(done, role), [HEAD[i] for i in shown], cells)
+    for table in short_tables(done).values():
+        show(table)
         print()
     print("written: " + ", ".join(map(str, paths)))
 
