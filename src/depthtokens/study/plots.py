@@ -12,18 +12,29 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..depth.depthmap import colourise
 from ..experiment.statistics import Interval
+from .ablations import ALL, MERGED, PAIR, REMOVED, REPLACED
 from .geometry import Path
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NEAR_TO_FAR = "magma_r"
 """The colour map of depth, as in depth maps: near is bright."""
 PLAIN, BEST, QUIET = "#8a8aa8", "#7b2d8b", "#c9c9d4"
+KIND_COLOURS = {REMOVED: "#5b7db1", MERGED: "#69a889", REPLACED: "#c98a3d", PAIR: PLAIN, ALL: BEST}
+EXTREMES = 24
+"""Of many ablations, so many of the lowest and of the highest scores are drawn."""
 
 
 def distance_map(distances: ArrayLike, labels: Sequence[str], title: str = "") -> bytes:
-    """Distances [N, N] as a heat map with a label for each row; up to 20 tokens the numbers stand in the cells."""
+    """Distances between tokens as a heat map; up to 20 tokens the numbers stand in the cells.
+
+    Args:
+        distances: [N, N].
+        labels: one per token.
+        title: of the picture.
+    """
     table = np.asarray(distances, dtype=np.float64)
     count = len(table)
     side = float(np.clip(2.5 + 0.55 * count, 4.5, 11))
@@ -45,7 +56,14 @@ def distance_map(distances: ArrayLike, labels: Sequence[str], title: str = "") -
 
 
 def path_plot(path: Path, centres: ArrayLike, labels: Sequence[str], title: str = "") -> bytes:
-    """Tokens on their first two principal components, joined in order of depth, coloured by bin centre (metres)."""
+    """Tokens on their first two principal components, joined in order of depth, coloured by bin centre.
+
+    Args:
+        path: from `geometry.path`.
+        centres: [N] metres.
+        labels: one per token.
+        title: of the picture; what the first component has to do with depth if not given.
+    """
     from matplotlib import patheffects
 
     depths = np.asarray(centres, dtype=np.float64)
@@ -75,9 +93,13 @@ def path_plot(path: Path, centres: ArrayLike, labels: Sequence[str], title: str 
 
 
 def bars(rows: Mapping[str, Interval | float], label: str, *, best: str | None = None, title: str = "") -> bytes:
-    """One bar per named row, from the top, with the interval as a whisker where there is one; the row `best` is marked.
+    """One bar per row, from the top, with the interval as a whisker where there is one.
 
-    label: what is measured, with its unit.
+    Args:
+        rows: score by name.
+        label: what is measured, with its unit.
+        best: the row that is marked.
+        title: of the picture.
     """
     figure, ax = _figure(8, 1.3 + 0.36 * len(rows))
     _bars(ax, rows, [BEST if name == best else PLAIN for name in rows])
@@ -86,36 +108,45 @@ def bars(rows: Mapping[str, Interval | float], label: str, *, best: str | None =
     return _png(figure)
 
 
-def ablation_chart(rows: Mapping[str, Interval | float], whole: float, label: str, title: str = "") -> bytes:
-    """One bar per ablation, sorted by score, and a line at the score `whole` of all tokens.
+def ablation_chart(
+    rows: Mapping[str, Interval | float], whole: float, label: str, title: str = "", *, kinds: Sequence[str] = ()
+) -> bytes:  # fmt: skip
+    """One bar per ablation, sorted by score, and a line at the score of all tokens.
 
-    Rows are names of `study.ablations.Variant`, whose kind gives the colour. Of more than 48, the 24 lowest and the 24 highest are shown.
+    Args:
+        rows: score by name; of more than 48, the 24 lowest and the 24 highest are shown.
+        whole: the score of all tokens.
+        label: what is measured, with its unit.
+        title: of the picture.
+        kinds: of `ablations.KINDS`, one per row, which gives the bar its colour; all are alike if not given.
     """
+    colours = dict(zip(rows, (KIND_COLOURS[kind] for kind in kinds), strict=True)) if kinds else dict.fromkeys(rows, PLAIN)
     names = sorted(rows, key=lambda name: _value(rows[name]))
-    left_out = names[24:-24]
-    kept = {name: rows[name] for name in [*names[:24], *names[max(24, len(names) - 24) :]]}
+    left_out = names[EXTREMES:-EXTREMES]
+    kept = {name: rows[name] for name in [*names[:EXTREMES], *names[max(EXTREMES, len(names) - EXTREMES) :]]}
     figure, ax = _figure(8, 1.5 + 0.3 * len(kept))
-    _bars(ax, kept, [_KINDS.get(name.split()[0], PLAIN) for name in kept])
+    _bars(ax, kept, [colours[name] for name in kept])
     ax.axvline(whole, color="#222", linewidth=1.2, linestyle="--")
     ax.annotate(f"all tokens {whole:.3f}", (whole, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
         ha="center", fontsize=9)  # fmt: skip
     if left_out:
-        ax.axhline(23.5, color="#222", linewidth=0.8, linestyle=":")
+        ax.axhline(EXTREMES - 0.5, color="#222", linewidth=0.8, linestyle=":")
     ax.set_xlabel(label + (f"\n{len(left_out)} more at the dotted line" if left_out else ""))
     ax.set_title(title, pad=18)
     return _png(figure)
 
 
-_KINDS = {"removed": "#5b7db1", "merged": "#69a889", "replaced": "#c98a3d", "pair": PLAIN, "all": BEST}
-
-
-def token_maps(
+def map_plot(
     image: NDArray[np.uint8], probs: ArrayLike, centres: ArrayLike, labels: Sequence[str] | None = None, depth: ArrayLike | None = None
 ) -> bytes:
-    """Which patches speak for which token: a photo uint8 [H, W, 3], then for each token its probability per patch, [N, h, w].
+    """Which patches speak for which token: a photo, a map for each token, and the expected depth.
 
-    centres: [N] metres. labels: a name per token; "depth_0", ... if not given. The expected depth comes last: depth [h, w] metres where
-    it does not follow from probs and centres, as when several tokens share a map.
+    Args:
+        image: the photo, uint8 [H, W, 3].
+        probs: [N, h, w], each token's probability in each patch.
+        centres: [N] metres.
+        labels: one per token; "depth_0", ... if not given.
+        depth: [h, w] metres, the expected depth where it does not follow from probs and centres, as when several tokens share a map.
     """
     table, depths = np.asarray(probs, dtype=np.float32), np.asarray(centres, dtype=np.float32)
     height, width = image.shape[:2]
@@ -147,10 +178,11 @@ def _literal(label: str) -> str:
 
 
 def _value(row: Interval | float) -> float:
+    """The score itself, without its interval."""
     return row.mean if isinstance(row, Interval) else row
 
 
-def _bars(ax: Any, rows: Mapping[str, Interval | float], colours: Sequence[str]) -> None:
+def _bars(ax: Axes, rows: Mapping[str, Interval | float], colours: Sequence[str]) -> None:
     """Horizontal bars, the first on top, each with its value behind the whisker."""
     values = [_value(row) for row in rows.values()]
     ends = [row.high if isinstance(row, Interval) else row for row in rows.values()]
@@ -177,6 +209,7 @@ def _figure(width: float, height: float, axes: bool = True) -> tuple[Figure, Any
 
 
 def _png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()
