@@ -11,8 +11,8 @@ import pytest
 from depthtokens import DepthTokens, DepthTokensError
 from depthtokens.cli import main
 from depthtokens.demo import run as module
-from depthtokens.demo.run import ROWS, DemoSettings, run_demo
 from depthtokens.demo.page import write_report
+from depthtokens.demo.run import ROWS, DemoSettings, run_demo
 
 SMALL = DemoSettings(train=24, test=8, size=(96, 128), epochs=6)
 NAMES = ["constant", "mean map", *(row.name for row in ROWS)]

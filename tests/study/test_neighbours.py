@@ -104,7 +104,7 @@ def test_scenes_by_name_on_the_command_line(tmp_path, monkeypatch, capsys):
 
 def test_scenes_are_a_data_set_by_name(monkeypatch, tmp_path):
     monkeypatch.setenv("DEPTHTOKENS_CACHE", str(tmp_path))
-    monkeypatch.setattr("depthtokens.data.SCENES", {"train": 4, "test": 3})
+    monkeypatch.setattr("depthtokens.scenes.dataset.SCENES", {"train": 4, "test": 3})
     train, test = open_dataset("scenes:road", "train", augment=True, crop=(96, 128)), open_dataset("scenes", "test")
     assert train.depth_range == (2.0, 80.0) and train[0].image.shape == (3, 96, 128)
     assert test.depth_range == (0.5, 10.0) and test[0].image.shape == (3, 208, 272) and len(test) == 3

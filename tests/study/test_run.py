@@ -15,13 +15,12 @@ from depthtokens import DepthTokens, PromptEncoder, Scenes, UsageError, evaluate
 from depthtokens.cli import main
 from depthtokens.depth.metrics import METRICS
 from depthtokens.experiment.evaluate import source_for
-from depthtokens.features.write import write
 from depthtokens.features.plan import plan
 from depthtokens.features.views import Views
+from depthtokens.features.write import write
 from depthtokens.prompt.scales import SCALES
-from depthtokens.demo import page
-from depthtokens.study.neighbours import nearest_words, vocabulary_features
 from depthtokens.report.html import shown
+from depthtokens.study.neighbours import nearest_words, vocabulary_features
 from depthtokens.study.patches import sample_patches
 from depthtokens.study.run import in_words
 from depthtokens.study.scores import chosen_ablations
@@ -44,7 +43,7 @@ def tokens(tiny_clip, tmp_path_factory):
 @pytest.fixture(scope="module")
 def few_scenes():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("depthtokens.data.SCENES", {"train": 10, "test": 4})
+        patch.setattr("depthtokens.scenes.dataset.SCENES", {"train": 10, "test": 4})
         yield
 
 
@@ -250,7 +249,7 @@ def test_stores_in_the_place_of_data(tiny_clip, tokens, tmp_path, capsys):
         write(plan(tiny_clip, scenes, Views(mirrored=split == "test"), ["value"]), tmp_path / split, workers=0)
     stores = ["--data", f"store:{tmp_path / 'test'}", "--train-data"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("depthtokens.data.SCENES", {"train": 4, "test": 2})
+        patch.setattr("depthtokens.scenes.dataset.SCENES", {"train": 4, "test": 2})
         code, line = refused([tokens, *stores, f"store:{tmp_path / 'test'}", "--out", tmp_path / "s"], capsys)
         assert code == 2 and "searched on the images that test them" in line and not (tmp_path / "s").exists()
         main(["study", str(tokens), *stores, f"store:{tmp_path / 'train'}", "--out", str(tmp_path / "s"), "--workers", "0"])

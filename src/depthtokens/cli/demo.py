@@ -26,10 +26,10 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, run, print."""
     args = parse(DemoArguments, "demo", arguments)
 
+    from ..demo.page import write_report
+    from ..demo.run import DemoSettings, run_demo
     from ..depth.metrics import METRICS
     from ..depth.protocol import find_protocol
-    from ..demo.run import DemoSettings, run_demo
-    from ..demo.page import write_report
 
     with Reporter("demo") as reporter:
         demo = run_demo(DemoSettings(domain=args.domain, seed=args.seed), args.out, reporter.named)

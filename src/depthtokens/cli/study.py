@@ -46,9 +46,9 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, study, write, print."""
     args = parse(StudyArguments, "study", arguments)
 
-    from ..study.run import run_study
     from ..study.data import open_study_data
     from ..study.files import output_folder, to_dict, write_study
+    from ..study.run import run_study
 
     model, scoring, settings = _model(args), args.scoring, args.settings
     with output_folder(args.out, args.overwrite), Reporter("study") as reporter:
@@ -69,9 +69,9 @@ def main(arguments: Sequence[str]) -> None:
 
 def _model(args: StudyArguments) -> DepthTokens:
     """The model of a token file, or of words, for which the sentence alone counts."""
+    from ..clip.device import find_device
     from ..clip.load import load_clip
     from ..depth.model import DepthTokens
-    from ..clip.device import find_device
     from ..prompt.scales import SCALES
 
     scoring = args.scoring

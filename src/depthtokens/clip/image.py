@@ -198,6 +198,7 @@ class Folded(nn.Module):
         self.stride, self.linear = tower.stride(mode), way.linear
         with torch.no_grad():
             self.project = way.project(tower.visual) if way.project else None
+            self.kept: Tensor | None
             self.kept, self.width = way.kept(tower.visual) if way.kept else (None, tower.channels)
         if self.linear and tower.family.drop:
             tower.family.drop(tower.visual)

@@ -70,9 +70,10 @@ class DepthTokens(nn.Module):
         normalisation: str = "imagenet",
     ) -> None:
         super().__init__()
+        lo, hi = depth_range
         self.settings = settings = ModelSettings(
             template=parse_template(template).text, depth=spoken(depth), init=spoken(init), bins=spoken(bins), dense=dense, scale=scale,
-            normalisation=normalisation, batchnorm=batchnorm, seed=seed, depth_range=tuple(depth_range), predict_side=predict_side,
+            normalisation=normalisation, batchnorm=batchnorm, seed=seed, depth_range=(lo, hi), predict_side=predict_side,
         )  # fmt: skip
         clip.image.check_mode(dense)
         words, parsed = settings.words, settings.parsed
@@ -184,11 +185,15 @@ class DepthTokens(nn.Module):
             # By value: version counters miss what is written through `.data`, and tokens are a few thousand numbers.
             if same_place and all(torch.equal(value, known[name]) for name, value in state.items()):
                 return kept
-        with torch.no_grad():
-            text = self.log_scale.exp() * self.text_features().float()
-        folded = FusedDepth(self.settings, self.tower, text, self.centres, precision)
+        folded = self.folded(precision)
         self._fused = {name: value.clone() for name, value in state.items()}, folded
         return folded
+
+    def folded(self, precision: str = "float32") -> FusedDepth:
+        """The same, made anew, and not kept: what it is given to may do with it as it likes."""
+        with torch.no_grad():
+            text = self.log_scale.exp() * self.text_features().float()
+        return FusedDepth(self.settings, self.tower, text, self.centres, precision)
 
     def _changing(self) -> Tensors:
         """Everything that may change after the model was made."""
