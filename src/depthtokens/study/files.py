@@ -72,7 +72,7 @@ def write_study(study: Study, out: Path, tokens: str) -> Path:
     write_text(out / NUMBERS, json.dumps(values, indent=1, allow_nan=False) + "\n")
     _write_csv(out / NEIGHBOURS, ["words", "space", "position", "token", "rank", "neighbour", "distance"], _neighbour_rows(study))
     if study.rows:
-        _write_csv(out / SCORES, ["name", "kind", *_score_columns()], [[v["name"], v["kind"], *_flat(v)] for v in values["scores"]])
+        _write_csv(out / SCORES, _score_columns(), map(_score_row, study.rows))
     else:
         (out / SCORES).unlink(missing_ok=True)  # another study's, overwritten
     write_text(out / PAGE, study_page(study, tokens))
@@ -135,17 +135,24 @@ def _scored(row: StudyRow) -> dict[str, Any]:
 
 
 def _score_columns() -> list[str]:
-    """The columns of scores.csv behind a row's name and kind."""
+    """The columns of scores.csv."""
     names = [*METRICS, *(f"{metric}_{LESS}" for metric in METRICS)]
-    return [f"{name}{end}" for name in names for end in ("", "_low", "_high")] + [f"{metric}_pooled" for metric in METRICS]
+    return [
+        "name",
+        "kind",
+        *(f"{name}{end}" for name in names for end in ("", "_low", "_high")),
+        *(f"{metric}_pooled" for metric in METRICS),
+    ]
 
 
-def _flat(row: dict[str, Any]) -> list[float | str]:
-    """A row's numbers in the order of `_score_columns`; the tokens have no difference to themselves."""
-    differences = row[LESS] or dict.fromkeys(METRICS)
-    intervals = [*row["mean_over_images"].values(), *differences.values()]
-    ends = [interval[key] if interval else "" for interval in intervals for key in ("mean", "low", "high")]
-    return [*ends, *row["pooled_over_pixels"].values()]
+def _score_row(row: StudyRow) -> list[str | float]:
+    """A row of scores.csv; the tokens have no difference to themselves."""
+    means = [row.result.interval(metric) for metric in METRICS]
+    differences = [row.differences[metric] if row.differences else None for metric in METRICS]
+    cells: list[str | float] = [row.name, row.kind]
+    for interval in [*means, *differences]:
+        cells += ["", "", ""] if interval is None else [interval.mean, interval.low, interval.high]
+    return [*cells, *(row.scores.pixel_wise[metric] for metric in METRICS)]
 
 
 def _neighbour_rows(study: Study) -> Iterable[list[object]]:

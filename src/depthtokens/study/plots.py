@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,7 +38,8 @@ def distance_map(distances: ArrayLike, labels: Sequence[str], title: str = "") -
     table = np.asarray(distances, dtype=np.float64)
     count = len(table)
     side = float(np.clip(2.5 + 0.55 * count, 4.5, 11))
-    figure, ax = _figure(side + 1.0, side)
+    figure = _figure(side + 1.0, side)
+    ax = figure.subplots()
     shown = np.where(np.eye(count, dtype=bool), np.nan, table)  # the diagonal is zero by definition, and would take the colours' range
     image = ax.imshow(shown, cmap="viridis_r")
     figure.colorbar(image, ax=ax, shrink=0.8, label="Euclidean distance")
@@ -67,10 +68,11 @@ def path_plot(path: Path, centres: ArrayLike, labels: Sequence[str], title: str 
     from matplotlib import patheffects
 
     depths = np.asarray(centres, dtype=np.float64)
-    figure, ax = _figure(7.5, 5.5)
+    figure = _figure(7.5, 5.5)
+    ax = figure.subplots()
     points = path.points[np.argsort(depths)]
     ax.plot(points[:, 0], points[:, 1], color=QUIET, linewidth=1.2, zorder=1)
-    norm: Any = "log" if depths.max() > 30 * depths.min() else "linear"
+    norm = "log" if depths.max() > 30 * depths.min() else "linear"
     dots = ax.scatter(path.points[:, 0], path.points[:, 1], c=depths, cmap=NEAR_TO_FAR, norm=norm, s=90, edgecolors="#444", zorder=2)
     figure.colorbar(dots, ax=ax, label="bin centre (m)")
     middle = (path.points[:, 0].min() + path.points[:, 0].max()) / 2
@@ -81,7 +83,7 @@ def path_plot(path: Path, centres: ArrayLike, labels: Sequence[str], title: str 
         above[i] = False
         crowded = above.any() and np.linalg.norm(path.points[above, :2] - path.points[i, :2], axis=1).min() < 0.1 * spread
         text = ax.annotate(
-            _literal(label), path.points[i, :2], xytext=(-8 if left else 8, -14 if crowded else 7), textcoords="offset points",
+            _literal(label), (path.points[i, 0], path.points[i, 1]), xytext=(-8 if left else 8, -14 if crowded else 7), textcoords="offset points",
             fontsize=9, ha="right" if left else "left", zorder=3,
         )  # fmt: skip
         text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
@@ -101,7 +103,8 @@ def bars(rows: Mapping[str, Interval | float], label: str, *, best: str | None =
         best: the row that is marked.
         title: of the picture.
     """
-    figure, ax = _figure(8, 1.3 + 0.36 * len(rows))
+    figure = _figure(8, 1.3 + 0.36 * len(rows))
+    ax = figure.subplots()
     _bars(ax, rows, [BEST if name == best else PLAIN for name in rows])
     ax.set_xlabel(label)
     ax.set_title(title)
@@ -124,7 +127,8 @@ def ablation_chart(
     names = sorted(rows, key=lambda name: _value(rows[name]))
     left_out = names[EXTREMES:-EXTREMES]
     kept = {name: rows[name] for name in [*names[:EXTREMES], *names[max(EXTREMES, len(names) - EXTREMES) :]]}
-    figure, ax = _figure(8, 1.5 + 0.3 * len(kept))
+    figure = _figure(8, 1.5 + 0.3 * len(kept))
+    ax = figure.subplots()
     _bars(ax, kept, [colours[name] for name in kept])
     ax.axvline(whole, color="#222", linewidth=1.2, linestyle="--")
     ax.annotate(f"all tokens {whole:.3f}", (whole, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
@@ -154,8 +158,8 @@ def map_plot(
     columns = min(len(table) + 2, 6 if width > 2 * height else 5)
     lines = math.ceil((len(table) + 2) / columns)
     cell = 2.6 if width <= 2 * height else 3.4
-    figure, _ = _figure(cell * columns + 0.6, (cell * height / width + 0.35) * lines, axes=False)
-    grid: Any = np.atleast_1d(figure.subplots(lines, columns)).ravel()
+    figure = _figure(cell * columns + 0.6, (cell * height / width + 0.35) * lines)
+    grid: list[Axes] = np.atleast_1d(figure.subplots(lines, columns)).ravel().tolist()
     for ax in grid:
         ax.set_axis_off()
     extent = (0, width, height, 0)
@@ -168,7 +172,7 @@ def map_plot(
     expected = np.einsum("nhw,n->hw", table, depths) if depth is None else np.asarray(depth, dtype=np.float32)
     last.imshow(colourise(expected, float(depths.min()), float(depths.max())), extent=extent, interpolation="nearest")
     last.set_title("expected depth", fontsize=10)
-    figure.colorbar(shown, ax=list(grid), label="probability", shrink=0.8, fraction=0.03, pad=0.01)
+    figure.colorbar(shown, ax=grid, label="probability", shrink=0.8, fraction=0.03, pad=0.01)
     return _png(figure)
 
 
@@ -199,13 +203,12 @@ def _bars(ax: Axes, rows: Mapping[str, Interval | float], colours: Sequence[str]
     ax.set_ylim(len(values) - 0.4, -0.6)
 
 
-def _figure(width: float, height: float, axes: bool = True) -> tuple[Figure, Any]:
-    """A figure of that size in inches, and its axes."""
+def _figure(width: float, height: float) -> Figure:
+    """A figure of that size in inches."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-    return figure, figure.subplots() if axes else None
+    return Figure(figsize=(width, height), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
 
 
 def _png(figure: Figure) -> bytes:
