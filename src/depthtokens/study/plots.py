@@ -83,9 +83,14 @@ def path_plot(path: Path, centres: ArrayLike, labels: Sequence[str], title: str 
         above[i] = False
         crowded = above.any() and np.linalg.norm(path.points[above, :2] - path.points[i, :2], axis=1).min() < 0.1 * spread
         text = ax.annotate(
-            _literal(label), (path.points[i, 0], path.points[i, 1]), xytext=(-8 if left else 8, -14 if crowded else 7), textcoords="offset points",
-            fontsize=9, ha="right" if left else "left", zorder=3,
-        )  # fmt: skip
+            _literal(label),
+            (path.points[i, 0], path.points[i, 1]),
+            xytext=(-8 if left else 8, -14 if crowded else 7),
+            textcoords="offset points",
+            fontsize=9,
+            ha="right" if left else "left",
+            zorder=3,
+        )
         text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
     ax.margins(0.12)
     ax.set_xlabel(f"first principal component ({path.explained[0]:.0%} of variance)")
