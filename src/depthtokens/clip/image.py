@@ -47,9 +47,9 @@ class ImageTower:
         if family is None:
             raise UsageError(f"no dense features for a {type(visual).__name__} image tower: use a CLIP ResNet or an open_clip ViT")
         self.family, self.modes = family, family.modes
-        self.trunk_stride = family.stride(visual)
+        self.trunk_stride = family.stride(self.visual)
         self.channels = int(self.visual.output_dim)
-        own: Any = getattr(visual, "image_size", 224)
+        own: Any = getattr(self.visual, "image_size", 224)
         self.image_size = (int(own[0]), int(own[1])) if isinstance(own, tuple | list) else (int(own), int(own))
 
     def check_mode(self, mode: str) -> None:

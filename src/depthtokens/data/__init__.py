@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from .registry import READERS, dataset_class, open_dataset, states_units
 
-__all__ = ["READERS", "dataset_class", "open_dataset"]
+__all__ = ["READERS", "dataset_class", "open_dataset", "states_units"]
