@@ -11,7 +11,6 @@ from PIL import Image
 
 from depthtokens import DataError, DepthTokens, Experiment, Scenes, TrainingError, UsageError, evaluate, load_clip, silog, train
 from depthtokens.data import open_dataset
-from depthtokens.scenes.dataset import SCENES
 from depthtokens.depth.protocol import find_protocol
 from depthtokens.experiment.evaluate import head_of, score_heads
 from depthtokens.experiment.learn import Learner, TextPass, fit
@@ -20,6 +19,7 @@ from depthtokens.experiment.source import test_views as shown_views
 from depthtokens.features.plan import plan
 from depthtokens.features.views import Views
 from depthtokens.features.write import write
+from depthtokens.scenes.dataset import SCENES
 
 
 def make(clip, **changes):

@@ -42,15 +42,16 @@ class ImageTower:
     """
 
     def __init__(self, visual: nn.Module) -> None:
-        self.visual: Any = visual
         family = next((family for family in FAMILIES if family.fits(visual)), None)
         if family is None:
             raise UsageError(f"no dense features for a {type(visual).__name__} image tower: use a CLIP ResNet or an open_clip ViT")
+        self.visual: Any = visual
         self.family, self.modes = family, family.modes
-        self.trunk_stride = family.stride(self.visual)
-        self.channels = int(self.visual.output_dim)
-        own: Any = getattr(self.visual, "image_size", 224)
-        self.image_size = (int(own[0]), int(own[1])) if isinstance(own, tuple | list) else (int(own), int(own))
+        module: Any = visual
+        self.trunk_stride, self.channels = family.stride(module), int(module.output_dim)
+        own = getattr(module, "image_size", 224)
+        height, width = own if isinstance(own, tuple | list) else (own, own)
+        self.image_size = (int(height), int(width))
 
     def check_mode(self, mode: str) -> None:
         """Raise UsageError unless this tower can be read in `mode`."""

@@ -166,14 +166,18 @@ def _bca(values: NDArray[np.float64], samples: int, level: float, seed: int) -> 
     centred = values - values.mean()
     if not np.abs(centred).max() > 1e-12 * max(1.0, np.abs(values).max()):  # all images alike: resampling cannot tell anything else
         return float(values.mean()), float(values.mean())
-    unit = float(np.abs(centred).max()) / 2**40
-    steps = np.rint(centred / unit)  # whole numbers add up without rounding, so that equal resamples give equal means
+    unit = float(np.abs(centred).max()) / 2**42
+
+    def mean(steps: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        """In whole units: means that differ by rounding alone are the same, which the bias counts."""
+        return np.rint(steps.mean(axis=axis))
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a degenerate distribution is dealt with below
 
         def interval(method: str) -> tuple[float, float]:
             found = stats.bootstrap(
-                (steps,), np.mean, n_resamples=samples, batch=max(1, AT_ONCE // len(values)), vectorized=True, confidence_level=level,
+                (centred / unit,), mean, n_resamples=samples, batch=max(1, AT_ONCE // len(values)), vectorized=True, confidence_level=level,
                 method=method, rng=np.random.default_rng(seed),
             ).confidence_interval  # fmt: skip
             return unit * float(found.low), unit * float(found.high)
@@ -181,4 +185,5 @@ def _bca(values: NDArray[np.float64], samples: int, level: float, seed: int) -> 
         low, high = interval("BCa")
         if not (np.isfinite(low) and np.isfinite(high)):  # every resample on one side of the mean: no bias can be told
             low, high = interval("percentile")
-    return low + float(values.mean()), high + float(values.mean())
+    centre = float(values.mean())
+    return round(low + centre, 12) + 0.0, round(high + centre, 12) + 0.0  # no end at -0.000 where it is zero

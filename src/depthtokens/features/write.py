@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 from ..clip.device import autocast
-from ..data.dataset import DepthDataset
+from ..data.dataset import DepthDataset, Sample
 from ..data.loader import batches
-from ..data.dataset import Sample
 from ..errors import DataError, DepthTokensError, UsageError
 from ..files import LOCK, atomic, locked, user_path
 from ..progress import Progress, silent
