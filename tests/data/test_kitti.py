@@ -8,10 +8,6 @@ import pytest
 from PIL import Image
 
 from depthtokens.data.kitti import KITTI, TEST_DRIVES
-<<<<<<< HEAD
-from depthtokens.errors import DataError
-=======
->>>>>>> 20633e98b43b4e3671f6d0563f0bccc8f6d1e96b
 from helpers import REFERENCE, SHARED, needs_data
 
 TRAIN_DRIVE, TEST_DRIVE = "2011_09_26_drive_0001_sync", "2011_09_26_drive_0002_sync"

@@ -12,10 +12,6 @@ from PIL import Image
 
 from depthtokens.data import open_dataset
 from depthtokens.data.nyu import NYUv2
-<<<<<<< HEAD
-from depthtokens.errors import DataError
-=======
->>>>>>> 20633e98b43b4e3671f6d0563f0bccc8f6d1e96b
 from helpers import REFERENCE, SHARED, needs_data
 
 

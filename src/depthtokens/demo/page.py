@@ -1,97 +1,115 @@
-"""One self-contained HTML page for a finished demonstration: table, pictures, nearest words."""
+"""The demonstration's page: one HTML file with its table, pictures of some scenes, and the words nearest to what was learned."""
 
 from __future__ import annotations
 
-import html
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-import depthtokens
-
+from .._version import versions
 from ..clip.bundled import trained_tokens
 from ..depth.depthmap import colourise
-from ..depth.metrics import HIGHER_IS_BETTER
+from ..depth.metrics import METRICS, Metric
 from ..depth.protocol import find_protocol
-from ..experiment.evaluate import image_encoder, token_row
-from ..files import atomic
-from .run import Demo, DemoResult
-from ..study.neighbours import nearest_words
-from ..report.html import HEADINGS, as_png, data_uri, page, shown
+from ..experiment.evaluate import head_of
+from ..files import write_text
+from ..report.html import as_png, page
+from ..report.table import Strong, Table
+from ..study.neighbours import Neighbour, nearest_words
+from .run import LEARNED, WORDS, Demo
 
 COLUMNS = ("abs_rel", "rmse", "log10", "d1", "d2", "d3")
+BARS = "abs_rel"
+"""The metric that is drawn as bars."""
 SCENES = 6
-WORST = 1.0  # relative error at the dark end of an error map
+"""How many test scenes have pictures."""
+WORST = 1.0
+"""Relative error at the dark end of an error map."""
 
 
-def write_report(demo: Demo, path: Path) -> None:
-    """Write the page to `path`. Raises DepthTokensError where it cannot be written."""
-    settings, protocol = demo.settings, find_protocol(demo.settings.protocol)
-    parts = [
-        f"<h1>Depth words for a frozen CLIP: {html.escape(settings.domain)} scenes</h1>",
-        f"<p>{settings.train} training and {settings.test} test scenes of {settings.size[0]}×{settings.size[1]} pixels, rendered for "
-        f"seed {settings.seed}. The CLIP that comes with the package stays frozen; a row trains only what its column says.</p>",
-        "<h2>Scores on unseen scenes</h2>",
-        _table(demo.results),
-        f'<p class="small">{html.escape(protocol.describe(demo.test.depth_range, None))}. Mean over {settings.test} images. '
-        "<em>constant</em> and <em>mean map</em> never look at the image.</p>",
-        f"<h2>{SCENES} test scenes</h2>",
-        _pictures(demo),
-        "<h2>The nearest words of each learned token (learned-7)</h2>",
-        _neighbours(demo),
-        f'<p class="small">depthtokens {depthtokens.__version__}, torch {torch.__version__}, Python {platform.python_version()}; '
-        f"CLIP {demo.clip.fingerprint[:12]}; {settings.dense} features, logit scale {settings.scale}, "
-        f"{settings.epochs} epochs of batch {settings.batch_size}, "
-        f"learning rate {settings.lr:g}.</p>",
-    ]
-    with atomic(path) as file:
-        file.write(page("depthtokens demo", parts).encode())
+def write_page(demo: Demo, path: Path) -> None:
+    """Write the page to a file. Raises DepthTokensError where it cannot be written."""
+    write_text(path, demo_page(demo))
 
 
-def _table(results: Sequence[DemoResult]) -> str:
-    best = {
-        key: (max if HIGHER_IS_BETTER[key] else min)(result.scores.quoted[key] for result in results) for key in COLUMNS
-    }  # fmt: skip
-    longest = max(result.scores.quoted["abs_rel"] for result in results)
-    head = "".join(f"<th>{HEADINGS[key]}</th>" for key in COLUMNS)
-    rows = []
-    for result in results:
-        kind = "control" if result.name in ("constant", "mean map") else "learned" if result.trained_parameters else ""
-        cells = "".join(
-            f"<td>{'<b>' if (value := result.scores.quoted[key]) == best[key] else ''}{value:.3f}</td>" for key in COLUMNS
-        )  # fmt: skip
-        bar = f'<td class="bar"><div style="width:{100 * result.scores.quoted["abs_rel"] / longest:.1f}%"></div></td>'
-        rows.append(f'<tr class="{kind}"><td>{html.escape(result.name)}</td><td>{result.trained_parameters:,}</td>{cells}{bar}</tr>')
-    return f"<table><tr><th>row</th><th>trained numbers</th>{head}<th>AbsRel, shorter is better</th></tr>{''.join(rows)}</table>"
-
-
-def _pictures(demo: Demo) -> str:
-    lo, hi = demo.test.depth_range
-    protocol, names = find_protocol(demo.settings.protocol), ("depth-7", "learned-7")
-    encode = image_encoder(demo.models["learned-7"])
-    rows = {name: token_row(demo.models[name]) for name in names}
-    titles = ("image", "true depth", "depth-7 (words)", "learned-7", "error of words", "error of learned")
-    cells = [f"<div>{title}</div>" for title in titles]
-    for index in np.linspace(0, len(demo.test) - 1, SCENES).round().astype(int).tolist():
-        rgb, truth = demo.test.read(index)
-        image = demo.test[index].image[None]
-        encoded, mirrored = encode(image), encode(image.flip(-1))
-        size = (truth.shape[0], truth.shape[1])
-        found = {name: protocol.full_size(row(encoded), row(mirrored), size, (lo, hi))[0, 0].numpy() for name, row in rows.items()}
-        pictures = [rgb, _masked(colourise(truth, lo, hi), truth)]
-        pictures += [colourise(found[name], lo, hi) for name in names]
-        pictures += [_masked(_error(found[name], truth), truth) for name in names]
-        cells += [f'<img alt="{title}" src="{_png(picture)}">' for title, picture in zip(titles, pictures, strict=True)]
-    ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
-    scales = (
-        f'<div class="scale">{lo:g} m <img alt="depth scale" src="{_png(colourise(ramp, 0, 1))}"> {hi:g} m '
-        f'&emsp; relative error 0 <img alt="error scale" src="{_png(_error(1 + WORST * ramp, np.ones_like(ramp)))}"> {WORST:g}+</div>'
+def demo_page(demo: Demo) -> str:
+    """The page."""
+    errors = [result.score(BARS) for result in demo.results.values()]
+    return page(
+        "demo.html",
+        settings=demo.settings,
+        fingerprint=demo.clip.fingerprint,
+        protocol=find_protocol(demo.settings.protocol).describe(demo.test.depth_range, None),
+        scores=score_table(demo),
+        bars=[error / max(errors) for error in errors],
+        bars_head=f"{METRICS[BARS].label}, shorter is better",
+        depth_range=demo.test.depth_range,
+        depth_scale=as_png(colourise(_ramp(), 0, 1)),
+        worst=WORST,
+        error_scale=as_png(_error(1 + WORST * _ramp(), np.ones_like(_ramp()))),
+        scenes=[scene_pictures(demo, index) for index in np.linspace(0, len(demo.test) - 1, SCENES).round().astype(int).tolist()],
+        tokens=list(zip(demo.models[LEARNED].centres.tolist(), nearest_to_learned(demo), strict=True)),
+        learned=LEARNED,
+        versions={**versions("torch"), "Python": platform.python_version()},
     )
-    return f'{scales}<div class="grid">{"".join(cells)}</div>'
+
+
+def score_table(demo: Demo, metrics: Sequence[str] = COLUMNS, title: str = "") -> Table:
+    """A line per row, with what is best in each column in bold.
+
+    Args:
+        demo: a finished demonstration.
+        metrics: the columns behind each row's name and its number of trained numbers.
+        title: of the table.
+    """
+    shown = [METRICS[name] for name in metrics]
+    rows = [
+        [name, result.parameters, *(_figure(demo, metric, result.score(metric.name)) for metric in shown)]
+        for name, result in demo.results.items()
+    ]
+    kinds = ["control" if name not in demo.models else "learned" if result.parameters else "" for name, result in demo.results.items()]
+    return Table(["row", "trained numbers", *(metric.heading for metric in shown)], rows, title, kinds)
+
+
+def scene_pictures(demo: Demo, index: int) -> dict[str, bytes]:
+    """Photo, true depth, what words and learned tokens make of it, and their errors, of a test scene: title -> PNG."""
+    lo, hi = demo.test.depth_range
+    protocol, names = find_protocol(demo.settings.protocol), (WORDS, LEARNED)
+    rgb, truth = demo.test.read(index)
+    image = demo.test[index].image[None]
+    patches, mirrored = (demo.models[LEARNED].image_features(view) for view in (image, image.flip(-1)))
+    heads = [head_of(demo.models[name]) for name in names]
+    size = (truth.shape[0], truth.shape[1])
+    words, learned = (protocol.full_size(head(patches), head(mirrored), size, (lo, hi))[0, 0].numpy() for head in heads)
+    pictures = {
+        "image": rgb,
+        "true depth": _masked(colourise(truth, lo, hi), truth),
+        f"{WORDS} (words)": colourise(words, lo, hi),
+        LEARNED: colourise(learned, lo, hi),
+        "error of words": _masked(_error(words, truth), truth),
+        "error of learned": _masked(_error(learned, truth), truth),
+    }
+    return {title: as_png(picture) for title, picture in pictures.items()}
+
+
+def nearest_to_learned(demo: Demo) -> list[list[Neighbour]]:
+    """The nearest words of each learned token, among those that the bundled CLIP has seen in training."""
+    seen = [index for index, token in trained_tokens().items() if not token.startswith("<")]
+    return nearest_words(demo.models[LEARNED], seen)
+
+
+def _figure(demo: Demo, metric: Metric, value: float) -> float | Strong:
+    """A figure, in bold where no row has a better one."""
+    others = (result.score(metric.name) for result in demo.results.values())
+    return value if any(metric.better(other, value) for other in others) else Strong(value)
+
+
+def _ramp() -> NDArray[np.float32]:
+    """0 to 1 from left to right, [1, 256]."""
+    return np.linspace(0, 1, 256, dtype=np.float32)[None]
 
 
 def _error(depth: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -105,21 +123,3 @@ def _error(depth: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np
 def _masked(picture: NDArray[np.uint8], truth: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Grey where there is no truth."""
     return np.where(truth[..., None] > 0, picture, np.uint8(200))
-
-
-def _png(picture: NDArray[np.uint8]) -> str:
-    return data_uri(as_png(picture))
-
-
-def _neighbours(demo: Demo) -> str:
-    model = demo.models["learned-7"]
-    words_known = [index for index, token in trained_tokens().items() if not token.startswith("<")]
-    rows: list[str] = []
-    for centre, neighbours in zip(model.centres.tolist(), nearest_words(model, words_known), strict=True):
-        words = ", ".join(f"{html.escape(shown(n.name))} <span class='small'>{n.distance:.2f}</span>" for n in neighbours)
-        rows.append(f'<tr><td>{{depth_{len(rows)}}}</td><td>{centre:.2f} m</td><td style="text-align:left">{words}</td></tr>')
-    note = (
-        '<p class="small">Euclidean distance between embeddings of the whole prompt; only words that this CLIP has ever seen in training '
-        "are candidates, and other learned tokens.</p>"
-    )
-    return f"<table><tr><th>token</th><th>bin centre</th><th style='text-align:left'>nearest</th></tr>{''.join(rows)}</table>{note}"

@@ -1,38 +1,59 @@
-"""The demonstration: the paper's comparison on procedural scenes with the bundled CLIP, without any download."""
+"""The demonstration: the paper's comparison on rendered scenes with the bundled CLIP, without any download."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..clip.load import FrozenCLIP, load_clip
-from ..scenes import RENDERER_VERSION, Scenes
-from ..depth.checkpoint import model_tensors, restore_tensors
+from ..depth.checkpoint import restore
+from ..depth.metrics import METRICS
 from ..depth.model import DepthTokens
-from ..depth.protocol import find_protocol
+from ..depth.settings import ModelOptions, ModelSettings, Provenance
 from ..errors import DepthTokensError, WeightsError
 from ..experiment.controls import learn_controls
-from ..experiment.evaluate import Row, Scores, score_rows, token_row
+from ..experiment.evaluate import head_of, score_heads
 from ..experiment.learn import Learner, fit
-from ..experiment.source import Stored
-from ..features.cache import cached
+from ..experiment.result import Result
+from ..experiment.source import Reading, Source, open_source
 from ..features.views import Views
 from ..files import cache_folder
+from ..progress import Progress, prefixed, silent
+from ..scenes import RENDERER_VERSION, Scenes
 
-Report = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and of how much."""
+ROWS: dict[str, ModelOptions] = {
+    "depth-7": ModelOptions(depth="depth-7"),
+    "size-7": ModelOptions(depth="size-7"),
+    "colour-7": ModelOptions(depth="colour-7"),
+    "random-7": ModelOptions(depth="random:7"),
+    "rand-txt-7": ModelOptions(depth="rand-txt-7"),
+    "learned-7": ModelOptions(depth="learned:7"),
+    "4o4d + depth-7": ModelOptions(template="4o4d", depth="depth-7"),
+    "4o4d + learned-7": ModelOptions(template="4o4d", depth="learned:7"),
+    "learned-20 log": ModelOptions(depth="learned:20", bins="log"),
+}
+"""The lines of the demonstration's table: what is said to CLIP, and over which bins. `DemoSettings` gives the rest."""
+WORDS, LEARNED = "depth-7", "learned-7"
+"""The two rows that the page shows pictures of."""
 
 
 @dataclass(frozen=True)
 class DemoSettings:
     """Settings of the demonstration; chosen on scenes of other seeds than those it trains and tests on.
 
-    train, test: number of scenes, of size (height, width) pixels. epochs, lr, batch_size: of learning tokens, at the given logit scale and
-    dense mode, on stored features of the scenes, half of them mirrored. protocol: as in `depth.protocol`.
+    Attributes:
+        domain: of the scenes, "indoor" or "road".
+        seed: of scenes, vectors and training order.
+        train, test: number of scenes.
+        size: of a scene, (height, width) in pixels.
+        dense: how patch features are read.
+        scale: factor on similarities.
+        epochs, lr, batch_size: of learning tokens, on stored features of the scenes, half of them mirrored.
+        protocol: by which every row is scored.
     """
 
     domain: str = "indoor"
@@ -47,129 +68,126 @@ class DemoSettings:
     batch_size: int = 16
     protocol: str = "auty2023"
 
+    def model(self, options: ModelOptions, depth_range: tuple[float, float]) -> ModelSettings:
+        """All settings of a row's model, on scenes of that range (metres)."""
+        return replace(options, dense=self.dense, scale=self.scale, seed=self.seed).on(depth_range, self.size[0])
 
-@dataclass(frozen=True)
-class DemoRow:
-    """One line of the demonstration's table: what is said to CLIP, and over which bins."""
+    def steps(self) -> int:
+        """Optimiser steps of one row."""
+        return self.epochs * -(-self.train // self.batch_size)
 
-    name: str
-    template: str
-    depth: str
-    bins: str = "linear"
-
-
-ROWS = (
-    DemoRow("depth-7", "baseline", "depth-7"),
-    DemoRow("size-7", "baseline", "size-7"),
-    DemoRow("colour-7", "baseline", "colour-7"),
-    DemoRow("random-7", "baseline", "random:7"),
-    DemoRow("rand-txt-7", "baseline", "rand-txt-7"),
-    DemoRow("learned-7", "baseline", "learned:7"),
-    DemoRow("4o4d + depth-7", "4o4d", "depth-7"),
-    DemoRow("4o4d + learned-7", "4o4d", "learned:7"),
-    DemoRow("learned-20 log", "baseline", "learned:20", "log"),
-)
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """One measured line: trained_parameters is 0 for words, one for the constant, H·W for the mean map."""
-
-    name: str
-    trained_parameters: int
-    scores: Scores
+    def training(self) -> dict[str, Any]:
+        """What a token file tells of its training, as plain values."""
+        return json.loads(json.dumps({"demo": asdict(self), "renderer": RENDERER_VERSION}))
 
 
 @dataclass(frozen=True)
 class Demo:
-    """A finished demonstration: its rows, the models behind them, the controls' rows, and the test scenes."""
+    """A finished demonstration.
+
+    Attributes:
+        settings: what was asked.
+        clip: the bundled CLIP.
+        results: by the name of the row: the two controls, then `ROWS`. A row trains no number (words), its tokens, one number (the
+            constant) or H·W (the mean map).
+        models: behind the rows of `ROWS`.
+        test: the test scenes.
+        tokens: the token file of "learned-7".
+        seconds: that it took.
+    """
 
     settings: DemoSettings
     clip: FrozenCLIP
-    results: list[DemoResult]
-    models: dict[str, DepthTokens]
-    controls: dict[str, Row]
+    results: Mapping[str, Result]
+    models: Mapping[str, DepthTokens]
     test: Scenes
     tokens: Path
     seconds: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """The table as plain values, for JSON."""
+        return {
+            "rows": [
+                {
+                    "name": name,
+                    "trained_parameters": result.parameters,
+                    "scores": {metric: result.score(metric) for metric in METRICS},
+                }
+                for name, result in self.results.items()
+            ]
+        }
 
-def run_demo(settings: DemoSettings, out: Path, report: Report | None = None, cache: Path | None = None) -> Demo:
+
+def run_demo(settings: DemoSettings, out: Path, progress: Progress = silent, cache: Path | None = None) -> Demo:
     """Render scenes (cached), learn tokens on the frozen bundled CLIP, and score every row by one protocol.
 
     Token files are written to OUT/tokens as soon as they are learned; one that is there and was learned under the same settings is
-    used, so that an interrupted run goes on. Raises DepthTokensError where OUT cannot be written.
+    used, so that an interrupted run goes on.
+
+    Args:
+        settings: what to run.
+        out: folder for the token files.
+        progress: called with what is being done.
+        cache: folder for rendered scenes, with their patch features beside it; None = the user's cache folder.
+
+    Raises:
+        DepthTokensError: where `out` cannot be written.
     """
     started = time.monotonic()
-
-    def said(label: str) -> Callable[[int, int], None]:
-        return lambda done, total: report(label, done, total) if report else None
-
+    folder = out / "tokens"
     try:
-        (out / "tokens").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DepthTokensError(f"cannot write to {out}: {error.strerror}; run in a folder of your own, or give --out") from error
     clip = load_clip("bundled")
     cache = cache or cache_folder() / "scenes"
     train, test = (
-        Scenes(settings.domain, split, count, settings.size, settings.seed, cache, progress=said(f"rendering {split} scenes"))
+        Scenes(settings.domain, split, count, settings.size, settings.seed, cache, progress=progress)
         for split, count in (("train", settings.train), ("test", settings.test))
     )
-    models = {row.name: _model(clip, row, settings, train.depth_range) for row in ROWS}
+    models = {name: DepthTokens.of(clip, settings.model(options, train.depth_range)) for name, options in ROWS.items()}
+    # All rows read the same patch features, so those of any of them serve all.
+    reading = Reading(cache=True, batch_size=8, workers=0, folder=cache.parent, progress=progress)
     views = Views(mirrored=True)
-    stored = {
-        split: cached(clip, scenes, views, [settings.dense], folder=cache.parent, workers=0, progress=said(f"reading {split} scenes"))
-        for split, scenes in (("train", train), ("test", test))
-    }
-    for row in ROWS:
-        model, path = models[row.name], out / "tokens" / f"{row.name.replace(' ', '')}.safetensors"
-        if not model.trainable():
-            continue
-        key = {"demo": asdict(settings), "renderer": RENDERER_VERSION}
-        if not _recall(model, path, key):
-            source = Stored(stored["train"], settings.dense, flip=True, seed=settings.seed)
-            steps = settings.epochs * -(-settings.train // settings.batch_size)
-            learner = Learner(model, steps, lr=settings.lr)
-            fit([learner], source, batch_size=settings.batch_size, progress=said(f"learning {row.name}"))
-            model.provenance = {"protocol": settings.protocol, "training": key}
+    training = open_source(models[LEARNED], train, views, reading, flip_seed=settings.seed)
+    testing = open_source(models[LEARNED], test, views, reading)
+    for name, model in models.items():
+        path = token_file(folder, name)
+        if model.trainable() and not _recall(model, path, settings):
+            _learn(model, training, settings, prefixed(progress, f"{name}: "))
             model.save(path)
-    rows: dict[str, Row] = {name: token_row(model) for name, model in models.items()}
-    learned = learn_controls(train, train.depth_range, workers=0)
-    controls = learned.rows(find_protocol(settings.protocol))
-    scores = score_rows(
-        {**controls, **rows}, Stored(stored["test"], settings.dense), settings.protocol, image_free=controls,
-        progress=said("scoring test scenes"),
-    )  # fmt: skip
-    trained = {name: sum(p.numel() for p in model.trainable().values()) for name, model in models.items()}
-    trained |= {"constant": 1, "mean map": learned.mean_map.numel()}
-    results = [DemoResult(name, trained[name], score) for name, score in scores.items()]
-    return Demo(settings, clip, results, models, controls, test, out / "tokens" / "learned-7.safetensors", time.monotonic() - started)
+    controls = learn_controls(train, train.depth_range, workers=0, progress=progress)
+    heads = {name: head_of(model) for name, model in models.items()}
+    scores = score_heads(heads, testing, settings.protocol, controls, progress)
+    parameters = {name: sum(p.numel() for p in model.trainable().values()) for name, model in models.items()}
+    results = {
+        name: Result.of([scores[name]], seeds=[settings.seed], parameters=count)
+        for name, count in (controls.parameters | parameters).items()
+    }
+    return Demo(settings, clip, results, models, test, token_file(folder, LEARNED), time.monotonic() - started)
 
 
-def _model(clip: FrozenCLIP, row: DemoRow, settings: DemoSettings, depth_range: tuple[float, float]) -> DepthTokens:
-    return DepthTokens(
-        clip,
-        row.template,
-        row.depth,
-        row.bins,
-        depth_range,
-        settings.dense,
-        settings.scale,
-        seed=settings.seed,
-        predict_side=settings.size[0],
-    )
+def token_file(folder: Path, name: str) -> Path:
+    """Where the tokens of a row are kept."""
+    return folder / f"{name.replace(' ', '')}.safetensors"
 
 
-def _recall(model: DepthTokens, path: Path, key: dict[str, Any]) -> bool:
-    """Take the tokens at `path` if they were learned on this CLIP under the same settings."""
+def _learn(model: DepthTokens, source: Source, settings: DemoSettings, progress: Progress) -> None:
+    """Train a row's tokens."""
+    fit([Learner(model, settings.steps(), lr=settings.lr)], source, batch_size=settings.batch_size, progress=progress)
+    model.provenance = Provenance(settings.protocol, settings.training())
+
+
+def _recall(model: DepthTokens, path: Path, settings: DemoSettings) -> bool:
+    """Take the tokens at `path` if they were learned on this CLIP under the same settings; says whether."""
     if not path.is_file():
         return False
     try:
         saved = DepthTokens.load(path, model.clip)
     except WeightsError:
         return False
-    if saved.provenance.get("training") != json.loads(json.dumps(key)) or saved.settings != model.settings:
+    if saved.provenance.training != settings.training() or saved.settings != model.settings:
         return False
-    restore_tensors(model, model_tensors(saved), path)
+    restore(model.state(), saved.state(), path)
     model.provenance = saved.provenance
     return True

@@ -1,98 +1,125 @@
-"""A finished reproduction for readers: Markdown, CSV, JSON and one HTML page."""
+"""A finished reproduction for readers: one table per data set, shown on a terminal, as Markdown and on a page; figures as CSV and JSON."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..depth.metrics import METRICS
+from ..depth.metrics import METRICS, QUOTED
 from ..depth.protocol import find_protocol
-from ..experiment.result import RowResult
-from ..experiment.statistics import Difference, Interval
-from ..files import atomic
-from ..report.html import page, table
-from .rows import Row
+from ..experiment.result import Result
+from ..experiment.statistics import Difference, MeanStd
+from ..files import write_text
+from ..report.html import page
+from ..report.table import Table, write_cell
+from .measured import Measured
+from .rows import BASE, MEAN_MAP, PROMPT, Row
 from .run import Reproduced
 
-OTHERS = {"rmse": "RMSE", "log10": "log10", "d1": "δ1"}
+MAIN = "abs_rel"
+"""The metric that rows are compared by."""
+OTHERS = [name for name in QUOTED if name != MAIN]
+LABEL = METRICS[MAIN].label
+AGAINST_BASE = f"{LABEL} − learned-7"
+HEAD = [
+    "row", "trained numbers", LABEL, f"{LABEL} 95 %", f"{LABEL} − mean map", AGAINST_BASE, *(METRICS[name].label for name in OTHERS),
+    "minutes",
+]  # fmt: skip
+WIDE = [AGAINST_BASE, METRICS["rmse"].label, METRICS["log10"].label]
+"""Columns that a terminal has no room for."""
 MARK = "*"
 LEGEND = (
     "published → measured, mean ± standard deviation over seeds; [ ] 95 % bootstrap interval over test images; "
-    f"{MARK} the published figure lies outside the interval, widened by two standard deviations over seeds. Differences are of AbsRel, "
+    f"{MARK} the published figure lies outside the interval, widened by two standard deviations over seeds. Differences are of {LABEL}, "
     "paired image by image, negative is better; ± how much other seeds would move them."
 )
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row as a table shows it. comparable: whether the published figures are of this data set."""
+    """One row as a table shows it.
 
-    result: RowResult
+    Attributes:
+        measured: the row and its result.
+        comparable: whether the published figures are of this data set.
+        against_map: AbsRel less that of the mean map; None for the map itself.
+        against_base: AbsRel less that of the paper's row "learned-7"; None where there is none, or it is the same run, or another
+            protocol's.
+    """
+
+    measured: Measured
     comparable: bool
-    interval: Interval
     against_map: Difference | None
     against_base: Difference | None
 
     @property
-    def name(self) -> str:
-        """The row's name without its data set: "t3/learned-7", "effects/context only", "mean map"."""
-        return "/".join(part for part in self.result.row.name.split("/") if part not in ("paper", "control", self.result.row.role))
+    def row(self) -> Row:
+        """What was run."""
+        return self.measured.row
+
+    @property
+    def result(self) -> Result:
+        """What it gave."""
+        return self.measured.result
+
+    @property
+    def kind(self) -> str:
+        """How a page draws it: "control", "learned", or "" for what trained nothing."""
+        return "control" if self.row.image_free else "learned" if self.result.parameters else ""
 
     def published(self, metric: str) -> float | None:
         """The published figure, where it is of this data set."""
-        return self.result.row.published.get(metric) if self.comparable else None
+        return self.row.published.get(metric) if self.comparable else None
 
-    def cell(self, metric: str) -> str:
-        """Published → measured, marked where they disagree."""
+    def figure(self, metric: str) -> MeanStd | str:
+        """The measured figure; behind the published one, where there is one, and marked where the two disagree."""
         found, stated = self.result.measured(metric), self.published(metric)
         if stated is None:
-            return str(found)
+            return found
         interval, spread = self.result.interval(metric), 2 * (found.std or 0)
         return f"{stated:.3f} → {found}{'' if interval.low - spread <= stated <= interval.high + spread else MARK}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        result = self.result
+        row, result = self.row, self.result
+        measured = {}
+        for metric in METRICS:
+            found, interval = result.measured(metric), result.interval(metric).to_dict()
+            measured[metric] = {"mean": found.mean, "std": found.std, "runs": result.scores[metric], "interval": interval}
         return {
-            "name": result.row.name, "asks": result.row.asks, "settings": result.row.settings, "protocol": result.row.protocol,
-            "published": result.row.published if self.comparable else {}, "seeds": result.seeds,
-            "measured": {
-                metric: {
-                    "mean": result.measured(metric).mean, "std": result.measured(metric).std, "runs": result.scores[metric],
-                    "interval": _plain(result.interval(metric)),
-                }
-                for metric in METRICS
-            },
-            "difference_to_mean_map": _plain(self.against_map),
-            "difference_to_learned_7": _plain(self.against_base), "trained_parameters": result.parameters, "minutes": result.minutes,
-            "images": len(result.names),
+            "name": row.name, "asks": row.asks, "settings": row.settings, "protocol": row.protocol,
+            "published": dict(row.published) if self.comparable else {}, "seeds": result.seeds, "measured": measured,
+            "difference_to_mean_map": self.against_map and self.against_map.to_dict(),
+            "difference_to_learned_7": self.against_base and self.against_base.to_dict(),
+            "trained_parameters": result.parameters, "minutes": result.minutes, "images": len(result.names),
         }  # fmt: skip
 
 
 def lines(done: Reproduced) -> dict[str, list[Line]]:
-    """The rows of each data set, controls first."""
-    found: dict[str, list[Line]] = {}
-    for role, spec in done.settings.by_role().items():
-        mine = [result for result in done.rows if result.row.role == role]
-        mine.sort(key=lambda result: result.row.kind != "control")
-        maps = {result.row.protocol: result for result in mine if "/mean map" in result.row.name}
-        base = next((r for r in mine if r.row.name in (f"effects/{role}/learned-7", f"paper/t3/{role}/learned-7")), None)
-        found[role] = [
-            Line(
-                result,
-                comparable(spec),
-                result.interval("abs_rel"),
-                result.against(maps[result.row.protocol], "abs_rel") if result is not maps[result.row.protocol] else None,
-                result.against(base, "abs_rel") if base and _differ(result.row, base.row) else None,
-            )
-            for result in mine
-        ]
+    """The rows of each data set, by whose rows they are ("nyu", "kitti"), controls first."""
+    return {role: _lines([one for one in done.rows if one.row.role == role], spec) for role, spec in done.settings.by_role().items()}
+
+
+def _lines(rows: list[Measured], spec: str) -> list[Line]:
+    """The rows of one data set."""
+    maps = {one.row.protocol: one for one in rows if one.row.kind == MEAN_MAP}
+    base = next((one for one in rows if _is_base(one.row)), None)
+    found = []
+    for one in sorted(rows, key=lambda one: not one.row.image_free):
+        mean_map = maps[one.row.protocol]
+        against_map = None if one is mean_map else one.result.minus(mean_map.result, MAIN)
+        against_base = one.result.minus(base.result, MAIN) if base and _differ(one.row, base.row) else None
+        found.append(Line(one, comparable(spec), against_map, against_base))
     return found
+
+
+def _is_base(row: Row) -> bool:
+    """Whether a row is the paper's "learned-7", under whatever name."""
+    return (row.kind, row.options, row.protocol) == (PROMPT, BASE, "auty2023")
 
 
 def _differ(row: Row, base: Row) -> bool:
@@ -105,35 +132,47 @@ def comparable(spec: str) -> bool:
     return not spec.startswith("scenes")
 
 
-def columns(line: Line) -> list[str]:
-    """A row as cells: name, trained numbers, AbsRel with its interval and differences, other figures, minutes."""
-    return [
-        line.name,
-        f"{line.result.parameters:,}",
-        line.cell("abs_rel"),
-        f"[{line.interval.low:.3f}, {line.interval.high:.3f}]",
-        str(line.against_map) if line.against_map else "",
-        str(line.against_base) if line.against_base else "",
-        *(line.cell(metric) for metric in OTHERS),
-        f"{line.result.minutes:.1f}",
-    ]
+def tables(done: Reproduced) -> dict[str, Table]:
+    """The table of each data set, by whose rows it has, data and protocol above it."""
+    return {role: _table(done, role, found) for role, found in lines(done).items()}
 
 
-HEAD = ["row", "trained numbers", "AbsRel", "AbsRel 95 %", "AbsRel − mean map", "AbsRel − learned-7", *OTHERS.values(), "minutes"]
+def short_tables(done: Reproduced) -> dict[str, Table]:
+    """The same with as many columns as a terminal has room for."""
+    return {role: table.without(*WIDE) for role, table in tables(done).items()}
+
+
+def _table(done: Reproduced, role: str, found: list[Line]) -> Table:
+    """The table of one data set."""
+    rows = [
+        [
+            line.row.label, line.result.parameters, line.figure(MAIN), write_cell(line.result.interval(MAIN)).interval,
+            line.against_map, line.against_base, *(line.figure(metric) for metric in OTHERS), f"{line.result.minutes:.1f}",
+        ]
+        for line in found
+    ]  # fmt: skip
+    return Table(HEAD, rows, describe(done, role), [line.kind for line in found])
+
+
+def _questions(found: list[Line]) -> Table | None:
+    """What each effect is there to tell, where there are effects."""
+    asked = [[line.row.label, line.row.asks] for line in found if line.row.asks]
+    return Table(["effect", "what it is there to tell"], asked, words=1) if asked else None
 
 
 def describe(done: Reproduced, role: str) -> str:
     """Data and protocol of a table in words."""
     facts, spec = done.facts["data"], done.settings.by_role()[role]
-    used = sorted({result.row.protocol for result in done.rows if result.row.role == role})
-    said = "; ".join(find_protocol(name).describe(*_range(done, role)) for name in used)
-    return f"{spec}: {facts[f'{role} train']['images']} training and {facts[f'{role} test']['images']} test images. {said}"
+    used = sorted({one.row.protocol for one in done.rows if one.row.role == role})
+    test = facts[f"{role} test"]
+    protocols = "; ".join(find_protocol(name).describe(tuple(test["depth_range"]), test["eval_crop"]) for name in used)
+    return f"{spec}: {facts[f'{role} train']['images']} training and {test['images']} test images. {protocols}"
 
 
 def title(done: Reproduced, role: str) -> str:
     """The data, and whose rows these are where it is not the published data."""
     spec = done.settings.by_role()[role]
-    return f"{spec} ({role}'s rows)" if spec.startswith("scenes") else role
+    return role if comparable(spec) else f"{spec} ({role}'s rows)"
 
 
 def recipe(done: Reproduced) -> str:
@@ -151,18 +190,16 @@ def recipe(done: Reproduced) -> str:
 def markdown(done: Reproduced) -> str:
     """All tables as Markdown."""
     parts = ["# Reproduction", f"{recipe(done)}.", LEGEND]
-    for role, rows in lines(done).items():
-        parts += [f"## {title(done, role)}", describe(done, role)]
-        cells = [HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *map(columns, rows)]
-        parts.append("\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in cells))
-    return "\n\n".join([*parts, _footer(done)]) + "\n"
+    for role, table in tables(done).items():
+        parts += [f"## {title(done, role)}", table.markdown()]
+    return "\n\n".join([*parts, _made_with(done)]) + "\n"
 
 
 def to_json(done: Reproduced) -> dict[str, Any]:
     """Everything but per-image figures, as plain values."""
     return {
         **done.facts, "described": {role: describe(done, role) for role in done.settings.by_role()}, "training": recipe(done),
-        "rows": [line.to_dict() for rows in lines(done).values() for line in rows],
+        "rows": [line.to_dict() for found in lines(done).values() for line in found],
     }  # fmt: skip
 
 
@@ -172,58 +209,35 @@ def to_csv(done: Reproduced) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "data", "seed", "trained_parameters", *METRICS, *(f"published_{metric}" for metric in METRICS)])
     specs = done.settings.by_role()
-    for result in done.rows:
+    for one in done.rows:
+        row, result, spec = one.row, one.result, specs[one.row.role]
+        stated = [row.published.get(metric, "") if comparable(spec) else "" for metric in METRICS]
         for i, seed in enumerate(result.seeds):
             figures = [result.scores[metric][i] for metric in METRICS]
-            spec = specs[result.row.role]
-            stated = [result.row.published.get(metric, "") if comparable(spec) else "" for metric in METRICS]
-            writer.writerow([result.row.name, spec, seed, result.parameters, *figures, *stated])
+            writer.writerow([row.name, spec, seed, result.parameters, *figures, *stated])
     return text.getvalue()
 
 
 def to_html(done: Reproduced) -> str:
-    """One self-contained page."""
-    wide = "<style>body { max-width: 1560px; } td { white-space: nowrap; }</style>"
-    parts = [wide, "<h1>Reproduction</h1>", f"<p>{html.escape(recipe(done))}.</p>", f'<p class="small">{html.escape(LEGEND)}</p>']
-    for role, rows in lines(done).items():
-        parts += [f"<h2>{html.escape(title(done, role))}</h2>", f'<p class="small">{html.escape(describe(done, role))}</p>']
-        classes = ["control" if line.result.row.kind == "control" else "learned" if line.result.parameters else "" for line in rows]
-        parts.append(table(HEAD, [list(map(html.escape, columns(line))) for line in rows], kinds=classes))
-        asked = [(line.name, line.result.row.asks) for line in rows if line.result.row.asks]
-        if asked:
-            parts.append(table(["effect", "what it is there to tell"], [list(map(html.escape, cells)) for cells in asked], words=1))
-    return page("depthtokens reproduction", [*parts, f'<p class="small">{html.escape(_footer(done))}</p>'])
+    """One page, everything inside it."""
+    parts = [(title(done, role), _table(done, role, found), _questions(found)) for role, found in lines(done).items()]
+    return page("reproduction.html", recipe=recipe(done), legend=LEGEND, parts=parts, made_with=_made_with(done))
 
 
 def save(done: Reproduced) -> list[Path]:
-    """Write table.md, table.csv, table.json and table.html into the reproduction's folder; returns their paths."""
+    """Write table.md, table.csv, table.html and table.json into the reproduction's folder; returns their paths."""
     contents = {
         "table.md": markdown(done), "table.csv": to_csv(done), "table.html": to_html(done),
         "table.json": json.dumps(to_json(done), indent=1),
     }  # fmt: skip
-    paths = []
-    for name, content in contents.items():
-        path = Path(done.settings.out) / name
-        with atomic(path) as file:
-            file.write(content.encode())
-        paths.append(path)
+    paths = [Path(done.settings.out) / name for name in contents]
+    for path in paths:
+        write_text(path, contents[path.name])
     return paths
 
 
-def _range(done: Reproduced, role: str) -> tuple[tuple[float, float], str | None]:
-    values = done.facts["data"][f"{role} test"]
-    lo, hi = values["depth_range"]
-    return (lo, hi), values["eval_crop"]
-
-
-def _footer(done: Reproduced) -> str:
+def _made_with(done: Reproduced) -> str:
+    """CLIP, precision and versions in words."""
     versions = ", ".join(f"{name} {version}" for name, version in done.facts["versions"].items())
     made = done.facts["recipe"]
     return f"CLIP {made['clip']} {made['weights'] or ''} {done.facts['clip'][:12]}; {made['precision']}; {versions}."
-
-
-def _plain(interval: Interval | None) -> dict[str, float | None] | None:
-    if interval is None:
-        return None
-    seeds = {"seed_std": interval.seed_std} if isinstance(interval, Difference) else {}
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "level": interval.level, **seeds}
