@@ -1,4 +1,4 @@
-"""depthtokens evaluate"""
+"""The verb `evaluate`."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def rows_for(table: str, roles: list[str]) -> list[Row]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """ "0..4" (both ends), "0,1,2" or "42" -> seeds. Raises UsageError for anything else."""
+    """Seeds from "0..4" (both ends included), "0,1,2" or "42". Raises UsageError for anything else."""
     try:
         first, dots, last = text.partition("..")
         seeds: Sequence[int] = range(int(first), int(last) + 1) if dots else [int(part) for part in text.split(",")]
