@@ -1,4 +1,4 @@
-"""depthtokens data scenes"""
+"""The verb `data scenes`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""depthtokens demo"""
+"""The verb `demo`."""
 
 from __future__ import annotations
 

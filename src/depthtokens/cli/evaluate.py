@@ -1,4 +1,4 @@
-"""depthtokens evaluate"""
+"""The verb `evaluate`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     from ..depth.metrics import METRICS
     from ..experiment.controls import learn_controls
     from ..experiment.evaluate import head_of, score_heads
-    from ..experiment.source import open_source, test_views
+    from ..experiment.source import open_source, scored_views
     from ..report.table import Table
 
     if args.csv and not args.csv.parent.is_dir():
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     except DataError as error:
         raise DataError(f"no training split for the controls ({error}): give its list with --train-list, or use --no-controls") from error
     with ProgressBar() as progress:
-        source = open_source(model, data, test_views(protocol, model.settings.normalisation), args.reading(progress))
+        source = open_source(model, data, scored_views(protocol, model.settings.normalisation), args.reading(progress))
         depth_range = protocol.depth_range or source.depth_range
         controls = learn_controls(training, depth_range, args.workers, progress) if training is not None else None
         rows = score_heads({"tokens": head_of(model)}, source, protocol, controls, progress)

@@ -1,4 +1,4 @@
-"""depthtokens export"""
+"""The verb `export`."""
 
 from __future__ import annotations
 

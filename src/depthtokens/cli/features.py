@@ -1,4 +1,4 @@
-"""depthtokens features"""
+"""The verb `features`."""
 
 from __future__ import annotations
 

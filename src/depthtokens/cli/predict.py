@@ -1,4 +1,4 @@
-"""depthtokens predict"""
+"""The verb `predict`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""depthtokens study"""
+"""The verb `study`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""depthtokens train"""
+"""The verb `train`."""
 
 from __future__ import annotations
 

@@ -15,16 +15,31 @@ from ..depth.depthmap import DepthMap
 from ..errors import DataError, UsageError, WeightsError
 
 FORMAT = 1
+"""Version of the JSON in a graph's metadata."""
 KEY = "depthtokens"
-"""Where the graph's metadata holds our JSON."""
+"""Name of the metadata entry that holds that JSON."""
 
 
 class OnnxDepth:
-    """A graph written by `depthtokens export`, opened for prediction on the CPU.
+    """A graph that `depthtokens export` wrote, opened for prediction on the CPU.
 
-    threads: of one prediction; None leaves it to onnxruntime (all cores). metadata: what the file says of itself: "model" (template,
-    words, centres and range in metres, dense mode, scale, ...), "clip" (name, fingerprint), "verified" (largest difference from torch,
-    metres). Raises WeightsError for a file that is not there, damaged, or not one of ours; UsageError where onnxruntime is not installed.
+    Attributes:
+        session: onnxruntime's.
+        metadata: what the file says of itself: "model" (the settings, with centres in metres), "clip" (name, fingerprint), "verified"
+            (largest difference from torch, metres), ...
+        predict_side: height of the training images, pixels, which taller photos are brought to; None for no limit.
+        centres: [N] metres.
+        depth_range: (lo, hi) metres.
+        stride: pixels per patch.
+        size: [H, W], the only size that the graph takes; None for any.
+
+    Args:
+        path: the file.
+        threads: of one prediction; None leaves it to onnxruntime (all cores).
+
+    Raises:
+        WeightsError: for a file that is not there, is damaged, or is not one that `depthtokens export` of this version wrote.
+        UsageError: where onnxruntime is not installed.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
@@ -56,7 +71,11 @@ class OnnxDepth:
     def predict(self, image: Photo) -> DepthMap:
         """Depth of one photo, as `DepthTokens.predict` gives it.
 
-        Raises DataError for a file that is no image, one smaller than a patch, or of another size than a graph of fixed size takes.
+        Args:
+            image: a file, a PIL image, or an RGB array uint8 [H, W, 3].
+
+        Raises:
+            DataError: for a file that is no image, an image smaller than one patch, or of another size than a graph of fixed size takes.
         """
         rgb = read_photo(image)
         shown = shown_at(rgb, self.predict_side)
@@ -70,7 +89,7 @@ class OnnxDepth:
         metres, uncertainty, probs = (output[0] for output in self.session.run(None, {"image": shown[None]}))
         if shown.shape == rgb.shape:
             return DepthMap(metres[0], uncertainty[0], probs, self.depth_range, rgb)
-        # The graph's maps have the size of what it was shown; resizing those again would not be what torch does.
+        # The graph's maps have the size of what it was shown; torch resizes once, from patches to the photo's size, and so is done here.
         centres = self.centres[:, None, None]
         depth = (probs * centres).sum(axis=0).clip(*self.depth_range)
         spread = np.sqrt((probs * (centres - depth) ** 2).sum(axis=0))
@@ -79,7 +98,15 @@ class OnnxDepth:
 
 
 def open_session(source: str | bytes, threads: int | None = None) -> Any:
-    """An onnxruntime session on the CPU, of a file or its bytes. Raises UsageError where onnxruntime is not installed."""
+    """An onnxruntime session on the CPU.
+
+    Args:
+        source: a file's name, or the content of one.
+        threads: of one run; None leaves it to onnxruntime.
+
+    Raises:
+        UsageError: where onnxruntime is not installed.
+    """
     onnxruntime = need("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its complaints come as exceptions too
@@ -97,12 +124,20 @@ def need(package: str) -> Any:
 
 
 def resized(low: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Bilinear resize [h, w] -> [H, W] with align_corners=True, as the product U_h low U_w^T."""
+    """Bilinear resize with align_corners=True, as a product of three matrices (it is separable).
+
+    Args:
+        low: [h, w].
+        size: (H, W).
+
+    Returns:
+        [H, W] float32.
+    """
     return np.asarray(_interpolation(low.shape[0], size[0]) @ low @ _interpolation(low.shape[1], size[1]).T, np.float32)
 
 
 def _interpolation(count: int, target: int) -> NDArray[np.float32]:
-    """[target, count]: row i holds the two weights with which output i is made of the inputs beside it."""
+    """[target, count]: row i holds the weights of the one or two inputs that output i lies on or between."""
     where = np.linspace(0, count - 1, target)
     return np.clip(1 - np.abs(where[:, None] - np.arange(count)), 0, 1).astype(np.float32)
 

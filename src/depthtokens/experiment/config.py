@@ -115,7 +115,14 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Experiment:
-        """Read a TOML file. Raises UsageError for a missing file, bad syntax, an unknown key or a value of the wrong type."""
+        """Read a TOML file.
+
+        Args:
+            path: the file.
+
+        Raises:
+            UsageError: for a missing file, bad syntax, an unknown key, or a value of the wrong type or out of bounds.
+        """
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -126,7 +133,15 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str = "configuration") -> Experiment:
-        """From plain values, as TOML or JSON gives them. Raises UsageError as `from_toml`."""
+        """An experiment from plain values, as TOML or JSON gives them.
+
+        Args:
+            values: setting -> value.
+            source: what errors call the place that the values come from.
+
+        Raises:
+            UsageError: for an unknown key, or a value of the wrong type or out of bounds.
+        """
         if "data" not in values:
             raise UsageError(f"{source} does not say `data`")
         return read_dataclass(cls, values, source)
@@ -137,7 +152,7 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
         return self.views >= 1 and self.batchnorm == "frozen"
 
     def open_dataset(self) -> DepthDataset:
-        """The training split that this experiment names, with its views. Raises as `data.open_dataset`."""
+        """The training split that this experiment names, opened to show its views. Raises as `data.open_dataset`."""
         from ..data import open_dataset, states_units
 
         return open_dataset(
@@ -152,5 +167,13 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
         )
 
     def model_settings(self, depth_range: tuple[float, float], predict_side: int | None = None) -> ModelSettings:
-        """Settings of the model this experiment describes, on data of that range (metres) and height (pixels)."""
+        """Settings of the model that this experiment trains.
+
+        Args:
+            depth_range: (lo, hi) metres, of the data; the experiment's own goes first.
+            predict_side: height of the training images, pixels.
+
+        Raises:
+            UsageError: for what is unknown, or does not fit together.
+        """
         return self.on(self.depth_range or depth_range, predict_side)

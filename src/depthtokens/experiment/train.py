@@ -32,7 +32,7 @@ from .learn import Step as Stepped
 from .source import Data, NamedData, Reading, Source, Stored, check_sizes, open_source
 
 TOKENS, STATE, CONFIG, LOG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml", "log.jsonl"
-_MAY_CHANGE = {"workers", "device", "out", "tensorboard"}  # settings that a resumed run may have otherwise
+_MAY_CHANGE = {"workers", "device", "out", "tensorboard"}  # settings that may be others when a run is resumed
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,11 @@ class Record:
     Attributes:
         epoch: counted from 1.
         step: counted from 1 to `steps`, over all epochs.
+        steps: number of steps in the whole run.
         loss: of this step, NaN where its batch had no truth.
-        lr: of this step.
-        images_per_second: since the run began or went on.
-        seconds_left: at that speed.
+        lr: learning rate of this step.
+        images_per_second: speed since the run began or was resumed.
+        seconds_left: what remains at that speed.
     """
 
     epoch: int
@@ -57,12 +58,12 @@ class Record:
     seconds_left: float
 
     def in_words(self, epochs: int) -> str:
-        """The same for a person."""
+        """The record in a few words for a person, of a run of that many epochs."""
         left = f"{self.seconds_left / 60:.0f} min left" if self.seconds_left > 90 else f"{self.seconds_left:.0f} s left"
         return f"epoch {self.epoch}/{epochs}  loss {self.loss:.3f}  {self.images_per_second:.1f} images/s  {left}"
 
     def to_line(self) -> str:
-        """As JSON."""
+        """The record as a line of JSON, with null for NaN."""
         return json.dumps({key: None if value != value else value for key, value in asdict(self).items()}) + "\n"
 
 
@@ -71,12 +72,12 @@ class TrainResult:
     """A finished (or interrupted) run.
 
     Attributes:
-        model: with the tokens as they are.
-        tokens: their file.
-        epoch_losses: mean loss of each epoch.
-        steps: done so far.
-        skipped: images seen without any truth.
-        interrupted: whether Ctrl-C ended it.
+        model: with the tokens as training left them.
+        tokens: the token file.
+        epoch_losses: mean loss of each whole epoch.
+        steps: number of steps done so far.
+        skipped: how often an image without any truth was seen.
+        interrupted: whether Ctrl-C ended the run.
     """
 
     model: DepthTokens
@@ -94,22 +95,26 @@ def train(
     progress: Progress = silent,
     notify: Notify = silent,
 ) -> TrainResult:
-    """Learn the tokens of an experiment and write them to its `out` folder, with a checkpoint every epoch (released recipe).
+    """Learn the tokens of an experiment, and write them to its `out` folder.
 
-    Ctrl-C saves and returns.
+    `out` gets a token file and a checkpoint after every epoch, and a log with a line per step. At Ctrl-C the run is saved and this
+    function returns; a second Ctrl-C acts as usual.
 
     Args:
         experiment: all settings.
-        resume: go on from the checkpoint in `out`; on the same machine's CPU the tokens come out as if the run had never stopped, bit for
-            bit.
-        clip: one that is loaded already.
+        resume: whether to go on from the checkpoint in `out`; on the same machine's CPU the tokens come out as if the run had never
+            stopped, bit for bit.
+        clip: the experiment's CLIP, where it is loaded already.
         progress: called after every step, and as images are read for stored features.
-        notify: called with a line before patch features are stored.
+        notify: called with one line before patch features are stored.
+
+    Returns:
+        The run's result.
 
     Raises:
-        UsageError: where `out` exists (or, resuming, differs in its settings).
-        TrainingError: where nothing is to be learned or the loss stops being a number (the last good checkpoint stays).
-        DataError: for a store of another CLIP or mode.
+        UsageError: where `out` exists, or (when resuming) holds no run with these settings; and for settings that do not fit together.
+        TrainingError: where there is nothing to learn, or the loss is no longer a finite number (the last good checkpoint stays).
+        DataError: for data that cannot be read, or a store of another CLIP or mode.
     """
     out = Path(experiment.out)
     existed = out.exists()
@@ -136,7 +141,18 @@ def train(
 
 
 def training_data(experiment: Experiment) -> tuple[Data, int]:
-    """What an experiment trains on, and the height in pixels of its images. Raises UsageError or DataError where it cannot."""
+    """Open what an experiment trains on.
+
+    Args:
+        experiment: whose data.
+
+    Returns:
+        The images, or the store of their features; and the height of the data set's first image, pixels.
+
+    Raises:
+        UsageError: for a store of a test split, of other views than the experiment's, or of images that differ in size.
+        DataError: for data that cannot be read.
+    """
     if not experiment.data.startswith("store:"):
         dataset = experiment.open_dataset()
         return dataset, dataset.image_size(0)[0]
@@ -153,7 +169,15 @@ def training_data(experiment: Experiment) -> tuple[Data, int]:
 
 
 class _Run:
-    """The state of one training run."""
+    """One training run: its model, its source, and how far it is.
+
+    Args:
+        experiment: all settings.
+        clip: None loads the experiment's.
+        device: where the model is trained.
+        progress: called after every step.
+        notify: called before patch features are stored.
+    """
 
     def __init__(self, experiment: Experiment, clip: FrozenCLIP | None, device: torch.device, progress: Progress, notify: Notify) -> None:
         self.experiment, self.progress = experiment, progress
@@ -164,7 +188,7 @@ class _Run:
         self.steps = experiment.epochs * self.steps_per_epoch
         self.learner = Learner(
             self.model, self.steps, lr=experiment.lr, weight_decay=experiment.weight_decay, clip_norm=experiment.clip_norm
-        )  # before anything that takes long: it knows whether there is something to learn
+        )  # made before anything that takes long, since it refuses a model with nothing to learn
         kept = experiment.cache and experiment.fixed_views
         if kept and not isinstance(data, FeatureStore) and data.augment is None and data.fixed_crop is None:
             check_sizes([data.image_size(i) for i in range(len(data))])
@@ -210,7 +234,7 @@ class _Run:
         return TrainResult(self.model, out / TOKENS, self.epoch_losses, self.step, self.skipped, interrupt.asked)
 
     def _take(self, steps: Iterator[Stepped]) -> float | None:
-        """One optimiser step; returns the loss, NaN for a batch without any ground truth (which is skipped), None behind the last one."""
+        """Take one step; returns its loss, NaN where its batch has no ground truth, or None where the run has no more steps."""
         try:
             step = next(steps, None)
         except TrainingError as error:
@@ -229,13 +253,13 @@ class _Run:
         return loss
 
     def provenance(self) -> Provenance:
-        """What the token file says of this run."""
+        """What the token file says about this run."""
         experiment, source = self.experiment, self.source
         training: dict[str, Any] = {
             "experiment": asdict(experiment), "images": len(source.names), "steps": self.step, "epoch_losses": self.epoch_losses,
             "data": source.name, "images_without_depth": self.skipped,
         }  # fmt: skip
-        if isinstance(source, Stored):  # what the views were, where the experiment does not say it
+        if isinstance(source, Stored):  # which views they were, since the experiment may not say it
             store = source.store
             kept = {key: store.meta[key] for key in ("views", "augmentation", "seed", "precision", "dtype")}
             training["store"] = {**kept, "split": store.split, "data_fingerprint": store.data_fingerprint}
@@ -257,7 +281,7 @@ class _Run:
         write(out / STATE, tensors, state)
 
     def restore(self, out: Path) -> None:
-        """Take up the checkpoint in `out`; a run that was killed before its first one begins again."""
+        """Go on from the checkpoint in `out`; a run that was killed before its first checkpoint begins again."""
         if not (out / CONFIG).is_file():
             raise UsageError(f"nothing to resume in {out}: no {CONFIG} there")
         if not (out / STATE).is_file():
@@ -285,7 +309,7 @@ class _Run:
 
 
 def _cut_log(path: Path, step: int) -> None:
-    """Keep the lines up to the checkpoint's step: what came after, perhaps cut in the middle of a line, is about to be done again."""
+    """Keep the log's lines up to the checkpoint's step; the steps behind it, the last perhaps half written, will be done again."""
     if path.is_file():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
         with atomic(path) as file:
@@ -293,11 +317,12 @@ def _cut_log(path: Path, step: int) -> None:
 
 
 def _is_plain(value: Any) -> bool:
+    """Whether a value of a scheduler's state is one that JSON can hold."""
     return isinstance(value, int | float | str | bool | list)
 
 
 class _Interrupt:
-    """Turns the first Ctrl-C into a request to stop after this step; the second acts as usual."""
+    """A context in which the first Ctrl-C only asks to stop after this step (`asked`); the second acts as usual."""
 
     asked = False
 
@@ -312,6 +337,7 @@ class _Interrupt:
             signal.signal(signal.SIGINT, self.before)
 
     def _ask(self, _signal: int, _frame: object) -> None:
+        """What Ctrl-C calls."""
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

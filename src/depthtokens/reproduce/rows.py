@@ -175,7 +175,7 @@ def control_row(role: str, kind: str, protocol: str) -> Row:
 
 
 def role_of(spec: str) -> str:
-    """ "nyu" or "kitti" for a data set on the command line. Raises UsageError for one that no row was published on."""
+    """The role of a data set on the command line, "nyu" or "kitti". Raises UsageError for one that no row was published on."""
     if spec in ROLES:
         return ROLES[spec]
     name = spec.partition(":")[0]

@@ -115,13 +115,13 @@ class Reproduction(RunFlags, ClipFlags):
     def need(self, row: Row, split: str) -> tuple[str, str, Views]:
         """(role, split, views) of the stored features that a row learns from ("train") or is scored on ("test")."""
         from ..depth.protocol import find_protocol
-        from ..experiment.source import test_views
+        from ..experiment.source import scored_views
         from ..features.views import Views
 
         normalisation = row.model.normalisation
         if split == "train":
             return row.role, split, Views(self.views, self.views == 1, None, normalisation)
-        return row.role, split, test_views(find_protocol(row.protocol), normalisation)
+        return row.role, split, scored_views(find_protocol(row.protocol), normalisation)
 
     def needs(self, rows: list[Row]) -> dict[tuple[str, str, Views], list[str]]:
         """Every kind of stored features that some row reads, with the dense modes read of it."""
@@ -159,7 +159,7 @@ def rows_for(table: str, roles: list[str]) -> list[Row]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """ "0..4" (both ends), "0,1,2" or "42" -> seeds. Raises UsageError for anything else."""
+    """Seeds from "0..4" (both ends included), "0,1,2" or "42". Raises UsageError for anything else."""
     try:
         first, dots, last = text.partition("..")
         seeds: Sequence[int] = range(int(first), int(last) + 1) if dots else [int(part) for part in text.split(",")]

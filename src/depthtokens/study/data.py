@@ -8,7 +8,7 @@ from ..data.dataset import DepthDataset
 from ..depth.model import DepthTokens
 from ..depth.protocol import Protocol
 from ..errors import DataError
-from ..experiment.source import Data, NamedData, Reading, Source, open_source, test_views
+from ..experiment.source import Data, NamedData, Reading, Source, open_source, scored_views
 from ..features.store import FeatureStore
 
 
@@ -68,7 +68,7 @@ def open_study_data(
     store = named.store
 
     def source(data: Data, shown_by: Protocol, lines: str | None) -> Source:
-        views = test_views(shown_by, model.settings.normalisation)
+        views = scored_views(shown_by, model.settings.normalisation)
         return open_source(model, data, views, replace(reading, list_file=lines))
 
     photos: DepthDataset | None = None
