@@ -140,7 +140,8 @@ def merged(
     Args:
         features: [N, C], L2-normalised.
         centres: [N] metres.
-        i, j: the two tokens.
+        i: the token whose place is kept.
+        j: the token that goes.
         vectors: [N, width]. Where these and `encode` are given, the mean of the two vectors is sent through the text tower; otherwise
             the one token is the mean of the two features.
         encode: the text tower, in the tokens' own sentence.
