@@ -56,10 +56,10 @@ def test_side_by_side_is_alone(tiny_clip, store):
     kinds = [{}, {"seed": 1}, {"depth": "learned:7", "bins": "log"}, {"template": "1o1d"}, {"depth": "path:3:6"},
              {"depth": "depth-7", "scale": "learned"}]  # fmt: skip
     together = [make(tiny_clip, **kind) for kind in kinds]
-    histories = fit([Learner(model, 6, lr=0.02) for model in together], Stored(store, "value", flip_seed=42), batch_size=4)
+    histories = fit([Learner(model, 6, lr=0.02) for model in together], Stored(store, "value", flip=True), batch_size=4)
     for kind, model, losses in zip(kinds, together, histories, strict=True):
         alone = make(tiny_clip, **kind)
-        (expected,) = fit([Learner(alone, 6, lr=0.02)], Stored(store, "value", flip_seed=42), batch_size=4)
+        (expected,) = fit([Learner(alone, 6, lr=0.02)], Stored(store, "value", flip=True), batch_size=4)
         assert losses == pytest.approx(expected, rel=5e-3) and len(losses) == 6
         for name, value in alone.trainable().items():
             # AdamW turns rounding into steps where a gradient is nearly zero: nearly all numbers agree, not each.
@@ -81,7 +81,7 @@ def test_one_text_pass_for_all_that_share_a_template(tiny_clip, monkeypatch):
 def test_fit_learns_and_repeats_itself(tiny_clip, scenes, store):
     def run():
         model = make(tiny_clip)
-        return model, fit([Learner(model, 60, lr=0.03)], Stored(store, "value", flip_seed=42), batch_size=4)[0]
+        return model, fit([Learner(model, 60, lr=0.03)], Stored(store, "value", flip=True), batch_size=4)[0]
 
     (model, losses), (again, same) = run(), run()
     assert losses == same and torch.equal(model.tokens["depth"], again.tokens["depth"])

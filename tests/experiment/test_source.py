@@ -19,7 +19,7 @@ from helpers import make_model as make
 
 
 def test_mirrored_views_come_with_mirrored_truth(scenes, store):
-    (batch,) = Stored(store, "value", flip_seed=42).training(0, range(12), 12)
+    (batch,) = Stored(store, "value", flip=True).training(0, range(12), 12)
     plain, truth = store.read(range(12), "value"), store.truth(range(12))
     mirrored = store.read(range(12), "value", mirrored=True)
     kinds = []

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from ..clip import NORMALISATIONS, CLIPIdentity
 from ..errors import DepthTokensError, UsageError, unknown
 from ..prompt.scales import DepthWords, depth_words
@@ -119,7 +121,12 @@ class ModelSettings(ModelOptions):
     def to_header(self) -> dict[str, Any]:
         """As plain values for a file's header, with the template, centres and words spelled out."""
         words = [str(word) for word in self.words.words]
-        return {**asdict(self), "template": self.parsed.text, "centres": list(self.centres), "words": words}
+        return {
+            **asdict(self),
+            "template": self.parsed.text,
+            "centres": [float(np.float32(centre)) for centre in self.centres],
+            "words": words,
+        }
 
     @classmethod
     def from_header(cls, values: Any) -> ModelSettings:

@@ -6,6 +6,7 @@ Settings that several verbs share stand in small dataclasses, of which experimen
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,6 +95,8 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
         for name in ("lr", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
+        if math.isinf(self.lr):
+            raise UsageError("lr must be a finite number")
         for name in ("weight_decay", "views"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative")
@@ -104,13 +107,16 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
         if not self.weights:
             object.__setattr__(self, "weights", "random")
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON, which has no infinities: those are written out, "inf"."""
+        return {name: _toml(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in asdict(self).items()}
+
     def to_toml(self) -> str:
         """The experiment as TOML: `name = value` lines, fields that are None left out."""
         lines = []
         for name, value in asdict(self).items():
             if value is not None:
-                text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON's strings are TOML's but for DEL
-                lines.append(f"{name} = {text}")
+                lines.append(f"{name} = {_toml(value)}")
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -177,3 +183,12 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
             UsageError: for what is unknown, or does not fit together.
         """
         return self.on(self.depth_range or depth_range, predict_side)
+
+
+def _toml(value: Any) -> str:
+    """A plain value as TOML writes it: JSON, but for infinities and the character DEL."""
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

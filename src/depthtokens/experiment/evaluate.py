@@ -32,7 +32,7 @@ class Scores:
         depth_range: (lo, hi) metres, of the truth that counted.
         image_wise: metric name -> mean over images.
         pixel_wise: metric name -> figure over all pixels of all images.
-        per_image: for each image a dict of its "name" and its metrics.
+        per_image: for each image a dict of its "name", its metrics, and how many "pixels" counted.
         skipped: names of images without any valid ground truth.
     """
 
@@ -58,7 +58,7 @@ class Scores:
     def save_csv(self, path: str | Path) -> None:
         """Write the figures of each image to a CSV file. Raises DepthTokensError where it cannot be written."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, ["name", *METRICS, "protocol"], lineterminator="\n")
+        writer = csv.DictWriter(text, ["name", *METRICS, "pixels", "protocol"], lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "protocol": self.protocol.name} for row in self.per_image)
         write_text(Path(path), text.getvalue())
@@ -137,6 +137,7 @@ def score_heads(
     rows = {**heads, **image_free}
     sums = {name: MetricAccumulator() for name in rows}
     names: list[str] = []
+    pixels: list[int] = []
     skipped: list[str] = []
     done = 0
     for indices, patches, mirrored, whole in source.evaluation(protocol):
@@ -147,6 +148,7 @@ def score_heads(
         names += [source.names[indices[i]] for i in counted]
         skipped += [source.names[index] for i, index in enumerate(indices) if i not in counted]
         targets = {i: Target(truth[i], valid[i]) for i in counted}
+        pixels += [target.pixels for target in targets.values()]
         for name, head in rows.items():
             flipped = None if mirrored is None or name in image_free else head(mirrored)
             depth = protocol.full_size(head(patches), flipped, size, depth_range).cpu()
@@ -158,7 +160,8 @@ def score_heads(
         raise DataError(f"no image of {source.name} ({source.split}) has valid ground truth in the range and crop of this protocol")
     scores = {}
     for name, total in sums.items():
-        per_image = [{"name": image, **values} for image, values in zip(names, total.per_image, strict=True)]
+        found = zip(names, total.per_image, pixels, strict=True)
+        per_image = [{"name": image, **values, "pixels": counted} for image, values, counted in found]
         used = replace(protocol, flip=False) if name in image_free else protocol
         scores[name] = Scores(used, depth_range, total.image_wise(), total.pixel_wise(), per_image, skipped)
     return scores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from ..depth.model import DepthTokens
 from ..errors import TrainingError
 from ..progress import Progress, silent
 from ..prompt.encoder import joined
-from .source import Batch, Source
+from .source import ORDER, Batch, Source, drawn
 
 SCALE_LR = 100
 """How many times larger the learning rate of a learned logit scale is than that of tokens."""
@@ -119,6 +119,39 @@ class Learner:
         if self.done < self.steps:
             self.scheduler.step()
 
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What a checkpoint keeps of optimiser and schedule: tensors by name, and plain values."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.model.trainable().items():
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        plain = {k: v for k, v in self.scheduler.state_dict().items() if isinstance(v, int | float | str | bool | list)}
+        return tensors, {"step": self.done, "groups": groups, "scheduler": plain}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken.
+
+        Args:
+            tensors: its tensors; others do no harm.
+            values: its plain values; others do no harm.
+        """
+        for name, parameter in self.model.trainable().items():
+            prefix = f"optimizer.{name}."
+            moments = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            self.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in moments.items()}
+        for group, saved in zip(self.optimizer.param_groups, values["groups"], strict=True):
+            group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), **values["scheduler"], "total_steps": self.steps})
+        self.done = int(values["step"])
+
+    def follow(self, steps: int) -> None:
+        """From the next step on, follow a schedule of so many steps in all."""
+        self.steps = self.scheduler.total_steps = steps
+        fresh = make_optimizer(self.model, steps)[1]
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), "_schedule_phases": fresh.state_dict()["_schedule_phases"]})
+        self.scheduler.last_epoch = self.done - 1
+        self.scheduler.step()
+
 
 def make_optimizer(
     model: Trainable, total_steps: int, lr: float = 3.57e-4, weight_decay: float = 0.1
@@ -149,6 +182,11 @@ def make_optimizer(
         groups.append({"params": vectors, "lr": lr})
     if "log_scale" in trainable:
         groups.append({"params": [trainable["log_scale"]], "lr": SCALE_LR * lr, "weight_decay": 0.0})
+    return _one_cycle(groups, total_steps, weight_decay)
+
+
+def _one_cycle(groups: list[dict[str, Any]], total_steps: int, weight_decay: float) -> tuple[torch.optim.AdamW, OneCycleLR]:
+    """AdamW over parameter groups whose "lr" is their peak, and its schedule."""
     optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
     peaks = [group["lr"] for group in groups]
     scheduler = OneCycleLR(
@@ -196,7 +234,7 @@ def epoch_order(images: int, seed: int, epoch: int) -> list[int]:
         seed: of the run.
         epoch: counted from 0.
     """
-    return torch.randperm(images, generator=torch.Generator().manual_seed(seed + epoch)).tolist()
+    return drawn(seed, epoch, ORDER).permutation(images).tolist()
 
 
 class Step(NamedTuple):
@@ -236,15 +274,42 @@ def learn(learners: Sequence[Learner], source: Source, *, batch_size: int = 16) 
     for epoch in count(first // per_epoch):
         begun = first % per_epoch if epoch == first // per_epoch else 0
         views = {
-            seed: source.training(epoch, epoch_order(images, seed, epoch)[begun * batch_size :], batch_size)
+            seed: source.training(epoch, epoch_order(images, seed, epoch)[begun * batch_size :], batch_size, seed)
             for seed in dict.fromkeys(seeds)
         }
         for _ in range(begun, per_epoch):
             if learners[0].done == steps:
                 return
-            batches = {seed: next(one) for seed, one in views.items()}
+            batches = {seed: _next(one) for seed, one in views.items()}
             without = int((batches[seeds[0]].truth.flatten(1).amax(dim=1) <= MIN_TRUTH).sum())
             yield Step(update(learners, texts, [batches[seed] for seed in seeds]), without)
+
+
+def _next(views: Iterator[Batch]) -> Batch:
+    """The next batch. Raises TrainingError where it is too small for BatchNorm to take statistics of."""
+    try:
+        return next(views)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TrainingError(
+            "a batch leaves BatchNorm one value per channel to take statistics of: "
+            "give a larger --crop or --batch-size, or --batchnorm frozen"
+        ) from error
+
+
+def peak_share(steps: int) -> float:
+    """How much of the peak learning rate a OneCycle schedule of so many steps ever reaches, 0 to 1."""
+    if steps > 100:
+        return 1.0
+    optimizer, scheduler = _one_cycle([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0}], steps, 0.0)
+    rates = []
+    for _ in range(steps):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        if len(rates) < steps:
+            scheduler.step()
+    return float(max(rates))
 
 
 def fit(learners: Sequence[Learner], source: Source, *, batch_size: int = 16, progress: Progress = silent) -> list[list[float]]:

@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..clip.device import dtype_of
-from ..data import open_dataset, states_units
 from ..data.dataset import DepthDataset, Sample
 from ..data.loader import batches
 from ..depth import protocol as protocols
@@ -28,6 +28,10 @@ from ..progress import Notify, Progress, silent
 
 Data = DepthDataset | FeatureStore
 """What can be trained or scored on: images, or a store of their patch features."""
+
+
+ORDER, FLIPS = 0, 1
+"""What is drawn for an epoch: the order of images, and which views are mirrored."""
 
 
 class Batch(NamedTuple):
@@ -75,13 +79,14 @@ class Source(Protocol):
     depth_range: tuple[float, float]
     eval_crop: str | None
 
-    def training(self, epoch: int, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
+    def training(self, epoch: int, order: Sequence[int], batch_size: int, seed: int = 0) -> Iterator[Batch]:
         """The views of one epoch, batch by batch.
 
         Args:
             epoch: counted from 0; it decides which views are shown.
             order: indices of the images.
             batch_size: images in a batch; the last may have fewer.
+            seed: of whatever is drawn for this epoch and not by the data set.
         """
         ...
 
@@ -123,7 +128,7 @@ def open_source(
     views: Views | None = None,
     reading: Reading | None = None,
     *,
-    flip_seed: int | None = None,
+    flip: bool = False,
     together: Sequence[str] = (),
 ) -> Source:
     """Patch features and ground truth of data, for a model and on its device.
@@ -138,7 +143,7 @@ def open_source(
         views: the views of each image that are wanted, always the same; None means new random views in every epoch of training (or, for
             a data set without augmentation, the plain images).
         reading: how features are computed and kept; None computes them each time, with the defaults of `Reading`.
-        flip_seed: where features come from a store, training shows half of the views mirrored, drawn from this seed; None mirrors none.
+        flip: where features come from a store, training shows half of the views mirrored.
         together: more modes that a store made now is to hold, since they cost no further pass over the trunk.
 
     Raises:
@@ -160,13 +165,24 @@ def open_source(
         )  # fmt: skip
     if isinstance(data, FeatureStore):
         check_store(model, data)
-        return Stored(data, settings.dense, device=model.centres.device, flip_seed=flip_seed, batch_size=how.batch_size)
+        return Stored(data, settings.dense, device=model.centres.device, flip=flip, batch_size=how.batch_size)
     device, tower = model.centres.device, model.tower
 
     def encode(images: Tensor) -> Tensor:
         return tower.encode(images.to(device), settings.dense, settings.normalisation, how.precision)
 
     return Images(data, encode, views=views.count if views else 0, batch_size=how.batch_size, workers=how.workers)
+
+
+def drawn(seed: int, epoch: int, what: int) -> np.random.Generator:
+    """A generator for one thing that an epoch draws; no two seeds, epochs or things share theirs.
+
+    Args:
+        seed: of the run.
+        epoch: counted from 0.
+        what: `ORDER` or `FLIPS`.
+    """
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, what)))
 
 
 def scored_views(protocol: protocols.Protocol, normalisation: str = "imagenet") -> Views:
@@ -205,50 +221,6 @@ def check_sizes(sizes: Sequence[tuple[int, int]]) -> None:
         raise UsageError(f"training images differ in size ({listed}): give --views K --crop HEIGHT WIDTH")
 
 
-@dataclass(frozen=True)
-class NamedData:
-    """Data by the name that a person gives it.
-
-    Attributes:
-        name: nyu:ROOT, kitti:ROOT, folder:ROOT, scenes, or store:FOLDER, which stands for the data set that the store was made from.
-        depth_scale: units per metre in the depth files of a folder; None for what the store, or else `trained`, states.
-        depth_range: (lo, hi) metres, of a folder; None likewise.
-        trained: settings of the run that tokens come from, for a folder that they were trained on; empty where there is none.
-    """
-
-    name: str
-    depth_scale: float | None = None
-    depth_range: tuple[float, float] | None = None
-    trained: Mapping[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def store(self) -> FeatureStore | None:
-        """The store that was named; None where it was a data set. Raises DataError for a damaged store, or one whose data has changed."""
-        if not self.name.startswith("store:"):
-            return None
-        store = FeatureStore(self.name.removeprefix("store:"))
-        store.check_data()
-        return store
-
-    def split(self, name: str, list_file: str | None = None) -> DepthDataset:
-        """A split of the data set, as images.
-
-        Args:
-            name: of the split.
-            list_file: its list file, where that is not found under ROOT.
-
-        Raises:
-            UsageError: for a name that makes no sense.
-            DataError: for data that is not there, or cannot be read.
-        """
-        spec = self.store.data if self.store else self.name
-        units: dict[str, Any] = {"depth_scale": self.depth_scale, "depth_range": self.depth_range}
-        if states_units(spec):
-            known = self.store.meta["data"] if self.store else self.trained
-            units = {key: value or known.get(key) for key, value in units.items()}
-        return open_dataset(spec, name, list_file=list_file, **units)
-
-
 class Images:
     """A source whose patch features are computed from images as they are needed. Its attributes are those of `Source`.
 
@@ -267,13 +239,14 @@ class Images:
         self.name, self.split, self.names = dataset.name, dataset.split, dataset.names
         self.depth_range, self.eval_crop = dataset.depth_range, dataset.eval_crop
 
-    def training(self, epoch: int, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        """As `Source.training`. Raises UsageError where the views of a batch differ in size.
+    def training(self, epoch: int, order: Sequence[int], batch_size: int, seed: int = 0) -> Iterator[Batch]:
+        """As `Source.training`, with views that the data set draws. Raises UsageError where the views of a batch differ in size.
 
         Args:
             epoch: counted from 0; it decides which views are shown.
             order: indices of the images.
             batch_size: images in a batch.
+            seed: not used: the data set has its own.
         """
         self.dataset.epoch = epoch % self.views if self.views else epoch
         for samples in batches(self.dataset, order, batch_size, self.workers):
@@ -285,7 +258,13 @@ class Images:
             yield Batch(patches, torch.stack([sample.depth for sample in samples]).to(patches.device))
 
     def evaluation(self, protocol: protocols.Protocol) -> Iterator[Shown]:
-        """As `Source.evaluation`. An image of another size than the one before it starts a new batch."""
+        """As `Source.evaluation`. An image of another size than the one before it starts a new batch.
+
+        Raises:
+            UsageError: for a data set that was opened to draw random views.
+        """
+        if getattr(self.dataset, "augment", None) is not None:
+            raise UsageError(f"{self.name} ({self.split}) was opened with random views: open it without augment to score on it")
         for samples in batches(self.dataset, range(len(self.dataset)), self.batch_size, self.workers):
             for group in _same_size(samples):
                 images = protocol.shown(torch.stack([sample.image for sample in group]))
@@ -300,7 +279,7 @@ class Stored:
         store: that holds them.
         mode: the one that is read.
         device: where features and ground truth of training views go.
-        flip_seed: training shows half of the views mirrored, drawn from this seed (the store must hold mirror images); None mirrors none.
+        flip: training shows half of the views mirrored (the store must hold mirror images).
         batch_size: test images that are read together.
 
     Raises:
@@ -309,30 +288,30 @@ class Stored:
     """
 
     def __init__(
-        self, store: FeatureStore, mode: str, *, device: torch.device | str = "cpu", flip_seed: int | None = None, batch_size: int = 8
+        self, store: FeatureStore, mode: str, *, device: torch.device | str = "cpu", flip: bool = False, batch_size: int = 8
     ) -> None:
         store.expect(mode=mode)
         if batch_size < 1:
             raise UsageError(f"batch size {batch_size}: needs at least 1")
-        if flip_seed is not None and not store.views.mirrored:
+        if flip and not store.views.mirrored:
             raise UsageError(f"{store.path} holds no mirror images to train on")
-        self.store, self.mode, self.device, self.flip_seed, self.batch_size = store, mode, torch.device(device), flip_seed, batch_size
+        self.store, self.mode, self.device, self.flip, self.batch_size = store, mode, torch.device(device), flip, batch_size
         self.name, self.split, self.names = store.dataset_name, store.split, store.names
         self.depth_range, self.eval_crop = store.depth_range, store.eval_crop
 
-    def training(self, epoch: int, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
+    def training(self, epoch: int, order: Sequence[int], batch_size: int, seed: int = 0) -> Iterator[Batch]:
         """As `Source.training`. Of K stored views, epoch e shows view e modulo K; which ones are mirrored depends on seed and epoch only.
 
         Args:
             epoch: counted from 0.
             order: indices of the images.
             batch_size: images in a batch.
+            seed: of what is mirrored.
         """
         view = epoch % self.store.views.count
         flips = [False] * len(self.names)
-        if self.flip_seed is not None:
-            generator = torch.Generator().manual_seed(2 * self.flip_seed + 1 + epoch)
-            flips = (torch.rand(len(self.names), generator=generator) < 0.5).tolist()
+        if self.flip:
+            flips = (drawn(seed, epoch, FLIPS).random(len(self.names)) < 0.5).tolist()
         for start in range(0, len(order), batch_size):
             # Plain views first: the order within a batch does not matter, and so the views of each kind are read in one go.
             chosen = sorted(order[start : start + batch_size], key=lambda index: flips[index])

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from .._version import versions
 from ..clip.device import find_device
 from ..clip.load import FrozenCLIP, load_clip
 from ..depth.checkpoint import read, restore, write
@@ -24,47 +21,18 @@ from ..depth.settings import Provenance
 from ..errors import TrainingError, UsageError
 from ..features.store import FeatureStore
 from ..features.views import Views
-from ..files import atomic
+from ..files import LOCK, locked, user_path, write_text
 from ..progress import Notify, Progress, silent
 from .config import Experiment
-from .learn import Learner, learn
+from .interrupt import Interrupt
+from .learn import Learner, learn, peak_share
 from .learn import Step as Stepped
-from .source import Data, NamedData, Reading, Source, Stored, check_sizes, open_source
+from .log import LOG, Record, board, cut_log
+from .named import NamedData
+from .source import Data, Reading, Source, Stored, check_sizes, open_source
 
-TOKENS, STATE, CONFIG, LOG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml", "log.jsonl"
+TOKENS, STATE, CONFIG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml"
 _MAY_CHANGE = {"workers", "device", "out", "tensorboard"}  # settings that may be others when a run is resumed
-
-
-@dataclass(frozen=True)
-class Record:
-    """One line of log.jsonl: where a run stands.
-
-    Attributes:
-        epoch: counted from 1.
-        step: counted from 1 to `steps`, over all epochs.
-        steps: number of steps in the whole run.
-        loss: of this step, NaN where its batch had no truth.
-        lr: learning rate of this step.
-        images_per_second: speed since the run began or was resumed.
-        seconds_left: what remains at that speed.
-    """
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    lr: float
-    images_per_second: float
-    seconds_left: float
-
-    def in_words(self, epochs: int) -> str:
-        """The record in a few words for a person, of a run of that many epochs."""
-        left = f"{self.seconds_left / 60:.0f} min left" if self.seconds_left > 90 else f"{self.seconds_left:.0f} s left"
-        return f"epoch {self.epoch}/{epochs}  loss {self.loss:.3f}  {self.images_per_second:.1f} images/s  {left}"
-
-    def to_line(self) -> str:
-        """The record as a line of JSON, with null for NaN."""
-        return json.dumps({key: None if value != value else value for key, value in asdict(self).items()}) + "\n"
 
 
 @dataclass(frozen=True)
@@ -116,28 +84,42 @@ def train(
         TrainingError: where there is nothing to learn, or the loss is no longer a finite number (the last good checkpoint stays).
         DataError: for data that cannot be read, or a store of another CLIP or mode.
     """
-    out = Path(experiment.out)
+    out = user_path(experiment.out)
     existed = out.exists()
-    if existed and not out.is_dir():
-        raise UsageError(f"--out {out} is a file: name a folder")
-    if not resume and existed and any(out.iterdir()):
-        raise UsageError(f"the output folder {out} exists: choose another --out, or go on with --resume {out}")
+    _check_out(out, resume)
     find_protocol(experiment.protocol)
     run = _Run(experiment, clip, find_device(experiment.device), progress, notify)
-    if resume:
-        run.restore(out)
-        return run.go(out)
-    out.mkdir(parents=True, exist_ok=True)
     try:
-        with atomic(out / CONFIG) as file:
-            file.write(experiment.to_toml().encode())
-        return run.go(out)
+        out.mkdir(parents=True, exist_ok=True)
+        with locked(out):
+            _check_out(out, resume)  # another run may have begun meanwhile
+            if resume:
+                run.restore(out)
+            else:
+                write_text(out / CONFIG, experiment.to_toml())
+            return run.go(out)
     finally:
-        if run.step == 0:  # failed before it began: leave nothing in the way of the next try
-            for path in [out / CONFIG, out / LOG, *out.glob("events.out.tfevents*")]:
-                path.unlink(missing_ok=True)
-            if not existed:
-                out.rmdir()
+        if not resume and run.step == 0 and (not existed or not any(out.glob("*.safetensors"))):
+            _clear(out, existed)
+
+
+def _check_out(out: Path, resume: bool) -> None:
+    """Raise UsageError for a folder that a run cannot be written to."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: name a folder")
+    if resume:
+        if not (out / CONFIG).is_file():
+            raise UsageError(f"nothing to resume in {out}: no {CONFIG} there")
+    elif out.exists() and any(path.name != LOCK for path in out.iterdir()):
+        raise UsageError(f"the output folder {out} exists: choose another --out, or go on with --resume {out}")
+
+
+def _clear(out: Path, existed: bool) -> None:
+    """After a run that failed before its first step: leave nothing in the way of the next try."""
+    for path in [out / CONFIG, out / LOG, out / LOCK, *out.glob("events.out.tfevents*")]:
+        path.unlink(missing_ok=True)
+    if not existed and out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
 
 
 def training_data(experiment: Experiment) -> tuple[Data, int]:
@@ -180,7 +162,7 @@ class _Run:
     """
 
     def __init__(self, experiment: Experiment, clip: FrozenCLIP | None, device: torch.device, progress: Progress, notify: Notify) -> None:
-        self.experiment, self.progress = experiment, progress
+        self.experiment, self.progress, self.notify = experiment, progress, notify
         data, height = training_data(experiment)
         clip = clip or load_clip(experiment.clip, experiment.weights)
         self.model = DepthTokens.of(clip, experiment.model_settings(data.depth_range, height)).to(device)
@@ -197,8 +179,20 @@ class _Run:
             cache=kept, workers=experiment.workers, precision=experiment.precision, list_file=experiment.list_file,
             progress=progress, notify=notify,
         )  # fmt: skip
+        self.facts = {
+            "images": len(data),
+            "data_fingerprint": data.data_fingerprint if isinstance(data, FeatureStore) else data.fingerprint(),
+            "versions": versions("torch", "open_clip"),
+        }
         self.source: Source = open_source(self.model, data, views, reading)
+        if (share := peak_share(self.steps)) < 0.5:
+            notify(
+                f"warning: a schedule of {self.steps} steps reaches {share:.0%} of the learning rate asked for: "
+                "give more --epochs or a smaller --batch-size"
+            )
+        self.grown: list[dict[str, int]] = []  # where a resumed run was given more epochs
         self.skipped = 0
+        self.saved = False
         self.losses: list[float] = []  # of the current epoch
         self.epoch_losses: list[float] = []
 
@@ -212,7 +206,7 @@ class _Run:
         experiment = self.experiment
         self.model.train()
         started, first = time.perf_counter(), self.step
-        with (out / LOG).open("a", encoding="utf-8") as log, _board(out, experiment.tensorboard) as board, _Interrupt() as interrupt:
+        with (out / LOG).open("a", encoding="utf-8") as log, board(out, experiment.tensorboard) as curves, Interrupt() as interrupt:
             steps = learn([self.learner], self.source, batch_size=experiment.batch_size)
             while not interrupt.asked:
                 lr = float(self.learner.scheduler.get_last_lr()[0])
@@ -224,9 +218,9 @@ class _Run:
                 record = Record((self.step - 1) // self.steps_per_epoch + 1, self.step, self.steps, loss, lr, speed, left)
                 log.write(record.to_line())
                 log.flush()
-                if board:
-                    board.add_scalar("loss", loss, self.step)
-                    board.add_scalar("lr", lr, self.step)
+                if curves:
+                    curves.add_scalar("loss", loss, self.step)
+                    curves.add_scalar("lr", lr, self.step)
                 self.progress("training", self.step, self.steps, record.in_words(experiment.epochs))
                 if interrupt.asked or self.step % self.steps_per_epoch == 0:
                     self.save(out)
@@ -238,7 +232,8 @@ class _Run:
         try:
             step = next(steps, None)
         except TrainingError as error:
-            raise TrainingError(f"stopped at step {self.step + 1}, the last good checkpoint stays: {error}") from None
+            stays = f", the checkpoint in {self.experiment.out} stays" if self.saved else ""
+            raise TrainingError(f"stopped at step {self.step + 1}{stays}: {error}") from None
         if step is None:
             return None
         (loss,) = step.losses
@@ -256,8 +251,9 @@ class _Run:
         """What the token file says about this run."""
         experiment, source = self.experiment, self.source
         training: dict[str, Any] = {
-            "experiment": asdict(experiment), "images": len(source.names), "steps": self.step, "epoch_losses": self.epoch_losses,
-            "data": source.name, "images_without_depth": self.skipped,
+            "experiment": experiment.to_dict(), "images": len(source.names), "steps": self.step, "epoch_losses": self.epoch_losses,
+            "data": source.name, "images_without_depth": self.skipped, "data_fingerprint": self.facts["data_fingerprint"],
+            **({"grown": self.grown} if self.grown else {}),
         }  # fmt: skip
         if isinstance(source, Stored):  # which views they were, since the experiment may not say it
             store = source.store
@@ -269,88 +265,57 @@ class _Run:
         """Write the token file and the checkpoint, each atomically."""
         self.model.provenance = self.provenance()
         self.model.save(out / TOKENS)
-        tensors: dict[str, Tensor] = dict(self.model.state())
-        for name, parameter in self.model.trainable().items():
-            tensors |= {f"optimizer.{name}.{key}": value for key, value in self.learner.optimizer.state[parameter].items()}
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.learner.optimizer.param_groups]
-        scheduler = {k: v for k, v in self.learner.scheduler.state_dict().items() if _is_plain(v)}
+        moments, schedule = self.learner.state()
         state = {
-            "step": self.step, "skipped": self.skipped, "losses": self.losses, "epoch_losses": self.epoch_losses, "groups": groups,
-            "scheduler": scheduler, "experiment": asdict(self.experiment), "fingerprint": self.model.clip.fingerprint,
+            "step": self.step, "skipped": self.skipped, "losses": self.losses, "epoch_losses": self.epoch_losses, **schedule,
+            "experiment": self.experiment.to_dict(), "fingerprint": self.model.clip.fingerprint,
+            "facts": self.facts, "grown": self.grown,
         }  # fmt: skip
-        write(out / STATE, tensors, state)
+        write(out / STATE, {**self.model.state(), **moments}, state)
+        self.saved = True
 
     def restore(self, out: Path) -> None:
         """Go on from the checkpoint in `out`; a run that was killed before its first checkpoint begins again."""
-        if not (out / CONFIG).is_file():
-            raise UsageError(f"nothing to resume in {out}: no {CONFIG} there")
         if not (out / STATE).is_file():
-            _cut_log(out / LOG, 0)
+            cut_log(out / LOG, 0)
             return
         tensors, state = read(out / STATE)
-        now, then = asdict(self.experiment), state["experiment"]
+        before = self._compare(out, state)
+        restore(self.model.state(), tensors, out / STATE)
+        self.learner.restore(tensors, state)
+        self.saved = True
+        self.grown = state.get("grown", [])
+        if before < self.experiment.epochs:
+            self._grow(before)
+        self.skipped = state["skipped"]
+        self.losses, self.epoch_losses = state["losses"], state["epoch_losses"]
+        cut_log(out / LOG, self.step)
+
+    def _compare(self, out: Path, state: Mapping[str, Any]) -> int:
+        """How many epochs a checkpoint's run was to have. Raises UsageError, naming it, for whatever else is not as it was there."""
+        now, then = self.experiment.to_dict(), state["experiment"]
         changed = [name for name in now if name not in _MAY_CHANGE and json.loads(json.dumps(now[name])) != then.get(name)]
         if changed:
             raise UsageError(f"cannot resume {out} with other settings: {', '.join(changed)} changed")
+        if now["epochs"] < then["epochs"]:
+            raise UsageError(f"cannot resume {out} with fewer epochs: it was begun for {then['epochs']}")
         if state["fingerprint"] != self.model.clip.fingerprint:
             raise UsageError(f"cannot resume {out} with another CLIP than it began with")
-        restore(self.model.state(), tensors, out / STATE)
-        for name, parameter in self.model.trainable().items():
-            prefix = f"optimizer.{name}."
-            moments = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            self.learner.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in moments.items()}
-        for group, saved in zip(self.learner.optimizer.param_groups, state["groups"], strict=True):
-            group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
-        self.learner.scheduler.load_state_dict({**self.learner.scheduler.state_dict(), **state["scheduler"]})
-        self.learner.done = state["step"]
-        self.skipped = state["skipped"]
-        self.losses, self.epoch_losses = state["losses"], state["epoch_losses"]
-        _cut_log(out / LOG, self.step)
+        facts = state.get("facts", {})  # runs begun by an earlier version have none
+        if facts and facts["images"] != self.facts["images"]:
+            raise UsageError(f"cannot resume {out} on {self.facts['images']} images: it began with {facts['images']}")
+        if facts and facts["data_fingerprint"] != self.facts["data_fingerprint"]:
+            raise UsageError(f"cannot resume {out}: {self.experiment.data} has changed since it began (images, depths, scale or range)")
+        if facts and facts["versions"] != self.facts["versions"]:
+            self.notify(f"note: this run began with other versions: {', '.join(f'{k} {v}' for k, v in facts['versions'].items())}")
+        return int(then["epochs"])
 
-
-def _cut_log(path: Path, step: int) -> None:
-    """Keep the log's lines up to the checkpoint's step; the steps behind it, the last perhaps half written, will be done again."""
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
-        with atomic(path) as file:
-            file.write("".join(lines).encode())
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value of a scheduler's state is one that JSON can hold."""
-    return isinstance(value, int | float | str | bool | list)
-
-
-class _Interrupt:
-    """A context in which the first Ctrl-C only asks to stop after this step (`asked`); the second acts as usual."""
-
-    asked = False
-
-    def __enter__(self) -> _Interrupt:
-        self.before: Any = None
-        if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
-
-    def _ask(self, _signal: int, _frame: object) -> None:
-        """What Ctrl-C calls."""
-        self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextmanager
-def _board(out: Path, wanted: bool) -> Iterator[Any]:
-    """A TensorBoard writer, or None where it is not wanted."""
-    if not wanted:
-        yield None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UsageError("--tensorboard needs an extra: pip install 'depthtokens[tensorboard]'") from None
-    with SummaryWriter(str(out)) as writer:
-        yield writer
+    def _grow(self, epochs: int) -> None:
+        """Follow the longer schedule from the step where the run stands."""
+        learner = self.learner
+        learner.follow(self.steps)
+        self.grown.append({"step": learner.done, "epochs": epochs})
+        self.notify(
+            f"note: from step {learner.done} on the learning rate follows a schedule of {self.experiment.epochs} epochs instead of "
+            f"{epochs}: not the same as that many from the start"
+        )

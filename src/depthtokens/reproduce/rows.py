@@ -94,7 +94,8 @@ class Row:
             return {}
         usual = ModelOptions()
         values = {field.name: getattr(self.options, field.name) for field in fields(ModelOptions)}
-        return {name: value for name, value in values.items() if name in _STATED or value != getattr(usual, name)}
+        others = {name: value for name, value in values.items() if name not in _STATED and value != getattr(usual, name)}
+        return {**{name: values[name] for name in _STATED}, **others}
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""

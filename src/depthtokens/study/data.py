@@ -8,7 +8,8 @@ from ..data.dataset import DepthDataset
 from ..depth.model import DepthTokens
 from ..depth.protocol import Protocol
 from ..errors import DataError
-from ..experiment.source import Data, NamedData, Reading, Source, open_source, scored_views
+from ..experiment.named import NamedData
+from ..experiment.source import Data, Reading, Source, open_source, scored_views
 from ..features.store import FeatureStore
 
 
