@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from depthtokens import DepthTokens, load_clip
-from depthtokens.clip.image import trunk
+from depthtokens.clip.image import fold_batchnorm
+from depthtokens.clip.resnet import trunk
 from depthtokens.deploy.export import Graph, to_onnx
 from depthtokens.deploy.runtime import open_session
-from depthtokens.depth.fused import FusedDepth, folded
+from depthtokens.depth.fused import FusedDepth
 
 EAGER = "torch, eager NCHW, text features kept"
 
@@ -47,7 +48,7 @@ class Trunk(nn.Module):
         self.fused = fused
 
     def forward(self, image: Tensor) -> Tensor:
-        return trunk(self.fused.tower, (image.permute(0, 3, 1, 2).float() / 255 - self.fused.mean) / self.fused.std)
+        return trunk(self.fused.tower.visual, (image.permute(0, 3, 1, 2).float() / 255 - self.fused.mean) / self.fused.std)
 
 
 def measure(size: tuple[int, int] = (480, 640), bins: int = 256, repeats: int = 9, threads: int | None = None) -> list[Row]:
@@ -58,10 +59,10 @@ def measure(size: tuple[int, int] = (480, 640), bins: int = 256, repeats: int = 
         warnings.simplefilter("ignore")
         model = DepthTokens(load_clip("RN50", None), depth=f"learned:{bins}", bins="log")
     photo = torch.randint(0, 256, (1, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    fused, half = FusedDepth(model), FusedDepth(model, "bfloat16")
+    fused, half = model.folded(), model.folded("bfloat16")
     images = (photo.permute(0, 3, 1, 2).float() / 255 - fused.mean) / fused.std
     last = images.contiguous(memory_format=torch.channels_last)
-    tower = folded(model.visual).to(memory_format=torch.channels_last)
+    tower = fold_batchnorm(model.visual).to(memory_format=torch.channels_last)
     text = model.text_features()
     graphs = {name: _session(graph, outputs) for name, graph, outputs in (
         ("whole", Graph(fused), ("depth", "uncertainty", "probs")),

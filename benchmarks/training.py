@@ -30,7 +30,8 @@ from depthtokens.data import open_dataset
 from depthtokens.depth.loss import resize_matrix
 from depthtokens.experiment.learn import Learner, TextPass, epoch_order, update
 from depthtokens.experiment.source import Batch, Stored
-from depthtokens.features.write import plan, write
+from depthtokens.features.plan import plan
+from depthtokens.features.write import write
 from depthtokens.features.views import Views
 from depthtokens.features.store import FeatureStore
 from text import stock

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import REFERENCE, SHARED, needs_data
 from depthtokens import DepthTokens, evaluate, make_optimizer, silog
 from depthtokens.data import open_dataset
 from depthtokens.depth.metrics import MetricAccumulator, Target
 from depthtokens.depth.protocol import find_protocol
+from helpers import REFERENCE, SHARED, needs_data
 
 TEMPLATES = {
     "paper-v1": "baseline",

@@ -1,4 +1,4 @@
-"""The direction of imports: rooms know what is below them, never what is above."""
+"""The direction of imports: rooms know what is below them, never what is above; no two modules need each other, not even inside a function."""
 
 from __future__ import annotations
 
@@ -10,39 +10,76 @@ import pytest
 import depthtokens
 
 ROOT = Path(depthtokens.__file__).parent
-ORDER = ["data", "clip", "prompt", "depth", "features", "experiment", "study", "deploy", "cli"]
+GROUND = ["errors", "files", "progress", "spread", "_version"]
+ORDER = [
+    "data", "clip", "prompt", "features", "depth", "experiment", "report", "reproduce", "study", "scenes", "demo", "deploy", "cli",
+]  # fmt: skip
+ONLY = {"clip": [], "data": [], "scenes": ["data"], "features": ["data", "clip"]}
+"""Rooms that know fewer others than stand below them."""
 FILES = sorted(ROOT.rglob("*.py"))
 
 
-def imported_rooms(path):
-    """Rooms of the package that a module imports, at any depth of its code."""
-    package = ("depthtokens", *path.relative_to(ROOT).parts[:-1])
+def module_of(path):
+    """A module's name below the package, as parts; a package is named by its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported(path):
+    """Modules of the package that a module imports, at any depth of its code; what only type checkers see counts as well."""
+    package = module_of(path) if path.name == "__init__.py" else module_of(path)[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = []
         if isinstance(node, ast.ImportFrom):
+            if not node.level and (node.module or "").split(".")[0] != "depthtokens":
+                continue
             base = package[: len(package) - node.level + 1] if node.level else ()
-            prefix = (*base, *(node.module.split(".") if node.module else ()))
-            names = [prefix] if len(prefix) > 1 else [(*prefix, alias.name) for alias in node.names]
+            words = (node.module or "").split(".") if node.module else []
+            base = (*base, *(words if node.level else words[1:]))
+            for alias in node.names:
+                whole = (*base, alias.name)
+                yield whole if whole in MODULES else base
         elif isinstance(node, ast.Import):
-            names = [tuple(alias.name.split(".")) for alias in node.names]
-        for name in names:
-            if name[:1] == ("depthtokens",) and len(name) > 1 and name[1] in ORDER:
-                yield name[1]
+            for alias in node.names:
+                if alias.name.split(".")[0] == "depthtokens":
+                    yield tuple(alias.name.split(".")[1:])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_go_upwards_only(path):
-    room = path.relative_to(ROOT).parts[0]
-    if room not in ORDER:
-        return  # the package's own modules: errors and files know no room, __init__ names them all lazily
-    allowed = ORDER[: ORDER.index(room) + 1]
-    if room == "clip":
-        allowed = ["clip"]
-    assert not [other for other in imported_rooms(path) if other not in allowed]
+    name = module_of(path)
+    if not name or name == ("__main__",):
+        return  # the public names, imported lazily
+    room = name[0]
+    allowed = GROUND if room in GROUND else [*GROUND, room, *ONLY.get(room, ORDER[: ORDER.index(room)])]
+    assert not [other for other in imported(path) if not other or other[0] not in allowed]
+
+
+def test_no_two_modules_need_each_other():
+    needs = {name: {other for other in imported(path) if other != name} for name, path in MODULES.items() if name}
+    done, under_way = set(), []
+
+    def visit(name):
+        if name in under_way:
+            raise AssertionError(" -> ".join(".".join(part) for part in [*under_way[under_way.index(name) :], name]))
+        if name in done:
+            return
+        under_way.append(name)
+        for other in sorted(needs.get(name, ())):
+            visit(other)
+        under_way.pop()
+        done.add(name)
+
+    for name in needs:
+        visit(name)
+    assert done >= needs.keys()
 
 
 def test_every_room_is_known():
     assert {path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"} <= set(ORDER)
+    assert {path.stem for path in ROOT.glob("*.py")} <= {*GROUND, "__init__", "__main__"}
 
 
 def test_modules_say_what_they_are_for():

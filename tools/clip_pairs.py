@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from open_clip import SimpleTokenizer
 from torch import Tensor
 
-from depthtokens.data.sample import IMAGENET_MEAN, IMAGENET_STD
+from depthtokens.data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from depthtokens.scenes import Scenes, words
 from depthtokens.scenes.captions import caption
 

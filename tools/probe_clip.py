@@ -8,7 +8,7 @@ Settings are chosen on `--split val`; `--split test` is for the figures that are
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip_pairs import Pairs, squares
-from depthtokens import DepthTokens, FrozenCLIP, load_clip, make_optimizer
-from depthtokens.scenes import DEPTH_RANGE, Scenes
-from depthtokens.depth.bins import bin_centres
-from depthtokens.depth.loss import silog
+from depthtokens import DepthTokens, FrozenCLIP, Scenes, load_clip
+from depthtokens.depth.linear import LinearHead, Trainable
+from depthtokens.depth.protocol import find_protocol
+from depthtokens.depth.settings import ModelSettings
+from depthtokens.experiment.controls import learn_controls
+from depthtokens.experiment.evaluate import head_of, score_heads
+from depthtokens.experiment.learn import Learner, fit
+from depthtokens.experiment.source import Reading, open_source, test_views
+from depthtokens.features.views import Views
 from depthtokens.prompt.encoder import PromptEncoder
 
 VALIDATION_SEED = 900  # of scenes of the train split that are used to choose settings
@@ -54,142 +59,76 @@ class Config:
     scale: str = "auty2023"
 
 
-@dataclass
-class Frozen:
-    """Patch features [N, C, h, w] by mode (with the mirrored images' where flipping), and depth [N, 1, H, W] metres."""
-
-    features: dict[str, Tensor]
-    mirrored: dict[str, Tensor]
-    depth: Tensor
-
-
 def main(config: Config) -> None:
     """Print one JSON line per figure."""
     torch.set_num_threads(config.threads)
     clip = load_clip(config.clip)
-    split, seed = ("train", VALIDATION_SEED) if config.split == "val" else ("test", 0)
-    held_out = Scenes(config.domain, split, config.count, seed=seed, cache=config.cache)
     if config.retrieval:
-        both = [Scenes(domain, "test", config.retrieval, cache=config.cache) for domain in ("indoor", "road")]
-        pictures, texts = zip(*(embedded(clip, scenes) for scenes in both), strict=True)
-        half = config.retrieval // 2
-        for name, x, y in (
-            ("indoor", pictures[0], texts[0]),
-            ("road", pictures[1], texts[1]),
-            ("half of each", torch.cat([x[:half] for x in pictures]), torch.cat([y[:half] for y in texts])),
-        ):
-            print(json.dumps({"retrieval": name, "scenes": len(x), **retrieval(x @ y.T)}), flush=True)
+        print_retrieval(config, clip)
     if not config.rows:
         return
+    split, seed = ("train", VALIDATION_SEED) if config.split == "val" else ("test", 0)
     training = Scenes(config.domain, "train", config.train_count, cache=config.cache)
-    seen, unseen = frozen(clip, training, config.modes, False), frozen(clip, held_out, config.modes, config.flip)
-    lo, hi = DEPTH_RANGE[config.domain]
-    valid = (seen.depth > 0).double()
-    logs = seen.depth.clamp(min=1e-3).double().log() * valid
-    constant = (logs.sum() / valid.sum()).exp().float()
-    mean_map = torch.where(valid.sum(0) > 0, (logs.sum(0) / valid.sum(0).clamp(min=1)).exp().float(), constant)
-    control = score(mean_map.expand_as(unseen.depth), unseen.depth, (lo, hi))
-    print(json.dumps({"row": "constant", "abs_rel": score(constant.expand_as(unseen.depth), unseen.depth, (lo, hi))}), flush=True)
-    print(json.dumps({"row": "mean map", "abs_rel": control}), flush=True)
+    held_out = Scenes(config.domain, split, config.count, seed=seed, cache=config.cache)
+    protocol = replace(find_protocol("auty2023"), flip=config.flip)
+    controls, mean_map = learn_controls(training, training.depth_range, workers=0), 0.0
+    reading = Reading(cache=True, workers=0, folder=config.cache)
     for mode in config.modes:
-        for row in config.rows:
-            learned = row.startswith(("learned", "4o4d")) or row == "linear"
-            for lr in config.lrs if learned and row != "linear" else config.lrs[:1]:
-                for init in config.inits if row in ("learned:7", "4o4d") else config.inits[:1]:
-                    for s in config.seeds if learned or row == "random:7" else config.seeds[:1]:
-                        result = run_row(config, clip, row, mode, lr, init, s, seen, unseen, (lo, hi))
-                        line = {"row": row, "mode": mode, "lr": lr, "init": init, "seed": s, "steps": config.steps}
-                        print(json.dumps({**line, "abs_rel": round(result, 4), "of_mean_map": round(result / control, 3)}), flush=True)
+        for row, lr, init, s in settings_of(config):
+            model = model_of(config, clip, row, mode, init, s, training.depth_range[1])
+            if model.trainable():
+                views = open_source(model, training, Views(), reading, together=config.modes)
+                fit([Learner(model, config.steps, lr=lr)], views, batch_size=config.batch)
+            source = open_source(model, held_out, test_views(protocol), reading, together=config.modes)
+            found = score_heads({row: head_of(model)}, source, protocol, None if mean_map else controls)
+            if not mean_map:
+                mean_map = found["mean map"].quoted["abs_rel"]
+                for name in ("constant", "mean map"):
+                    print(json.dumps({"row": name, "abs_rel": found[name].quoted["abs_rel"]}), flush=True)
+            score = found[row].quoted["abs_rel"]
+            line = {"row": row, "mode": mode, "lr": lr, "init": init, "seed": s, "steps": config.steps}
+            print(json.dumps({**line, "abs_rel": round(score, 4), "of_mean_map": round(score / mean_map, 3)}), flush=True)
 
 
-def run_row(
-    config: Config, clip: FrozenCLIP, row: str, mode: str, lr: float, init: str, seed: int, seen: Frozen, unseen: Frozen,
-    depth_range: tuple[float, float],
-) -> float:  # fmt: skip
-    """AbsRel of one row of the table."""
-    torch.manual_seed(seed)
-    lo, hi = depth_range
-    if row == "linear":
-        head = nn.Conv2d(seen.features[mode].shape[1], 20, 1)
-        nn.init.zeros_(head.weight)
-        centres = torch.tensor(bin_centres("log", 20, (lo, hi)))
-        spread = torch.std_mean(seen.features[mode].float(), (0, 2, 3))
-        std, mean = (value[:, None, None] for value in (spread[0] + 1e-6, spread[1]))
-        optimizer = torch.optim.AdamW(head.parameters(), lr=0.003, weight_decay=0.1)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.003, total_steps=config.steps)
-        trained = list(head.parameters())
-
-        def predict(x: Tensor) -> Tensor:
-            return torch.einsum("bnhw,n->bhw", head((x - mean) / std).softmax(1), centres)[:, None]
-
-    else:
-        kind, _, bins = row.partition(" ")
-        depth = "learned:7" if kind == "4o4d" else kind
-        template = "4o4d" if kind == "4o4d" else "baseline"
-        start = init if depth == "learned:7" else "random"
-        model = DepthTokens(clip, template, depth, bins=bins or "linear", depth_range=(0.001, hi), dense=mode, seed=seed, init=start,
-                            scale=config.scale)  # fmt: skip
-
-        def predict(x: Tensor) -> Tensor:
-            return model.depth_from(x, model.text_features()).depth
-
-        trained = list(model.trainable().values())
-        if trained:
-            optimizer, scheduler = make_optimizer(model, config.steps, lr)
-    if trained:
-        generator = torch.Generator().manual_seed(seed)
-        for _ in range(config.steps):
-            chosen = torch.randint(len(seen.depth), (config.batch,), generator=generator)
-            loss = silog(predict(seen.features[mode][chosen].float()), seen.depth[chosen][..., ::2, ::2])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, 0.1 if row != "linear" else 10.0)
-            optimizer.step()
-            scheduler.step()
-    with torch.no_grad():
-        out = predict(unseen.features[mode].float()).clamp(lo, hi)
-        if unseen.mirrored:
-            out = (out + predict(unseen.mirrored[mode].float()).clamp(lo, hi).flip(-1)) / 2
-    return score(out, unseen.depth, depth_range)
+def settings_of(config: Config) -> list[tuple[str, float, str, int]]:
+    """Row, learning rate, what tokens start from, and seed of each run; what makes no difference to a row is tried once."""
+    runs = []
+    for row in config.rows:
+        learned = row.startswith(("learned", "4o4d")) or row == "linear"
+        for lr in config.lrs if learned else config.lrs[:1]:
+            for init in config.inits if row in ("learned:7", "4o4d") else config.inits[:1]:
+                runs += [(row, lr, init, seed) for seed in (config.seeds if learned or row == "random:7" else config.seeds[:1])]
+    return runs
 
 
-def frozen(clip: FrozenCLIP, scenes: Scenes, modes: tuple[str, ...], flip: bool) -> Frozen:
-    """Features of all scenes, computed once."""
-    features: dict[str, list[Tensor]] = {mode: [] for mode in modes}  # in float16
-    mirrored: dict[str, list[Tensor]] = {mode: [] for mode in modes}
-    depth = []
-    with torch.inference_mode():
-        for i in range(0, len(scenes), 16):
-            samples = [scenes[j] for j in range(i, min(i + 16, len(scenes)))]
-            images = torch.stack([s.image for s in samples])
-            depth.append(torch.stack([s.depth for s in samples]))
-            for mode in modes:
-                features[mode].append(clip.dense(images, mode).half())
-                if flip:
-                    mirrored[mode].append(clip.dense(images.flip(-1), mode).half())
-    return Frozen(
-        {mode: torch.cat(parts) for mode, parts in features.items()},
-        {mode: torch.cat(parts) for mode, parts in mirrored.items() if parts},
-        torch.cat(depth),
-    )
+def model_of(config: Config, clip: FrozenCLIP, row: str, mode: str, init: str, seed: int, far: float) -> Trainable:
+    """The model of a row: "linear" is a linear head over 20 bins, "4o4d" learned context and tokens, others what fills {depth} and bins."""
+    kind, _, bins = ("learned:20 log" if row == "linear" else row).partition(" ")
+    depth = "learned:7" if kind == "4o4d" else kind
+    settings = ModelSettings(
+        template="4o4d" if kind == "4o4d" else "baseline", depth=depth, bins=bins or "linear", depth_range=(0.001, far), dense=mode,
+        seed=seed, init=init if depth == "learned:7" else "random", scale=config.scale,
+    )  # fmt: skip
+    model = DepthTokens.of(clip, settings)
+    return LinearHead(model) if row == "linear" else model
 
 
-def score(predicted: Tensor, truth: Tensor, depth_range: tuple[float, float]) -> float:
-    """Mean over images of AbsRel."""
-    lo, hi = depth_range
-    total, images = 0.0, 0
-    for i in range(len(truth)):
-        depth = F.interpolate(predicted[i : i + 1], size=truth.shape[-2:], mode="bilinear", align_corners=True)[0]
-        valid = (truth[i] > lo) & (truth[i] <= hi)
-        if valid.any():
-            total += float(((depth[valid] - truth[i][valid]).abs() / truth[i][valid]).mean())
-            images += 1
-    return total / images
+def print_retrieval(config: Config, clip: FrozenCLIP) -> None:
+    """How often picture and caption find each other, within each domain and between both."""
+    both = [Scenes(domain, "test", config.retrieval, cache=config.cache) for domain in ("indoor", "road")]
+    pictures, texts = zip(*(embedded(clip, scenes) for scenes in both), strict=True)
+    half = config.retrieval // 2
+    for name, x, y in (
+        ("indoor", pictures[0], texts[0]),
+        ("road", pictures[1], texts[1]),
+        ("half of each", torch.cat([x[:half] for x in pictures]), torch.cat([y[:half] for y in texts])),
+    ):
+        print(json.dumps({"retrieval": name, "scenes": len(x), **retrieval(x @ y.T)}), flush=True)
 
 
 def embedded(clip: FrozenCLIP, scenes: Scenes) -> tuple[Tensor, Tensor]:
     """Pictures squeezed into squares, and caption number 0 of each: L2-normalised [N, C] both."""
-    pairs, side = Pairs([scenes]), int(clip.visual.image_size)  # type: ignore[arg-type]
+    pairs, side = Pairs([scenes]), clip.image.image_size[0]
     with torch.inference_mode():
         encode: Any = clip.model.encode_image
         parts = [encode(squares(pairs, np.arange(i, min(i + 50, len(pairs))), side)) for i in range(0, len(pairs), 50)]

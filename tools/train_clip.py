@@ -24,7 +24,8 @@ import tyro
 from torch import Tensor, nn
 
 from clip_pairs import Batch, Pairs, Words, draw, load
-from depthtokens.clip.image import resized_positions, trunk
+from depthtokens.clip.family import resized_positions
+from depthtokens.clip.resnet import trunk
 from depthtokens.scenes import Scenes
 
 ARCHITECTURE: dict[str, Any] = {
@@ -242,7 +243,7 @@ def write(trainer: Trainer, folder: Path, log: Path | None = None) -> None:
 
     from safetensors.torch import save_file
 
-    from depthtokens.data.sample import IMAGENET_MEAN, IMAGENET_STD
+    from depthtokens.data.dataset import IMAGENET_MEAN, IMAGENET_STD
 
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "open_clip_model.safetensors"

@@ -25,7 +25,7 @@ Notify = Callable[[str], None]
 """Called with one line for a person, now and then: something is about to be stored, something was left out."""
 
 
-def silent(*_: object) -> None:
+def silent(*_: object, **__: object) -> None:
     """A `Progress` and a `Notify` that say nothing."""
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import load_script
 from depthtokens.cli import main
 from depthtokens.features.store import FeatureStore
+from helpers import load_script
 
 
 def run(capsys, *words):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from depthtokens import DepthTokens
-from depthtokens.cli import VERBS, main
+from depthtokens.cli import VERBS
 from helpers import run
 
 

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from depthtokens import DepthTokens, WeightsError, load_clip
 from depthtokens.clip import bundled
 from depthtokens.clip.bundled import FOLDER, WEIGHTS, checked_folder, trained_tokens
-from depthtokens.data.sample import IMAGENET_MEAN, IMAGENET_STD
-from depthtokens.scenes import Scenes
+from depthtokens.data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from depthtokens.prompt.encoder import PromptEncoder
 from depthtokens.prompt.scales import SCALES
 from depthtokens.prompt.template import TEMPLATES
+from depthtokens.scenes import Scenes
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers import TINY_CONFIG
 from depthtokens import UsageError
-from depthtokens.clip.image import (
-    RESNET_MODES,
-    VIT_MODES,
-    attention_pool,
-    dense_features,
-    dense_modes,
-    resized_positions,
-    thinned_channels,
-    trunk,
-)
+from depthtokens.clip.family import resized_positions
+from depthtokens.clip.image import ImageTower, dense_features
+from depthtokens.clip.resnet import RESNET, attention_pool, thinned_channels, trunk
+from depthtokens.clip.vit import VIT
+from helpers import TINY_CONFIG
 
 VIT_CONFIG = {**TINY_CONFIG, "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}}
 
@@ -30,7 +24,7 @@ def vit():
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 160), (70, 101)])
-@pytest.mark.parametrize("mode", RESNET_MODES)
+@pytest.mark.parametrize("mode", RESNET.modes)
 def test_resnet_shapes(tiny_clip, mode, size):
     features = tiny_clip.dense(torch.randn(2, 3, *size), mode)
     assert features.shape == (2, 64, size[0] // 32, size[1] // 32)
@@ -42,7 +36,7 @@ def test_resnet_shapes(tiny_clip, mode, size):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 160), (70, 101)])
-@pytest.mark.parametrize("mode", VIT_MODES)
+@pytest.mark.parametrize("mode", VIT.modes)
 def test_vit_shapes(vit, mode, size):
     features = dense_features(vit, torch.randn(2, 3, *size), mode)
     assert features.shape == (2, 64, size[0] // 16, size[1] // 16)
@@ -109,8 +103,8 @@ def test_bad_modes(tiny_clip, vit):
 
 def test_several_modes_from_one_pass(tiny_clip, vit):
     images = torch.randn(2, 3, 96, 64)
-    for visual, modes in ((tiny_clip.visual, RESNET_MODES), (vit, VIT_MODES)):
-        together = dense_modes(visual, images, tuple(modes))
+    for visual, modes in ((tiny_clip.visual, RESNET.modes), (vit, VIT.modes)):
+        together = ImageTower(visual).patches_in(images, tuple(modes))
         assert list(together) == list(modes)
         for mode, features in together.items():
             assert torch.equal(features, dense_features(visual, images, mode))

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from helpers import TINY_CONFIG
 from depthtokens import DepthTokens, UsageError, WeightsError, load_clip
 from depthtokens.clip.load import fingerprint
+from helpers import TINY_CONFIG
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
-"""The check reports what is missing, unreadable, of the wrong unit or too coarse, and raises for none of it."""
+"""The check says what is missing, unreadable, of the wrong unit or too coarse, and raises for none of it."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,7 @@ from depthtokens.data.check import check
 from depthtokens.data.folder import Folder
 from depthtokens.data.kitti import KITTI
 from depthtokens.data.nyu import NYUv2
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
+from helpers import SHARED, needs_data
 
 
 def write(root, metres, image_size=None):
@@ -33,14 +31,14 @@ def test_good_data(tmp_path):
     maps[0][:, :50] = 0
     write(tmp_path, maps)
     seen = []
-    report = check(Folder(tmp_path, "all"), progress=lambda done, total: seen.append((done, total)))
-    assert report.ok and report.pairs == report.maps == 4 and report.warnings == [] and report.sizes == {"80x100": 4}
+    found = check(Folder(tmp_path, "all"), progress=lambda *step: seen.append(step))
+    assert found.ok and found.pairs == found.maps == 4 and found.warnings == [] and found.sizes == {"80x100": 4}
     valid = np.concatenate([depth[depth > 0] for depth in maps])
-    assert (report.depth_min, report.depth_max) == (pytest.approx(valid.min()), pytest.approx(valid.max()))
-    assert report.depth_median == pytest.approx(np.median(valid), rel=0.01) and report.valid_share == pytest.approx(0.875)
-    assert seen == [(i, 4) for i in range(1, 5)]
-    assert json.loads(json.dumps(report.to_dict()))["ok"] is True
-    assert all("\n" not in line for line in report.lines()) and "missing: none" in report.lines()
+    assert (found.depth_min, found.depth_max) == (pytest.approx(valid.min()), pytest.approx(valid.max()))
+    assert found.depth_median == pytest.approx(np.median(valid), rel=0.01) and found.valid_share == pytest.approx(0.875)
+    assert seen == [("checking folder all", i, 4) for i in range(1, 5)]
+    assert json.loads(json.dumps(found.to_dict()))["ok"] is True
+    assert all("\n" not in line for line in found.lines()) and "missing: none" in found.lines()
 
 
 def test_missing_and_unreadable_files_are_reported(tmp_path):
@@ -49,11 +47,11 @@ def test_missing_and_unreadable_files_are_reported(tmp_path):
         (tmp_path / f"depth/{i:03d}.npy").unlink()
     (tmp_path / "images/005.png").write_text("hello")
     np.save(tmp_path / "depth/006.npy", np.ones((3, 3)))
-    report = check(Folder(tmp_path, "all", allow_missing=True))
-    assert not report.ok and (report.missing, report.unreadable, report.maps) == (4, 2, 3)
-    assert len(report.missing_first) == 3 and "images/000.png" in report.missing_first[0]
-    assert "not an image" in report.unreadable_first[0] and "3x3" in report.unreadable_first[1]
-    assert "missing: 4" in report.lines() and "unreadable: 2" in report.lines()
+    found = check(Folder(tmp_path, "all", allow_missing=True))
+    assert not found.ok and (found.missing, found.unreadable, found.maps) == (4, 2, 3)
+    assert len(found.missing_first) == 3 and "images/000.png" in found.missing_first[0]
+    assert "not an image" in found.unreadable_first[0] and "3x3" in found.unreadable_first[1]
+    assert "missing: 4" in found.lines() and "unreadable: 2" in found.lines()
 
 
 def test_quick_decodes_a_sample(tmp_path):
@@ -61,8 +59,8 @@ def test_quick_decodes_a_sample(tmp_path):
     np.save(tmp_path / "depth/001.npy", np.ones((2, 2)))
     data = Folder(tmp_path, "all")
     assert check(data).unreadable == 1
-    report = check(data, quick=True)
-    assert report.pairs == 205 and 199 <= report.maps <= 200 and report.depth_max == 5
+    found = check(data, quick=True)
+    assert found.pairs == 205 and 199 <= found.maps <= 200 and found.depth_max == 5
 
 
 @pytest.mark.parametrize(
@@ -101,8 +99,8 @@ def test_coarse_empty_and_uneven_maps_are_noticed(tmp_path):
     ]
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data folder with real NYUv2 and KITTI is not there")
+@needs_data
 def test_real_data():
-    nyu, kitti = check(NYUv2(DATA / "nyuv2_sync", "all")), check(KITTI(DATA / "kitti", "train"))
+    nyu, kitti = check(NYUv2(SHARED / "data/nyuv2_sync", "all")), check(KITTI(SHARED / "data/kitti", "train"))
     assert nyu.ok and nyu.warnings == [] and nyu.sizes == {"480x640": 3} and 0.6 < nyu.valid_share < 0.8
     assert kitti.ok and kitti.warnings == [] and kitti.sizes == {"352x1216": 12} and 0.15 < kitti.valid_share < 0.25

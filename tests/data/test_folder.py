@@ -8,7 +8,7 @@ from PIL import Image
 
 from depthtokens.data import open_dataset
 from depthtokens.data.folder import Folder
-from depthtokens.errors import DataError, DepthTokensError, UsageError
+from depthtokens.errors import DepthTokensError, UsageError
 
 
 def write(root, stem, depth=".npy", image=".jpg", size=(12, 16), metres=2.5, scale=1000):
@@ -24,13 +24,6 @@ def write(root, stem, depth=".npy", image=".jpg", size=(12, 16), metres=2.5, sca
         Image.fromarray(np.full(size, metres * scale, np.uint16)).save(target)
 
 
-def message(action, kind=DataError):
-    with pytest.raises(kind) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("image", [".jpg", ".png", ".tiff", ".JPEG"])
 @pytest.mark.parametrize("depth", [".npy", ".npz", ".png"])
 def test_split_folders(tmp_path, image, depth):
@@ -44,7 +37,7 @@ def test_split_folders(tmp_path, image, depth):
     assert (test.name, test.eval_crop, test.depth_range) == ("folder", None, (0.001, 10.0))
 
 
-def test_lists(tmp_path):
+def test_lists(tmp_path, message):
     for stem in "abc":
         write(tmp_path, stem)
     (tmp_path / "train.csv").write_text("image,depth\nimages/a.jpg,depth/b.npy\n")
@@ -60,7 +53,7 @@ def test_lists(tmp_path):
     assert "1 of 2 files are not in" in message(lambda: Folder(tmp_path, "test"))
 
 
-def test_train_is_never_test_unasked(tmp_path):
+def test_train_is_never_test_unasked(tmp_path, message):
     write(tmp_path, "a")
     for split in ("train", "test"):
         assert f"add {split}.csv (header image,depth)" in message(lambda split=split: Folder(tmp_path, split))
@@ -68,7 +61,7 @@ def test_train_is_never_test_unasked(tmp_path):
     assert "no test/images" in message(lambda: Folder(tmp_path / "depth"))
 
 
-def test_every_image_needs_one_depth_map(tmp_path):
+def test_every_image_needs_one_depth_map(tmp_path, message):
     write(tmp_path, "a")
     write(tmp_path, "b")
     (tmp_path / "depth/b.npy").unlink()
@@ -82,7 +75,7 @@ def test_every_image_needs_one_depth_map(tmp_path):
     assert "OpenEXR is not supported" in message(lambda: Folder(tmp_path, "all")[1])
 
 
-def test_png_needs_a_scale(tmp_path):
+def test_png_needs_a_scale(tmp_path, message):
     write(tmp_path, "a", ".png")
     assert "state --depth-scale (1000 for millimetres, 256 for KITTI's)" in message(lambda: Folder(tmp_path, "all"), UsageError)
     assert (Folder(tmp_path, "all", depth_scale=100)[0].depth == 25).all()
@@ -90,7 +83,7 @@ def test_png_needs_a_scale(tmp_path):
     assert (Folder(tmp_path, "all", depth_scale=10)[0].depth == 5).all(), "8 bits are read at a stated scale"
 
 
-def test_settings_file(tmp_path):
+def test_settings_file(tmp_path, message):
     write(tmp_path, "a", ".png")
     settings = tmp_path / "depthtokens.json"
     settings.write_text(json.dumps({"depth_scale": 1000, "depth_range": [0.5, 20]}))

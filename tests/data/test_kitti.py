@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import REFERENCE, SHARED, needs_data
 from depthtokens.data.kitti import KITTI, TEST_DRIVES
-from depthtokens.errors import DataError
-
+from helpers import REFERENCE, SHARED, needs_data
 
 TRAIN_DRIVE, TEST_DRIVE = "2011_09_26_drive_0001_sync", "2011_09_26_drive_0002_sync"
 SIZE = (375, 1242)
@@ -32,13 +30,6 @@ def save(path, array):
 def write_pair(raw, annotated, drive, frame, camera="image_02", suffix=".png", size=SIZE):
     save(raw / image_name(drive, frame, camera, suffix), np.full((*size, 3), 90, np.uint8))
     save(annotated / depth_name(drive, frame, camera), np.full(size, 256 * 7, np.uint16))
-
-
-def message(action):
-    with pytest.raises(DataError) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture(params=[("raw", "data_depth_annotated/{}"), ("raw", "data_depth_annotated"), ("", "{}"), ("", "")])
@@ -63,7 +54,7 @@ def test_split_from_the_tree(tree):
     assert (test.name, test.eval_crop, test.depth_range, test.without_depth) == ("kitti", "garg", (0.001, 80.0), 0)
 
 
-def test_lists(tree):
+def test_lists(tree, message):
     lines = [
         f"/{image_name(TRAIN_DRIVE, 5)} /{depth_name(TRAIN_DRIVE, 5)} 721.5377",  # a .png in the list, a .jpg on disk
         f"{image_name(TRAIN_DRIVE, 6, 'image_03', '.jpg')} {depth_name(TRAIN_DRIVE, 6, 'image_03')} 721.5377",  # the reverse
@@ -80,14 +71,14 @@ def test_lists(tree):
     assert "no pairs" in message(lambda: KITTI(tree, "test", tree / "mine.txt"))
 
 
-def test_empty_splits_say_what_there_is(tmp_path):
+def test_empty_splits_say_what_there_is(tmp_path, message):
     assert "no raw/<date>" in message(lambda: KITTI(tmp_path, "train"))
     write_pair(tmp_path / "raw", tmp_path / "data_depth_annotated", TRAIN_DRIVE, 5)
     text = message(lambda: KITTI(tmp_path, "test"))
     assert "only 1 pairs of 'train'" in text and "BTS and AdaBins" in text
 
 
-def test_benchmark_crop(tmp_path):
+def test_benchmark_crop(tmp_path, message):
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
     save(tmp_path / image_name(TEST_DRIVE, 1), np.stack([rows % 256, columns % 256, rows * 0], -1).astype(np.uint8))
     save(tmp_path / depth_name(TEST_DRIVE, 1), (1 + rows * 100 + columns % 100).astype(np.uint16))

@@ -4,31 +4,21 @@ import json
 import multiprocessing
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from helpers import REFERENCE, SHARED, needs_data
 from depthtokens.data import open_dataset
 from depthtokens.data.nyu import NYUv2
-from depthtokens.errors import DataError
-
+from helpers import REFERENCE, SHARED, needs_data
 
 
 def write_pair(folder, number, value=2000, suffix=".jpg", size=(480, 640)):
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((*size, 3), 90, np.uint8)).save(folder / f"rgb_{number}{suffix}")
     Image.fromarray(np.full(size, value, np.uint16)).save(folder / f"sync_depth_{number}.png")
-
-
-def message(action):
-    with pytest.raises(DataError) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture
@@ -52,7 +42,7 @@ def test_split_from_the_tree(tree):
     assert image.shape == (3, 480, 640) and (depth == 3).all()
 
 
-def test_lists_go_before_the_tree(tree):
+def test_lists_go_before_the_tree(tree, message):
     (tree / "nyudepthv2_train_files_with_gt.txt").write_text("/bath/rgb_00001.jpg /bath/sync_depth_00001.png 518.8579\n")
     assert NYUv2(tree, "train").names == ["sync/bath/rgb_00001.jpg"]
     own = tree / "mine.txt"
@@ -64,7 +54,7 @@ def test_lists_go_before_the_tree(tree):
     assert len(NYUv2(tree, "test", own, allow_missing=True).missing()) == 2
 
 
-def test_train_is_never_test_unasked(tmp_path):
+def test_train_is_never_test_unasked(tmp_path, message):
     write_pair(tmp_path / "kitchen", "00000")
     for split in ("train", "test"):
         text = message(lambda split=split: NYUv2(tmp_path, split))
@@ -75,7 +65,7 @@ def test_train_is_never_test_unasked(tmp_path):
     assert "no list, and no rgb_X.jpg" in message(lambda: NYUv2(empty, "all"))
 
 
-def test_training_views(tree):
+def test_training_views(tree, message):
     data = open_dataset(f"nyu:{tree}", "train", augment=True)
     assert data[0].image.shape == (3, 416, 544) and data[0].depth.shape == (1, 416, 544)
     assert data.image_size(0) == (480, 640) and NYUv2(tree, "train")[0].image.shape == (3, 480, 640)
@@ -108,7 +98,7 @@ def test_labelled_mat_file(mat):
         assert torch.equal(next(iter(loader)).image, torch.stack(here))
 
 
-def test_labelled_mat_file_is_split_by_splits_mat(mat):
+def test_labelled_mat_file_is_split_by_splits_mat(mat, message):
     path, rgb, _ = mat
     assert "splits.mat" in message(lambda: NYUv2(path, "test"))
     scipy_io = pytest.importorskip("scipy.io", reason="splits.mat needs scipy")
@@ -124,7 +114,7 @@ def test_labelled_mat_file_is_split_by_splits_mat(mat):
     assert "is it splits.mat?" in message(lambda: NYUv2(path, "test"))
 
 
-def test_other_files_than_the_mat(mat, tmp_path):
+def test_other_files_than_the_mat(mat, tmp_path, message):
     text = tmp_path / "text.mat"
     text.write_text("hello")
     assert "HDF5 cannot open it" in message(lambda: NYUv2(text, "all"))
@@ -136,7 +126,7 @@ def test_other_files_than_the_mat(mat, tmp_path):
 
 
 @pytest.mark.parametrize("module", ["h5py", "scipy.io"])
-def test_missing_parts_say_what_to_install(mat, monkeypatch, module):
+def test_missing_parts_say_what_to_install(mat, monkeypatch, module, message):
     path = mat[0]
     path.with_name("splits.mat").write_text("")
     monkeypatch.setitem(sys.modules, module, None)

@@ -6,17 +6,15 @@ import gc
 import weakref
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from depthtokens import DataError, DepthTokens, UsageError
+from depthtokens.clip.resnet import RESNET
+from depthtokens.data.dataset import normalise
 from helpers import photo
-from depthtokens import DataError, DepthTokens, UsageError, load_clip
-from depthtokens.clip.image import RESNET_MODES
-from depthtokens.data.sample import normalise
-from depthtokens.depth.fused import FusedDepth, fused
 
 SIZES = [(64, 64), (97, 133), (32, 71)]
 TOWERS = [("tiny_clip", "layer4"), ("tiny_clip", "value"), ("attnpool_clip", "attnpool"), ("vit_clip", "tokens"), ("vit_clip", "value")]
@@ -28,7 +26,7 @@ def test_equal_to_the_model(request, clip, dense, size):
     model = DepthTokens(request.getfixturevalue(clip), depth="depth-7", scale=378, dense=dense, template="1o1d", seed=1)
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected, found = model(images), FusedDepth(model)(images)
+        expected, found = model(images), model.folded()(images)
     assert found.depth.shape == expected.depth.shape and found.probs.shape == expected.probs.shape
     assert (expected.depth.max() - expected.depth.min()) > 1e-3  # else there would be nothing to get wrong
     assert (found.depth - expected.depth).abs().max() < 1e-4  # metres
@@ -40,7 +38,7 @@ def test_equal_to_a_model_with_clip_s_own_normalisation(tiny_clip):
     with torch.no_grad():
         models = [DepthTokens(tiny_clip, normalisation=name) for name in ("clip", "imagenet")]
         assert (models[0](images).depth - models[1](images).depth).abs().max() > 1e-3
-        assert (FusedDepth(models[0])(images).depth - models[0](images).depth).abs().max() < 1e-4
+        assert (models[0].folded()(images).depth - models[0](images).depth).abs().max() < 1e-4
 
 
 def test_equal_to_a_model_whose_batchnorm_adapted(tiny_clip):
@@ -52,23 +50,22 @@ def test_equal_to_a_model_whose_batchnorm_adapted(tiny_clip):
     model.eval()
     with torch.no_grad():
         assert (model(images).depth - before).abs().max() > 1e-2
-        assert (FusedDepth(model.train())(images).depth - model.eval()(images).depth).abs().max() < 1e-4
+        assert (model.train().folded()(images).depth - model.eval()(images).depth).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("dense", RESNET_MODES)
+@pytest.mark.parametrize("dense", RESNET.modes)
 def test_holds_the_folded_image_tower_and_nothing_else(tiny_clip, dense):
     model = DepthTokens(tiny_clip, dense=dense)
-    net = FusedDepth(model)
+    net = model.folded()
     assert not any(isinstance(module, nn.BatchNorm2d | nn.Embedding) for module in net.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in model.visual.modules())  # the model itself is as it was
-    assert (net.tower.attnpool is not None) == (dense == "attnpool")
+    assert (net.tower.visual.attnpool is not None) == (dense == "attnpool")
     assert not any(parameter.requires_grad for parameter in net.parameters())
     assert not [name for name in model.state_dict() if "fused" in name]
 
 
 def test_predict_is_clamped_and_resized(tiny_clip):
-    model = DepthTokens(tiny_clip, depth="learned:5", bins=[0.5, 1, 2, 4, 8], depth_range=(0.4, 9.0))
-    model.depth_range = (1.0, 3.0)  # so that there is something to clamp
+    model = DepthTokens(tiny_clip, depth="learned:5", bins="const80", depth_range=(1.0, 3.0))  # there is something to clamp
     rgb = photo(70, 130)
     with torch.no_grad():
         out = model(normalise(rgb.astype(np.float32) / np.float32(255))[None])
@@ -92,7 +89,7 @@ def test_kept_until_something_changes(tiny_clip, monkeypatch):
         depth = model.predict(rgb).metres
         assert np.array_equal(depth, model.predict(rgb).metres) and len(calls) - before <= 1
         with torch.no_grad():
-            at_patches = FusedDepth(model).maps(torch.from_numpy(rgb)[None], (64, 64))[0][0, 0].numpy()
+            at_patches = model.folded().maps(torch.from_numpy(rgb)[None], (64, 64))[0][0, 0].numpy()
         assert np.abs(depth - at_patches).max() < 1e-6  # never a stale one
         calls.pop()
         return len(calls) > before
@@ -107,13 +104,13 @@ def test_kept_until_something_changes(tiny_clip, monkeypatch):
     assert changed() and not changed()
     model.visual.bn1.running_mean += 0.5
     assert changed() and not changed()
-    kept = fused(model)
-    assert fused(model, "bfloat16") is not kept and fused(model, "bfloat16") is fused(model, "bfloat16")
+    kept = model.fused()
+    assert model.fused("bfloat16") is not kept and model.fused("bfloat16") is model.fused("bfloat16")
 
 
 def test_not_kept_longer_than_the_model(tiny_clip):
     model = DepthTokens(tiny_clip)
-    net = weakref.ref(fused(model))
+    net = weakref.ref(model.fused())
     assert net() is not None
     del model
     gc.collect()
@@ -124,7 +121,7 @@ def test_not_kept_longer_than_the_model(tiny_clip):
 @pytest.mark.parametrize(("clip", "dense"), [("tiny_clip", "layer4"), ("tiny_clip", "attnpool"), ("vit_clip", "tokens")])
 def test_precision_of_the_tower(request, clip, dense, precision):
     model = DepthTokens(request.getfixturevalue(clip), dense=dense, scale=20)
-    exact, half = FusedDepth(model), FusedDepth(model, precision)
+    exact, half = model.folded(), model.folded(precision)
     images = torch.randn(1, 3, 64, 96)
     found, expected = half(images), exact(images)
     assert {parameter.dtype for parameter in half.tower.parameters()} == {getattr(torch, precision)}

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depthtokens import DataError, UsageError, silog
-from depthtokens.depth.metrics import HIGHER_IS_BETTER, METRICS, MetricAccumulator, Target, depth_metrics
+from depthtokens.depth.metrics import METRICS, MetricAccumulator, Target, depth_metrics
 from depthtokens.depth.protocol import PROTOCOLS, eigen_crop, find_protocol, garg_crop
-from depthtokens.experiment.evaluate import score_rows
-from depthtokens.experiment.source import Images
+from depthtokens.experiment.controls import Controls
+from depthtokens.experiment.evaluate import score_heads
+from depthtokens.experiment.source import Reading, open_source
 
 metres = st.lists(st.tuples(st.floats(0.01, 80), st.floats(0.01, 80)), min_size=1, max_size=30)
 
@@ -31,7 +32,7 @@ def test_metrics_against_numpy(pairs):
         "log10": np.mean(np.abs(np.log10(d) - np.log10(t))),
         "d1": np.mean(ratio < 1.25), "d2": np.mean(ratio < 1.25**2), "d3": np.mean(ratio < 1.25**3),
     }  # fmt: skip
-    assert ours.keys() == expected.keys() == set(METRICS) == HIGHER_IS_BETTER.keys()
+    assert ours.keys() == expected.keys() == set(METRICS)
     for key, value in expected.items():
         assert ours[key] == pytest.approx(value, rel=1e-6, abs=1e-9), key
 
@@ -50,7 +51,7 @@ def test_accumulator_averages_images_and_pools_pixels(images):
 def test_perfect_prediction():
     t = torch.rand(100) + 0.1
     scores = depth_metrics(t, t)
-    assert all(value == (1 if HIGHER_IS_BETTER[key] else 0) for key, value in scores.items())
+    assert all(value == (1 if METRICS[key].higher_is_better else 0) for key, value in scores.items())
 
 
 @pytest.mark.parametrize("holes", [0.0, 0.3, 0.9])
@@ -144,20 +145,19 @@ class Truth:
         return 3
 
     def __getitem__(self, i):
-        from depthtokens.data.sample import Sample
+        from depthtokens.data.dataset import Sample
 
         h, w = (32, 64) if i == 2 else (32, 32)
         return Sample(torch.zeros(3, h, w), torch.zeros(1, h, w) if i == 1 else torch.full((1, h, w), 2.0), i)
 
 
 def test_score(tmp_path):
-    rows = {
-        "three": lambda x: torch.full((len(x), 1, 1, 1), 3.0),
-        "map": lambda x: torch.tensor([[[[2.0, 3.0]]]]).expand(len(x), -1, -1, -1),
-    }
-    found = score_rows(rows, Images(Truth(), lambda images: images, workers=0), "auty2023", image_free=["map"])
-    assert found["map"].protocol.flip is False and found["three"].protocol.flip is True
-    assert found["map"].image_wise["abs_rel"] == pytest.approx(0.25)
+    heads = {"three": lambda x: torch.full((len(x), 1, 1, 1), 3.0)}
+    controls = Controls(3.0, torch.tensor([[[[2.0, 3.0]]]]), 1)
+    found = score_heads(heads, open_source(None, Truth(), None, Reading(workers=0)), "auty2023", controls)
+    assert list(found) == ["three", "constant", "mean map"] and found["constant"].image_wise == found["three"].image_wise
+    assert found["mean map"].protocol.flip is False and found["three"].protocol.flip is True
+    assert found["mean map"].image_wise["abs_rel"] == pytest.approx(0.25)
     scores = found["three"]
     assert scores.skipped == ["empty"] and [row["name"] for row in scores.per_image] == ["a", "wide"]
     assert scores.quoted["abs_rel"] == pytest.approx(0.5) and scores.quoted["d2"] == 1 and scores.quoted["d1"] == 0

@@ -13,9 +13,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from helpers import TINY_CONFIG
 from depthtokens import DepthTokens, UsageError, WeightsError, load_clip, make_optimizer, silog
+from depthtokens.depth.settings import Provenance
 from depthtokens.errors import TrainingError
+from helpers import TINY_CONFIG
 
 
 def step(model, seed=0):
@@ -124,7 +125,7 @@ def test_save_and_load(tiny_clip, tmp_path, settings):
     if model.trainable():
         step(model)
     model.eval()
-    model.provenance = {"protocol": "pooled", "training": {"steps": 1}}
+    model.provenance = Provenance("pooled", {"steps": 1})
     path = tmp_path / "tokens.safetensors"
     model.save(path)
     assert path.stat().st_size < 40_000  # tokens, never CLIP
@@ -132,7 +133,7 @@ def test_save_and_load(tiny_clip, tmp_path, settings):
     for clip in (tiny_clip, None):  # None: the file names its CLIP
         again = DepthTokens.load(path, clip)
         assert torch.equal(again(images).depth, model(images).depth)
-        assert again.settings.keys() == model.settings.keys() and again.provenance == model.provenance
+        assert again.settings == model.settings and again.provenance == model.provenance
         again.save(tmp_path / "again.safetensors")
         assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
     with safe_open(path, framework="pt") as file:

@@ -10,14 +10,16 @@ import torch
 from PIL import Image
 
 from depthtokens import DataError, DepthTokens, Experiment, Scenes, TrainingError, UsageError, evaluate, load_clip, silog, train
-from depthtokens.data import SCENES, open_dataset
+from depthtokens.data import open_dataset
+from depthtokens.scenes.dataset import SCENES
 from depthtokens.depth.protocol import find_protocol
-from depthtokens.experiment.evaluate import cached_source, score_rows, source_for, token_row
+from depthtokens.experiment.evaluate import head_of, score_heads
 from depthtokens.experiment.learn import Learner, TextPass, fit
-from depthtokens.experiment.source import Images, Stored
-from depthtokens.features.write import write
+from depthtokens.experiment.source import Images, Reading, Stored, open_source
+from depthtokens.experiment.source import test_views as shown_views
 from depthtokens.features.plan import plan
 from depthtokens.features.views import Views
+from depthtokens.features.write import write
 
 
 def make(clip, **changes):
@@ -54,7 +56,7 @@ def test_losses_from_a_store_are_those_from_images(tiny_clip, scenes, store):
 
 
 def test_mirrored_views_come_with_mirrored_truth(scenes, store):
-    (batch,) = Stored(store, "value", flip=True).training(0, range(12), 12)
+    (batch,) = Stored(store, "value", flip_seed=42).training(0, range(12), 12)
     plain, truth = store.read(range(12), "value"), store.truth(range(12))
     mirrored = store.read(range(12), "value", mirrored=True)
     kinds = []
@@ -71,10 +73,10 @@ def test_side_by_side_is_alone(tiny_clip, store):
     kinds = [{}, {"seed": 1}, {"depth": "learned:7", "bins": "log"}, {"template": "1o1d"}, {"depth": "path:3:6"},
              {"depth": "depth-7", "scale": "learned"}]  # fmt: skip
     together = [make(tiny_clip, **kind) for kind in kinds]
-    histories = fit([Learner(model, 6, lr=0.02) for model in together], Stored(store, "value", flip=True), batch_size=4)
+    histories = fit([Learner(model, 6, lr=0.02) for model in together], Stored(store, "value", flip_seed=42), batch_size=4)
     for kind, model, losses in zip(kinds, together, histories, strict=True):
         alone = make(tiny_clip, **kind)
-        (expected,) = fit([Learner(alone, 6, lr=0.02)], Stored(store, "value", flip=True), batch_size=4)
+        (expected,) = fit([Learner(alone, 6, lr=0.02)], Stored(store, "value", flip_seed=42), batch_size=4)
         assert losses == pytest.approx(expected, rel=5e-3) and len(losses) == 6
         for name, value in alone.trainable().items():
             # AdamW turns rounding into steps where a gradient is nearly zero: nearly all numbers agree, not each.
@@ -96,7 +98,7 @@ def test_one_text_pass_for_all_that_share_a_template(tiny_clip, monkeypatch):
 def test_fit_learns_and_repeats_itself(tiny_clip, scenes, store):
     def run():
         model = make(tiny_clip)
-        return model, fit([Learner(model, 60, lr=0.03)], Stored(store, "value", flip=True), batch_size=4)[0]
+        return model, fit([Learner(model, 60, lr=0.03)], Stored(store, "value", flip_seed=42), batch_size=4)[0]
 
     (model, losses), (again, same) = run(), run()
     assert losses == same and torch.equal(model.tokens["depth"], again.tokens["depth"])
@@ -110,9 +112,9 @@ def test_fixed_views_are_stored_by_themselves_and_train_alike(nyu_tree, tiny_fil
     settings = {"data": f"nyu:{nyu_tree}", "clip": str(tiny_file), "epochs": 2, "batch_size": 3, "workers": 0, "crop": (64, 96), "views": 2,
                 "dense": "value", "scale": "50"}  # fmt: skip
     told = []
-    stored = train(Experiment(**settings, out=str(tmp_path / "stored")), told=told.append)
-    again = train(Experiment(**settings, out=str(tmp_path / "again")), told=told.append)
-    images = train(Experiment(**settings, cache=False, out=str(tmp_path / "images")), told=told.append)
+    stored = train(Experiment(**settings, out=str(tmp_path / "stored")), notify=told.append)
+    again = train(Experiment(**settings, out=str(tmp_path / "again")), notify=told.append)
+    images = train(Experiment(**settings, cache=False, out=str(tmp_path / "images")), notify=told.append)
     assert len(told) == 1 and "6 images" in told[0] and "--no-cache" in told[0]
     assert again.epoch_losses == stored.epoch_losses == pytest.approx(images.epoch_losses, rel=1e-3)
 
@@ -122,7 +124,7 @@ def test_a_store_in_the_place_of_data(nyu_tree, tiny_file, tiny_clip, tmp_path):
     write(plan(tiny_clip, data, Views(), ["value"]), tmp_path / "store", workers=0)
     settings = {"data": f"store:{tmp_path / 'store'}", "clip": str(tiny_file), "epochs": 1, "batch_size": 3, "scale": "50"}
     result = train(Experiment(**settings, dense="value", out=str(tmp_path / "run")))
-    assert result.model.settings["predict_side"] == 480 and result.model.depth_range == (0.001, 10.0)
+    assert result.model.settings.predict_side == 480 and result.model.depth_range == (0.001, 10.0)
     with pytest.raises(DataError, match="holds dense value, not layer4"):
         train(Experiment(**settings, out=str(tmp_path / "other")))
     assert not (tmp_path / "other").exists()
@@ -132,7 +134,7 @@ def test_a_store_in_the_place_of_data(nyu_tree, tiny_file, tiny_clip, tmp_path):
         train(Experiment(**settings, dense="value", normalisation="clip", out=str(tmp_path / "other")))
     with pytest.raises(DataError, match="no mirror images"):
         evaluate(result.model, source_store(tmp_path / "store"))
-    saved = DepthTokens.load(result.tokens).provenance["training"]["store"]
+    saved = DepthTokens.load(result.tokens).provenance.training["store"]
     assert saved["split"] == "train" and saved["views"]["count"] == 1 and saved["data_fingerprint"] == data.fingerprint()
     for changes, message in (({"views": 4}, "holds 1 views"), ({"crop": (64, 96), "views": 0}, "leave out --crop")):
         with pytest.raises(UsageError, match=message):
@@ -145,11 +147,11 @@ def test_stores_that_are_not_trained_on(nyu_tree, tiny_file, tiny_clip, tmp_path
         write(plan(tiny_clip, open_dataset(f"nyu:{tmp_path / 'data'}", split), Views(), ["layer4"]), tmp_path / split, workers=0)
     settings = {"clip": str(tiny_file), "epochs": 1, "batch_size": 3, "out": str(tmp_path / "run")}
     with pytest.raises(UsageError, match="holds a test split"):
-        train(Experiment(f"store:{tmp_path / 'test'}", **settings))
+        train(Experiment(data=f"store:{tmp_path / 'test'}", **settings))
     depth = next((tmp_path / "data" / "sync").rglob("sync_depth_00001.png"))
     depth.write_bytes(next((tmp_path / "data" / "sync").rglob("sync_depth_00002.png")).read_bytes())
     with pytest.raises(DataError, match="has changed since"):
-        train(Experiment(f"store:{tmp_path / 'train'}", **settings))
+        train(Experiment(data=f"store:{tmp_path / 'train'}", **settings))
     sizes = tmp_path / "sizes" / "train"
     for kind in ("images", "depth"):
         (sizes / kind).mkdir(parents=True)
@@ -157,7 +159,7 @@ def test_stores_that_are_not_trained_on(nyu_tree, tiny_file, tiny_clip, tmp_path
         Image.fromarray(np.full((side, 96, 3), 99, np.uint8)).save(sizes / "images" / f"{i}.png")
         Image.fromarray(np.full((side, 96), 2000, np.uint16)).save(sizes / "depth" / f"{i}.png")
     with pytest.raises(UsageError, match=r"differ in size \(64x96, 96x96\): give --views K --crop"):
-        train(Experiment(f"folder:{tmp_path / 'sizes'}", depth_scale=1000, views=1, **settings))
+        train(Experiment(data=f"folder:{tmp_path / 'sizes'}", depth_scale=1000, views=1, **settings))
     assert not (tmp_path / "run").exists()
 
 
@@ -186,8 +188,8 @@ def test_clip_normalisation_from_images_and_store(tiny_clip, scenes, tmp_path):
     model, plain = make(tiny_clip, normalisation="clip"), make(tiny_clip)
     protocol = find_protocol("auty2023")
     scores = [
-        score_rows({"row": token_row(model)}, source, protocol)["row"].quoted
-        for source in (source_for(model, scenes, workers=0), cached_source(model, scenes, protocol, workers=0))
+        score_heads({"row": head_of(model)}, open_source(model, scenes, views, Reading(cache=cache, workers=0)), protocol)["row"].quoted
+        for cache, views in ((False, None), (True, shown_views(protocol, "clip")))
     ]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
     assert scores[0]["abs_rel"] != pytest.approx(evaluate(plain, scenes, workers=0).quoted["abs_rel"], abs=1e-4)

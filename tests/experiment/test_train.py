@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 
 from depthtokens import DataError, DepthTokens, Experiment, TrainingError, UsageError, evaluate, make_optimizer, train
 from depthtokens.data import open_dataset
-from depthtokens.experiment.controls import evaluate_with_controls, learn_controls
-from depthtokens.experiment.evaluate import source_for
+from depthtokens.experiment.controls import learn_controls
+from depthtokens.experiment.evaluate import head_of, score_heads
+from depthtokens.experiment.source import Reading, open_source
 from depthtokens.experiment.train import LOG, STATE, TOKENS
 
 
@@ -33,19 +34,19 @@ class Stop(Exception):
 
 
 def interrupt_at(step):
-    def on_step(report):
-        if report.step == step:
+    def progress(label, done, total, note=""):
+        if label == "training" and done == step:
             signal.raise_signal(signal.SIGINT)
 
-    return on_step
+    return progress
 
 
 def fail_at(step):
-    def on_step(report):
-        if report.step == step:
+    def progress(label, done, total, note=""):
+        if label == "training" and done == step:
             raise Stop
 
-    return on_step
+    return progress
 
 
 def test_optimizer_is_the_released_recipe(tiny_clip):
@@ -84,7 +85,7 @@ def test_a_learned_scale_goes_faster_and_does_not_decay(tiny_clip):
 def test_resumed_equals_uninterrupted_bit_for_bit(nyu_tree, tiny_file, tmp_path, changes, at):
     whole = train(experiment(nyu_tree, tiny_file, tmp_path / "whole", **changes))
     part = experiment(nyu_tree, tiny_file, tmp_path / "part", **changes)
-    stopped = train(part, on_step=interrupt_at(at))
+    stopped = train(part, progress=interrupt_at(at))
     assert stopped.interrupted and not whole.interrupted
     resumed = train(part, resume=True)
     assert resumed.epoch_losses == whole.epoch_losses
@@ -103,9 +104,9 @@ def test_a_run_killed_between_checkpoints_redoes_the_steps(nyu_tree, tiny_file, 
     whole = train(experiment(nyu_tree, tiny_file, tmp_path / "whole"))
     part = experiment(nyu_tree, tiny_file, tmp_path / "part")
     with pytest.raises(Stop):  # before the first checkpoint
-        train(part, on_step=fail_at(2))
+        train(part, progress=fail_at(2))
     with pytest.raises(Stop):  # after the checkpoint of epoch 1 and two more steps; nothing is saved on the way out
-        train(part, resume=True, on_step=fail_at(5))
+        train(part, resume=True, progress=fail_at(5))
     resumed = train(part, resume=True)
     assert torch.equal(load_file(whole.tokens)["tokens.depth"], load_file(resumed.tokens)["tokens.depth"])
     assert len((tmp_path / "part" / LOG).read_text().splitlines()) == 6
@@ -118,11 +119,11 @@ def test_learning_lowers_the_error(nyu_tree, tiny_file, tmp_path):
     )
     data = open_dataset(f"nyu:{nyu_tree}", "train")
     model = DepthTokens.load(train(run).tokens)
-    untrained = run.make_model(model.clip, data.depth_range)
+    untrained = DepthTokens.of(model.clip, run.model_settings(data.depth_range))
     before, after = (evaluate(m, data, workers=0).image_wise["rmse_log"] for m in (untrained, model))
     assert after < 0.75 * before
-    assert model.provenance["training"]["steps"] == 15 and model.provenance["protocol"] == "auty2023"
-    assert model.settings["predict_side"] == 480
+    assert model.provenance.training["steps"] == 15 and model.provenance.protocol == "auty2023"
+    assert model.settings.predict_side == 480
 
 
 def test_bfloat16_and_tensorboard(nyu_tree, tiny_file, tmp_path):
@@ -173,7 +174,7 @@ def test_nan_loss_keeps_the_last_good_checkpoint(nyu_tree, tiny_file, tmp_path, 
         train(run)
     monkeypatch.setattr(module, "silog", silog)
     saved = DepthTokens.load(tmp_path / "run" / TOKENS)
-    assert saved.provenance["training"]["steps"] == 3 and torch.isfinite(saved.tokens["depth"]).all()
+    assert saved.provenance.training["steps"] == 3 and torch.isfinite(saved.tokens["depth"]).all()
     assert train(run, resume=True).epoch_losses[-1] > 0
 
 
@@ -219,7 +220,7 @@ def test_no_depth_at_all_is_an_error(tiny_file, tmp_path):
 
 def test_resume_survives_a_cut_log_line(nyu_tree, tiny_file, tmp_path):
     run = experiment(nyu_tree, tiny_file, tmp_path / "run")
-    train(run, on_step=interrupt_at(4))
+    train(run, progress=interrupt_at(4))
     with (tmp_path / "run" / LOG).open("a") as log:
         log.write('{"epoch": 2, "st')
     train(run, resume=True)
@@ -233,7 +234,8 @@ def test_controls(nyu_tree, tiny_clip):
     assert controls.constant == pytest.approx(np.exp(np.log(depths).mean()), rel=1e-5)
     assert controls.mean_map[0, 0].numpy() == pytest.approx(np.exp(np.log(depths).mean(axis=0)), rel=1e-5)
     model = DepthTokens(tiny_clip)
-    rows = evaluate_with_controls(model, source_for(model, test, workers=0), training, "depthclip", workers=0)
+    source = open_source(model, test, None, Reading(workers=0))
+    rows = score_heads({"tokens": head_of(model)}, source, "depthclip", controls)
     assert list(rows) == ["tokens", "constant", "mean map"]
     # The map is cropped as the image is, not squeezed.
     target = test.read(0)[1][56:470, 60:600]
@@ -277,4 +279,4 @@ def test_ctrl_c_in_a_real_process(nyu_tree, tiny_file, tmp_path):
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert f"--resume {out}" in output and "Traceback" not in errors
-    assert (out / STATE).is_file() and DepthTokens.load(Path(out / TOKENS)).provenance["training"]["steps"] >= 5
+    assert (out / STATE).is_file() and DepthTokens.load(Path(out / TOKENS)).provenance.training["steps"] >= 5

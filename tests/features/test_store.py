@@ -23,15 +23,16 @@ from PIL import Image
 from safetensors.torch import load_file, save
 
 from depthtokens import DepthTokensError, UsageError
+from depthtokens.clip.image import ImageTower
 from depthtokens.clip.load import FrozenCLIP
 from depthtokens.data import open_dataset
-from depthtokens.scenes import Scenes
-from depthtokens.features import write
 from depthtokens.features.cache import cached
-from depthtokens.features.write import finished, plan, write
-from depthtokens.features.views import Views, digest
+from depthtokens.features.plan import plan
 from depthtokens.features.shard import Builder, Shard, StoredView, rows_of, steps_of
 from depthtokens.features.store import FeatureStore
+from depthtokens.features.views import Views, digest
+from depthtokens.features.write import finished, write
+from depthtokens.scenes import Scenes
 
 MODES = ("attnpool", "layer4", "value")
 
@@ -443,7 +444,7 @@ def test_key_is_what_decides_the_content(tiny_clip, vit, folder):
 
 
 def test_features_that_are_no_numbers(tiny_clip, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(extract, "dense_modes", lambda visual, x, modes: {m: torch.full((len(x), 4, 2, 2), torch.nan) for m in modes})
+    monkeypatch.setattr(ImageTower, "patches_in", lambda tower, x, modes: {m: torch.full((len(x), 4, 2, 2), torch.nan) for m in modes})
     assert "no finite numbers" in message(lambda: make(tiny_clip, opened(folder), tmp_path / "s"))
 
 
@@ -465,7 +466,7 @@ from depthtokens.features.views import Views
 clip, root, out, stop = sys.argv[1:]
 planned = plan(load_clip(clip), open_dataset("folder:" + root, "all", depth_scale=1000), Views(), ["value"])
 planned.meta["images_per_shard"] = 2
-def progress(done, total):
+def progress(label, done, total, note=""):
     if done == int(stop):
         print("there", flush=True)
         signal.pause()
@@ -494,7 +495,7 @@ def test_killed_and_resumed(half_done, tiny_clip, folder, tmp_path):
     assert len(before) == 2
     seen = []
     planned = plan(tiny_clip, opened(folder), Views(), ["value"])  # shards of its own size, were it not resuming
-    store = write(planned, out, workers=0, progress=lambda *done: seen.append(done))
+    store = write(planned, out, workers=0, progress=lambda label, *done: seen.append(done))
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert seen == [(5, 7), (6, 7), (7, 7)] and len(store.meta["shards"]) == 4
     store.check()
@@ -548,7 +549,7 @@ clip, root, out = sys.argv[1:]
 dataset = open_dataset("folder:" + root, "all", depth_scale=1000)
 planned = plan(load_clip(clip), dataset, Views(), ["value"])
 planned.meta["images_per_shard"] = 2
-def progress(done, total):
+def progress(label, done, total, note=""):
     if done == 5:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 try:
@@ -603,16 +604,16 @@ def test_changed_npy_is_seen(tmp_path):
 def test_cached(tiny_clip, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("DEPTHTOKENS_CACHE", str(tmp_path))
     told = []
-    first = cached(tiny_clip, opened(folder), Views(), ["value"], told=told.append, workers=0)
-    assert len(told) == 1 and "7 images" in told[0] and "--no-cache" in told[0] and str(first.path) in told[0]
+    first = cached(tiny_clip, opened(folder), Views(), ["value"], notify=told.append, workers=0)
+    assert len(told) == 1 and "7 images" in told[0] and str(first.path) in told[0]
     assert first.path.parent == tmp_path / "features"
-    again = cached(tiny_clip, opened(folder), Views(), ["value"], told=told.append, workers=0)
+    again = cached(tiny_clip, opened(folder), Views(), ["value"], notify=told.append, workers=0)
     assert len(told) == 1 and again.path == first.path
     assert cached(tiny_clip, opened(folder), Views(), ["layer4"], workers=0).path != first.path
     os.truncate(first.path / first.meta["shards"][0]["file"], 10)
-    cached(tiny_clip, opened(folder), Views(), ["value"], told=told.append, workers=0).check()
+    cached(tiny_clip, opened(folder), Views(), ["value"], notify=told.append, workers=0).check()
     assert len(told) == 2
     (first.path / "meta.json").write_text("{")
     before = {path: path.stat().st_mtime_ns for path in first.path.glob("*.safetensors")}
-    cached(tiny_clip, opened(folder), Views(), ["value"], told=told.append, workers=0).check()
+    cached(tiny_clip, opened(folder), Views(), ["value"], notify=told.append, workers=0).check()
     assert before == {path: path.stat().st_mtime_ns for path in before}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -10,18 +11,18 @@ import torch
 from depthtokens import DataError, DepthTokens, UsageError, evaluate
 from depthtokens.cli import main
 from depthtokens.data import open_dataset
-from depthtokens.data.sample import IMAGENET_MEAN, IMAGENET_STD
+from depthtokens.data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from depthtokens.depth.linear import LinearHead
-from depthtokens.reproduce import run as module
-from depthtokens.reproduce import features
-from depthtokens.reproduce.settings import Reproduction
-from depthtokens.reproduce.published import presets
-from depthtokens.reproduce.run import reproduce
-from depthtokens.reproduce.rows import BASE, EFFECTS, WORDS, parse_seeds, rows_for
-from depthtokens.features.cache import cached
-from depthtokens.features.write import write
+from depthtokens.experiment import source
 from depthtokens.features.plan import plan
 from depthtokens.features.views import Views
+from depthtokens.features.write import write
+from depthtokens.reproduce import run as module
+from depthtokens.reproduce.published import published_rows
+from depthtokens.reproduce.rows import BASE, EFFECTS, WORDS
+from depthtokens.reproduce.run import reproduce
+from depthtokens.reproduce.settings import Reproduction, parse_seeds, rows_for
+from depthtokens.reproduce.tables import save
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def settings(nyu_tree, tiny_file, tmp_path):
 
 
 def by_name(done):
-    return {result.row.name: result for result in done.rows}
+    return {measured.row.name: measured.result for measured in done.rows}
 
 
 def test_seeds():
@@ -49,7 +50,7 @@ def test_seeds():
 
 def test_tables_hold_every_published_row_once():
     names = [row.name for row in rows_for("all", ["nyu", "kitti"]) if row.published]
-    assert sorted(names) == sorted(preset.name for preset in presets()) and len(names) == 36
+    assert sorted(names) == sorted(row.name for row in published_rows()) and len(names) == 36
     assert {row.role for row in rows_for("3", ["kitti"])} == {"kitti"} and len(rows_for("3", ["kitti"])) == 6
     with pytest.raises(UsageError, match="needs --data nyu:ROOT; with this data, tables 3, 4, 5, 6, 7, effects run"):
         rows_for("depthclip", ["kitti"])
@@ -59,7 +60,7 @@ def test_tables_hold_every_published_row_once():
 
 def test_each_effect_is_one_setting_away():
     for name, (changed, kind, asks) in EFFECTS.items():
-        differs = min(sum(changed.get(key) != base.get(key) for key in changed.keys() | base.keys()) for base in (BASE, WORDS))
+        differs = min(len(set(asdict(changed).items()) - set(asdict(base).items())) for base in (BASE, WORDS))
         assert asks and differs + (kind != "prompt") == (0 if name in ("learned-7", "depth-7") else 2 if "256" in name else 1), name
 
 
@@ -83,6 +84,7 @@ def test_a_table_and_its_files(settings):
     tokens = DepthTokens.load(module.Path(done.settings.out) / "tokens" / "paper_t3_nyu_learned-7-seed1.safetensors")
     again = evaluate(tokens, open_dataset(done.settings.data[0], "test"), workers=0)
     assert again.quoted["abs_rel"] == pytest.approx(learned.scores["abs_rel"][1], abs=1e-4)
+    assert [path.name for path in save(done)] == ["table.md", "table.csv", "table.html", "table.json"]
 
 
 def test_finished_rows_are_not_redone(settings, monkeypatch):
@@ -91,7 +93,7 @@ def test_finished_rows_are_not_redone(settings, monkeypatch):
     def counting(learners, *args, **kwargs):
         if len(ran) == 1:
             raise KeyboardInterrupt
-        ran.append(learners[0].model.settings["bins"])
+        ran.append(learners[0].model.settings.bins)
         return fit(learners, *args, **kwargs)
 
     monkeypatch.setattr(module, "fit", counting)
@@ -150,7 +152,8 @@ def test_own_normalisation_is_no_second_row_where_it_is_imagenet_s(settings, tin
     keep = [row for row in made.rows() if row.name.split("/")[-1] in ("depth-7", "depth-7 CLIP normalisation")]
     monkeypatch.setattr(Reproduction, "rows", lambda self: keep)
     stores = []
-    monkeypatch.setattr(row_features, "cached", lambda *args, **kwargs: stores.append(args) or cached(*args, **kwargs))
+    cached = source.cached
+    monkeypatch.setattr(source, "cached", lambda *args, **kwargs: stores.append(args) or cached(*args, **kwargs))
     rows = by_name(reproduce(made))
     assert rows["effects/nyu/depth-7"].scores == rows["effects/nyu/depth-7 CLIP normalisation"].scores and len(stores) == 1
 
@@ -195,7 +198,7 @@ def test_as_released_adapts_what_learns(settings, monkeypatch):
     # What was killed before its first checkpoint begins again.
     done = reproduce(settings(table="5", as_released=True, seeds="0", steps=None, epochs=1))
     saved = DepthTokens.load(module.Path(done.settings.out) / "tokens" / "paper_t5_nyu_4o4d-learned-7-seed0.safetensors")
-    assert saved.settings["batchnorm"] == "adapt"
+    assert saved.settings.batchnorm == "adapt"
     frozen = reproduce(settings(table="5", seeds="0", steps=None, epochs=1, out=done.settings.out + "-frozen"))
     name = "paper/t5/nyu/4o4d-learned-7"
     assert by_name(done)[name].scores != by_name(frozen)[name].scores
@@ -205,7 +208,8 @@ def test_given_stores_are_used_or_refused(settings, tiny_clip, nyu_tree, tmp_pat
     data = {split: open_dataset(f"nyu:{nyu_tree}", split) for split in ("train", "test")}
     for split, dataset in data.items():
         write(plan(tiny_clip, dataset, Views(mirrored=True), ["layer4"]), tmp_path / split, workers=0)
-    monkeypatch.setattr(row_features, "cached", lambda *a, **k: pytest.fail("a store was at hand"))
+    cached = source.cached
+    monkeypatch.setattr(source, "cached", lambda *a, **k: pytest.fail("a store was at hand"))
     both = (str(tmp_path / "train"), str(tmp_path / "test"))
     assert len(reproduce(settings(table="5", stores=both)).rows) == 3
     drawn = open_dataset(f"nyu:{nyu_tree}", "train", augment=True)
@@ -214,12 +218,11 @@ def test_given_stores_are_used_or_refused(settings, tiny_clip, nyu_tree, tmp_pat
     assert len(reproduce(settings(table="5", views=2, stores=views, out=str(tmp_path / "views"))).rows) == 3
     write(plan(tiny_clip, data["test"], Views(mirrored=True), ["value"]), tmp_path / "value", workers=0)
     reading = []
-    monkeypatch.setattr(row_features, "cached", lambda *args, **kwargs: reading.append(args[3]) or cached(*args, **kwargs))
+    monkeypatch.setattr(source, "cached", lambda *args, **kwargs: reading.append(args[3]) or cached(*args, **kwargs))
     effects = settings(table="effects", stores=both[1:], out=str(tmp_path / "effects"))
     some = [row for row in effects.rows() if row.name.split("/")[-1] in ("depth-7", "depth-7 value")]
     with monkeypatch.context() as patched:
         patched.setattr(Reproduction, "rows", lambda self: some)
-        patched.setattr(row_features.RowFeatures, "read", lambda self, rows: None)
         assert len(reproduce(effects).rows) == 4 and reading == [["value"]]  # layer4 was at hand
     with pytest.raises(DataError, match="no row can use it: .* holds dense value, not layer4"):
         reproduce(settings(table="5", stores=(str(tmp_path / "value"),), out=str(tmp_path / "other")))

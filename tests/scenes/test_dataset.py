@@ -1,32 +1,18 @@
-"""Scenes as a data set, its cache and its files."""
+"""Scenes as a data set like any other."""
 
-import csv
-import json
-import pickle
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from depthtokens.data import open_dataset
 from depthtokens.data.dataset import DepthDataset
-from depthtokens.data.folder import Folder
-from depthtokens.scenes import DEPTH_RANGE, DEPTH_SCALE, Scenes, write_folder
-from depthtokens.scenes import store as store_module
-from depthtokens.errors import DataError, UsageError
+from depthtokens.errors import UsageError
+from depthtokens.scenes import DEPTH_RANGE, Scenes
 
 SIZE = (40, 56)
-
-
-@pytest.fixture
-def rendered(monkeypatch):
-    """Counts the scenes rendered in this process."""
-    done = []
-    original = store_module.render
-    monkeypatch.setattr(store_module, "render", lambda *arguments: done.append(arguments) or original(*arguments))
-    return done
 
 
 @pytest.mark.parametrize("domain", ["indoor", "road"])
@@ -54,110 +40,26 @@ def test_splits_and_seeds_differ():
     assert len(set(pictures)) == len(pictures)
 
 
-def test_cache_is_the_same_and_is_used(tmp_path, rendered):
-    fresh = Scenes("road", "train", 5, SIZE)
-    kept = Scenes("road", "train", 5, SIZE, cache=tmp_path, workers=1)
-    for i in range(5):
-        for a, b in zip(fresh.read(i), kept.read(i), strict=True):
-            np.testing.assert_array_equal(a, b)
-    assert kept.content(2) == fresh.content(2)
-    rendered.clear()
-    again = Scenes("road", "train", 5, SIZE, cache=tmp_path, workers=1)
-    assert rendered == [] and torch.equal(again[4].depth, kept[4].depth)
-    assert torch.equal(pickle.loads(pickle.dumps(again))[4].image, kept[4].image)
-    assert len(pickle.dumps(again)) < 10_000
-    Scenes("road", "train", 6, SIZE, cache=tmp_path, workers=1)
-    assert len(rendered) == 6
+def test_opened_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPTHTOKENS_CACHE", str(tmp_path))
+    monkeypatch.setattr("depthtokens.scenes.dataset.SCENES", {"train": 2, "test": 1})
+    test = open_dataset("scenes", "test")
+    assert (type(test), len(test), test.domain, test.augment, test.job.seed) == (Scenes, 1, "indoor", None, 0)
+    train = open_dataset("scenes:road", "train", augment=True, crop=(96, 128), seed=3)
+    assert (len(train), train.domain, train.augment.crop, train.seed, train.job.seed) == (2, "road", (96, 128), 3, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["scenes"] and train[0].image.shape == (3, 96, 128)
+    for spec, split in (("scenes:raod", "test"), ("scenes", "all")):
+        with pytest.raises(UsageError):
+            open_dataset(spec, split)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest"])
-def test_damaged_cache_is_rebuilt(tmp_path, rendered, damage):
-    before = Scenes("indoor", "test", 3, SIZE, cache=tmp_path, workers=1).read(1)
-    folder = next(tmp_path.iterdir())
-    target = folder / ("manifest.json" if damage == "manifest" else "rgb.npy")
-    content = target.read_bytes()
-    if damage == "remove":
-        target.unlink()
-    else:
-        target.write_bytes(content[:-100] if damage != "flip" else content[:-9] + bytes([content[-9] ^ 255]) + content[-8:])
-    rendered.clear()
-    after = Scenes("indoor", "test", 3, SIZE, cache=tmp_path, workers=1).read(1)
-    assert len(rendered) == 3
-    np.testing.assert_array_equal(before[0], after[0])
-    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
-
-
-def test_interrupted_rendering_leaves_no_cache(tmp_path):
-    def interrupt(done, total):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        Scenes("indoor", "test", 3, SIZE, cache=tmp_path, workers=1, progress=interrupt)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_processes_give_the_same_and_report(tmp_path):
-    seen = []
-    many = Scenes("indoor", "train", 21, SIZE, cache=tmp_path / "a", workers=2, progress=lambda done, total: seen.append((done, total)))
-    one = Scenes("indoor", "train", 21, SIZE, cache=tmp_path / "b", workers=1)
-    assert seen == [(done, 21) for done in range(1, 22)]
-    np.testing.assert_array_equal(many.store.rgb, one.store.rgb)
-    np.testing.assert_array_equal(many.store.depth, one.store.depth)
-    assert many.store.contents == one.store.contents
-
-
-def test_without_processes_it_renders_by_itself(tmp_path, monkeypatch):
-    def refuse(*arguments, **options):
-        raise OSError("no processes here")
-
-    monkeypatch.setattr(store_module.subprocess, "Popen", refuse)
-    assert len(Scenes("indoor", "train", 17, SIZE, cache=tmp_path, workers=2).store.contents) == 17
-
-
-def test_unwritable_cache(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="name another cache folder"):
-        Scenes("indoor", "train", 1, SIZE, cache=tmp_path / "file")
-
-
-@pytest.mark.parametrize("domain", ["indoor", "road"])
-def test_written_folder_reads_back(tmp_path, domain):
-    out = write_folder(tmp_path / "out", domain, 4, test=2, size=SIZE, seed=3, captions=2, workers=1)
-    assert json.loads((out / "depthtokens.json").read_text()) == {
-        "depth_scale": DEPTH_SCALE[domain],
-        "depth_range": list(DEPTH_RANGE[domain]),
-    }
-    with Image.open(out / "train" / "depth" / "000000.png") as image:
-        assert image.mode.startswith("I")
-    for split, count in (("train", 4), ("test", 2)):
-        folder, scenes = Folder(out, split), Scenes(domain, split, count, SIZE, 3)
-        assert len(folder) == count and folder.depth_range == scenes.depth_range
-        for i in range(count):
-            for a, b in zip(folder.read(i), scenes.read(i), strict=True):
-                np.testing.assert_array_equal(a, b)
-    with (out / "captions.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 12 and all((out / row["image"]).is_file() and row["caption"] for row in rows)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
-
-
-def test_write_folder_refuses_what_is_there(tmp_path):
-    (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(UsageError, match="not an empty folder"):
-        write_folder(tmp_path, count=1, size=SIZE)
-    assert (tmp_path / "mine.txt").read_text() == "keep"
-
-
-def test_half_written_folder_is_evident(tmp_path):
-    def interrupt(done, total):
-        raise KeyboardInterrupt
-
-    out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt):
-        write_folder(out, count=2, size=SIZE, workers=1, progress=interrupt)
-    assert not out.exists() and (tmp_path / "out.partial").exists()
-    write_folder(out, count=2, test=1, size=SIZE, workers=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+def test_stated_scenes_are_told_apart_without_rendering(monkeypatch):
+    data = Scenes("road", "test", 3)
+    stated = {"spec": data.spec, "name": "scenes", "split": "test", "list_file": None, "fingerprint": data.fingerprint()}
+    stated |= {"depth_range": data.depth_range, "depth_scale": data.depth_scale}
+    monkeypatch.setattr("depthtokens.scenes.store.render", None)
+    assert Scenes.unchanged(stated, 3) == "unchanged"
+    assert Scenes.unchanged(stated, 4).startswith("not opened (scenes of another size, seed or renderer")
 
 
 @pytest.mark.parametrize("wrong", [{"domain": "indor"}, {"split": "all"}, {"count": 0}, {"size": (4, 4)}, {"seed": -1}])

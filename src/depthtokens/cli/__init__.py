@@ -53,7 +53,7 @@ def _run(words: list[str]) -> None:
         print(_help())
         return
     if words[0] == "--version":
-        from .. import __version__
+        from .._version import __version__
 
         print(f"depthtokens {__version__}")
         return

@@ -1,4 +1,4 @@
-"""What verbs share: reading flags, progress, tables."""
+"""What verbs share: reading flags, progress, what is printed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from ..depth.model import DepthTokens
+    from ..report.table import Table
 
 T = TypeVar("T")
 
@@ -45,23 +43,11 @@ def parse(kind: type[T], verb: str, arguments: Sequence[str], default: T | None 
         raise UsageError(f"{': '.join(told[:2])}{''.join(f', {line}' for line in told[2:6])} (see depthtokens {verb} --help)") from None
 
 
-def load_model(tokens: Path, clip: str | None, weights: str | None, force: bool) -> DepthTokens:
-    """The model of a token file, on the CLIP it names, or another: by --clip, or by --weights for the one it names."""
-    from ..clip.load import load_clip
-    from ..depth.checkpoint import read
-    from ..depth.model import DepthTokens
+class ProgressBar:
+    """A `Progress`: a bar on a terminal, else a plain line now and then, both on standard error."""
 
-    if clip is None and weights is None:
-        return DepthTokens.load(tokens, force=force)
-    named = clip or str(read(tokens)[1].get("clip", {}).get("name"))
-    return DepthTokens.load(tokens, load_clip(named, weights or "openai"), force)
-
-
-class Reporter:
-    """A progress bar on a terminal, else a plain line now and then, both on standard error."""
-
-    def __init__(self, label: str) -> None:
-        self.label, self.last, self.bar = label, 0.0, None
+    def __init__(self) -> None:
+        self.label, self.last, self.bar = "", 0.0, None
         if err.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
@@ -71,25 +57,20 @@ class Reporter:
                 TimeRemainingColumn(),
             )
             self.bar = Progress(*columns, console=err, transient=False)
-            self.task = self.bar.add_task(label, total=None, note="")
+            self.task = self.bar.add_task("", total=None, note="")
             self.bar.start()
 
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        if self.bar:
-            self.bar.update(self.task, completed=done, total=total, note=note)
-        elif done == total or time.monotonic() - self.last > 10:
-            self.last = time.monotonic()
-            print(f"{self.label}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
-
-    def named(self, label: str, done: int, total: int, note: str = "") -> None:
-        """The same for work in several parts."""
+    def __call__(self, label: str, done: int, total: int, note: str = "") -> None:
+        """See `depthtokens.progress.Progress`."""
         if label != self.label:
             self.label, self.last = label, 0.0
         if self.bar:
-            self.bar.update(self.task, description=label)
-        self(done, total, note)
+            self.bar.update(self.task, description=label, completed=done, total=total, note=note)
+        elif done == total or time.monotonic() - self.last > 10:
+            self.last = time.monotonic()
+            print(f"{label}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
 
-    def __enter__(self) -> Reporter:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,7 +78,7 @@ class Reporter:
             self.bar.stop()
 
 
-def note(line: str) -> None:
+def notify(line: str) -> None:
     """One line for a person, on standard error."""
     err.print(escape(line), soft_wrap=True)
 
@@ -107,16 +88,6 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on standard output, numbers right-aligned to three decimals."""
-    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
-    for row in rows:
-        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else escape(str(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
-
-
-def show(table: Any) -> None:
-    """A `report.table.Table` on standard output."""
+def print_table(table: Table) -> None:
+    """A table on standard output."""
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table.console())

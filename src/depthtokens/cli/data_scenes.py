@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .console import Reporter, parse, print_json
+from .console import ProgressBar, parse, print_json
+from .flags import JsonFlag
 
 
-@dataclass
-class DataScenes:
+@dataclass(frozen=True, kw_only=True)
+class DataScenes(JsonFlag):
     """Render scenes with exact depth and captions into a folder that `folder:ROOT` reads."""
 
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
@@ -26,7 +27,6 @@ class DataScenes:
     seed: int = 0
     captions: int = 1
     """Captions per scene."""
-    json: bool = False
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str]) -> None:
 
     from ..scenes import write_folder
 
-    with Reporter("rendering") as reporter:
-        out = write_folder(args.out, args.domain, args.count, size=args.size, seed=args.seed, captions=args.captions, progress=reporter)
+    with ProgressBar() as progress:
+        out = write_folder(args.out, args.domain, args.count, size=args.size, seed=args.seed, captions=args.captions, progress=progress)
     if args.json:
         print_json({"folder": str(out), "train": args.count, "test": max(1, args.count // 5)})
     else:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .console import Reporter, parse, print_json, show
+from .console import ProgressBar, parse, print_json, print_table
+from .flags import JsonFlag
 
 
-@dataclass
-class DemoArguments:
+@dataclass(frozen=True, kw_only=True)
+class DemoArguments(JsonFlag):
     """The whole method on rendered scenes with the CLIP that comes with the package: no download, about a minute on two cores."""
 
     domain: Literal["indoor", "road"] = "indoor"
@@ -19,7 +20,6 @@ class DemoArguments:
     """Of scenes, vectors and training order."""
     out: Path = Path("depthtokens-demo")
     """Folder for report.html and the learned tokens."""
-    json: bool = False
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -31,8 +31,8 @@ def main(arguments: Sequence[str]) -> None:
     from ..depth.metrics import METRICS
     from ..depth.protocol import find_protocol
 
-    with Reporter("demo") as reporter:
-        demo = run_demo(DemoSettings(domain=args.domain, seed=args.seed), args.out, reporter.named)
+    with ProgressBar() as progress:
+        demo = run_demo(DemoSettings(domain=args.domain, seed=args.seed), args.out, progress)
     page = args.out / "report.html"
     write_page(demo, page)
     if args.json:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     protocol = find_protocol(demo.settings.protocol)
     print(protocol.describe(demo.test.depth_range, None))
-    show(score_table(demo, list(METRICS), f"{demo.settings.test} unseen {args.domain} scenes, {demo.seconds:.0f} s"))
+    print_table(score_table(demo, list(METRICS), f"{demo.settings.test} unseen {args.domain} scenes, {demo.seconds:.0f} s"))
     print(f"\npage: {page}\ntokens: {demo.tokens}\n\ntry next:")
     print(f"  depthtokens predict {demo.tokens} PHOTO.jpg                # depth of a picture (this CLIP knows rendered scenes only)")
     print(f"  depthtokens data scenes my-scenes --domain {args.domain} --count 500   # scenes as files: train --data folder:my-scenes")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from ..errors import DataError, UsageError
-from .console import Reporter, parse, print_json, print_table
-from .flags import Scoring
+from .console import ProgressBar, notify, parse, print_json, print_table
+from .flags import JsonFlag, ScoringFlags
 
 
-@dataclass
-class Evaluate:
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(JsonFlag, ScoringFlags):
     """Score a token file on a data set, beside one constant depth and the mean depth map of its training split."""
 
     tokens: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")]
@@ -29,8 +27,6 @@ class Evaluate:
     """Score the two controls as well."""
     csv: Path | None = None
     """Write per-image scores here."""
-    json: bool = False
-    scoring: Scoring = field(default_factory=Scoring)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -38,22 +34,25 @@ def main(arguments: Sequence[str]) -> None:
     args = parse(Evaluate, "evaluate", arguments)
 
     from ..depth.metrics import METRICS
-    from ..experiment.controls import evaluate_with_controls
+    from ..experiment.controls import learn_controls
+    from ..experiment.evaluate import head_of, score_heads
+    from ..experiment.source import open_source, test_views
+    from ..report.table import Table
 
     if args.csv and not args.csv.parent.is_dir():
         raise UsageError(f"no folder {args.csv.parent} to write --csv to")
-    scoring = args.scoring
-    model = scoring.model(args.tokens)
-    on = scoring.on(model, args.data)
-    data = on.store or on.split(args.split, scoring.list_file)
+    model = args.model(args.tokens)
+    named, protocol = args.named(args.data, model), args.protocol_for(model)
+    data = named.store or named.split(args.split, args.list_file)
     try:
-        training = on.split("train", scoring.train_list) if args.controls else None
+        training = named.split("train", args.train_list) if args.controls else None
     except DataError as error:
         raise DataError(f"no training split for the controls ({error}): give its list with --train-list, or use --no-controls") from error
-    with Reporter("evaluating") as reporter:
-        source = on.source(data, list_file=scoring.list_file, progress=partial(reporter.named, "reading images"))
-        told = partial(reporter.named, "evaluating")
-        rows = evaluate_with_controls(model, source, training, on.protocol, workers=scoring.workers, progress=told)
+    with ProgressBar() as progress:
+        source = open_source(model, data, test_views(protocol, model.settings.normalisation), args.reading(progress))
+        depth_range = protocol.depth_range or source.depth_range
+        controls = learn_controls(training, depth_range, args.workers, progress) if training is not None else None
+        rows = score_heads({"tokens": head_of(model)}, source, protocol, controls, progress)
     scores = rows["tokens"]
     if args.csv:
         scores.save_csv(args.csv)
@@ -61,8 +60,9 @@ def main(arguments: Sequence[str]) -> None:
         print_json({"tokens": str(args.tokens), "rows": [{"name": name, **row.to_dict()} for name, row in rows.items()]})
         return
     print(f"{args.data} {source.split}: {len(scores.per_image)} images, {scores.protocol.describe(scores.depth_range, source.eval_crop)}\n")
-    for title, kind in (("mean over images", "image_wise"), ("pooled over pixels", "pixel_wise")):
-        mark = " (the protocol's figures)" if getattr(scores, kind) is scores.quoted else ""
-        print_table(title + mark, ["", *METRICS], [[name, *getattr(row, kind).values()] for name, row in rows.items()])
+    for title, pooled in (("mean over images", False), ("pooled over pixels", True)):
+        mark = " (the protocol's figures)" if pooled == (protocol.average == "pixel") else ""
+        figures = {name: row.pixel_wise if pooled else row.image_wise for name, row in rows.items()}
+        print_table(Table(["", *METRICS], [[name, *values.values()] for name, values in figures.items()], title=title + mark))
     if scores.skipped:
-        print(f"note: {len(scores.skipped)} images without valid depth were skipped: {', '.join(scores.skipped[:3])}", file=sys.stderr)
+        notify(f"note: {len(scores.skipped)} images without valid depth were skipped: {', '.join(scores.skipped[:3])}")

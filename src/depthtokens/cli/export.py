@@ -9,11 +9,12 @@ from typing import Annotated
 
 import tyro
 
-from .console import load_model, parse, print_json
+from .console import parse, print_json
+from .flags import JsonFlag, TokenFlags
 
 
-@dataclass
-class Export:
+@dataclass(frozen=True, kw_only=True)
+class Export(JsonFlag, TokenFlags):
     """Write tokens and their CLIP's image tower as one ONNX file: photo in, metres out, without torch."""
 
     tokens: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")]
@@ -22,15 +23,8 @@ class Export:
     """The .onnx file to write."""
     size: tuple[int, int] | None = None
     """Height and width of the only images that the graph will take; else it takes any."""
-    clip: str | None = None
-    """The CLIP that the tokens were learned on, where it is not found by itself."""
-    weights: str | None = None
-    """Weights of that CLIP, where they are not its openai ones."""
-    force: bool = False
-    """Use the tokens with another CLIP than theirs."""
     overwrite: bool = False
     """Replace the file if it is there."""
-    json: bool = False
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -40,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     from ..deploy.export import check_target, export_onnx
 
     check_target(args.onnx, args.overwrite)  # before CLIP is loaded, which takes a while
-    done = export_onnx(load_model(args.tokens, args.clip, args.weights, args.force), args.onnx, args.size, args.overwrite)
+    done = export_onnx(args.load(args.tokens), args.onnx, args.size, args.overwrite)
     if args.json:
         print_json({
             "file": str(done.path), "bytes": done.bytes, "max_difference_m": done.max_difference, "sizes": done.sizes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +11,13 @@ from typing import Annotated
 import tyro
 
 from ..errors import UsageError
-from .console import Reporter, parse, print_json
+from ..experiment.config import ClipFlags, DataFlags, RunFlags
+from .console import ProgressBar, notify, parse, print_json
+from .flags import JsonFlag
 
 
-@dataclass
-class Features:
+@dataclass(frozen=True, kw_only=True)
+class Features(JsonFlag, RunFlags, DataFlags, ClipFlags):
     """Compute the patch features of a data set's images once, into a folder that train and evaluate read instead of the images.
 
     Killed or out of room, the same command goes on where it was. `depthtokens features check DIR` reads a store through.
@@ -28,10 +29,6 @@ class Features:
     """The folder to write; it must be new, empty, or hold this very store's unfinished work."""
     split: str = "train"
     """train, test or all."""
-    clip: str = "RN50"
-    """An open_clip name, a weights file, or bundled."""
-    weights: str | None = "openai"
-    """A tag, a file, or random."""
     dense: tuple[str, ...] = ("layer4",)
     """One or more of layer4, attnpool, value (ResNet), tokens, value (ViT); all come from one pass over the trunk."""
     views: int = 1
@@ -48,18 +45,7 @@ class Features:
     """Of random views."""
     crop: tuple[int, int] | None = None
     """Height and width of random views, where not the data set's own."""
-    list_file: str | None = None
-    """The split's list file, where it is not found under ROOT."""
-    depth_scale: float | None = None
-    """Units per metre in the depth files of a folder (1000 = millimetres)."""
-    depth_range: tuple[float, float] | None = None
-    """Metres; for a folder."""
     batch_size: int = 8
-    workers: int = 2
-    device: str = "auto"
-    precision: str = "float32"
-    """Of the image tower: float32, bfloat16 or float16."""
-    json: bool = False
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -70,13 +56,13 @@ def main(arguments: Sequence[str]) -> None:
     if args.crop and args.views == 1:
         raise UsageError("crop is the size of random views: it needs --views K, not --views 1")
 
+    from ..clip.device import find_device
     from ..clip.load import load_clip
     from ..data import open_dataset
     from ..depth.protocol import find_protocol
-    from ..clip.device import find_device
-    from ..features.write import finished, plan, write
-    from ..features.plan import size_text
+    from ..features.plan import plan, size_text
     from ..features.views import Views
+    from ..features.write import finished, write
 
     views = Views(args.views, args.mirror, find_protocol(args.protocol).input_crop, args.normalisation)
     device = find_device(args.device)
@@ -94,10 +80,10 @@ def main(arguments: Sequence[str]) -> None:
     planned = plan(clip, dataset, views, args.dense, args.dtype, precision=args.precision, list_file=args.list_file)
     there = finished(planned, Path(args.out))
     if not there:
-        print(f"writing {planned.describe()} to {args.out}", file=sys.stderr)
+        notify(f"writing {planned.describe()} to {args.out}")
     start = time.perf_counter()
-    with Reporter("extracting") as reporter:
-        store = write(planned, args.out, batch_size=args.batch_size, workers=args.workers, device=device, progress=reporter)
+    with ProgressBar() as progress:
+        store = write(planned, args.out, batch_size=args.batch_size, workers=args.workers, device=device, progress=progress)
     seconds = time.perf_counter() - start
     if args.json:
         print_json({"out": str(store.path), "images": store.images, "bytes": store.bytes, "seconds": seconds, "key": planned.key})

@@ -8,16 +8,16 @@ from typing import Annotated
 
 import tyro
 
-from .console import Reporter, parse, print_json
+from .console import ProgressBar, parse, print_json
+from .flags import JsonFlag
 
 
-@dataclass
-class FeaturesCheck:
+@dataclass(frozen=True, kw_only=True)
+class FeaturesCheck(JsonFlag):
     """Read a store of patch features through, compare every checksum, and say whether the data it was made from has changed."""
 
     store: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """A folder that `depthtokens features` wrote."""
-    json: bool = False
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -28,8 +28,8 @@ def main(arguments: Sequence[str]) -> None:
     from ..features.store import FeatureStore
 
     store = FeatureStore(args.store)
-    with Reporter("checking") as reporter:
-        store.check(progress=reporter)
+    with ProgressBar() as progress:
+        store.check(progress)
     data = store.check_data()
     meta = store.meta
     if args.json:

@@ -1,4 +1,4 @@
-"""What verbs that score a token file are told about it and about its data."""
+"""Flags that several verbs share, to be composed: what tokens and data are read, and how."""
 
 from __future__ import annotations
 
@@ -6,54 +6,84 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import load_model, note
+from ..experiment.config import DataFlags, RunFlags
+from .console import notify
 
 if TYPE_CHECKING:
     from ..depth.model import DepthTokens
-    from ..experiment.scored import ScoredData
+    from ..depth.protocol import Protocol
+    from ..experiment.source import NamedData, Reading
+    from ..progress import Progress
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """How tokens and data are read."""
+@dataclass(frozen=True, kw_only=True)
+class JsonFlag:
+    """What is printed."""
 
-    list_file: str | None = None
-    """The split's list file, where it is not found under ROOT."""
-    train_list: str | None = None
-    """The training split's list file."""
-    cache: bool = True
-    """Keep the images' patch features in the cache folder, for the next time."""
-    protocol: str | None = None
-    """auty2023, pooled or depthclip; the tokens' own if not given."""
+    json: bool = False
+    """Print JSON, for machines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenFlags:
+    """Which CLIP tokens are used with."""
+
     clip: str | None = None
     """The CLIP that the tokens were learned on, where it is not found by itself."""
     weights: str | None = None
     """Weights of that CLIP, where they are not its openai ones."""
     force: bool = False
     """Use the tokens with another CLIP than theirs."""
-    depth_scale: float | None = None
-    """Units per metre in the depth files of a folder (1000 = millimetres)."""
-    depth_range: tuple[float, float] | None = None
-    """Metres; for a folder."""
+
+    def load(self, tokens: str | Path) -> DepthTokens:
+        """The model of a token file, on the CLIP it names, or another: by --clip, or by --weights for the one it names."""
+        from ..clip.load import load_clip
+        from ..depth.checkpoint import read_tokens
+        from ..depth.model import DepthTokens
+
+        path = Path(tokens)
+        if self.clip is None and self.weights is None:
+            return DepthTokens.load(path, force=self.force)
+        named = self.clip or read_tokens(path)[1].clip.name
+        return DepthTokens.load(path, load_clip(named, self.weights or "openai"), self.force)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringFlags(RunFlags, DataFlags, TokenFlags):
+    """How tokens are scored on data."""
+
+    train_list: str | None = None
+    """The training split's list file."""
+    cache: bool = True
+    """Keep the images' patch features in the cache folder, for the next time."""
+    protocol: str | None = None
+    """auty2023, pooled or depthclip; the tokens' own if not given."""
     batch_size: int = 4
-    workers: int = 2
-    device: str = "auto"
-    precision: str = "float32"
-    """Of the image tower: float32, bfloat16 or float16."""
 
     def model(self, tokens: str | Path) -> DepthTokens:
         """The model of a token file, on its device."""
         from ..clip.device import find_device
 
         device = find_device(self.device)
-        return load_model(Path(tokens), self.clip, self.weights, self.force).to(device)
+        return self.load(tokens).to(device)
 
-    def on(self, model: DepthTokens, data: str) -> ScoredData:
-        """The data named, for this model."""
+    def protocol_for(self, model: DepthTokens) -> Protocol:
+        """The protocol asked for, else the tokens' own."""
         from ..depth.protocol import find_protocol
-        from ..experiment.scored import ScoredData
 
-        return ScoredData(
-            model, data, find_protocol(self.protocol or model.provenance.get("protocol", "auty2023")), self.depth_scale,
-            self.depth_range, self.cache, note, self.batch_size, self.workers, self.precision,
+        return find_protocol(self.protocol or model.provenance.protocol or "auty2023")
+
+    def named(self, data: str, model: DepthTokens) -> NamedData:
+        """The data of that name, for this model."""
+        from ..experiment.source import NamedData
+
+        return NamedData(data, self.depth_scale, self.depth_range, model.provenance.experiment)
+
+    def reading(self, progress: Progress) -> Reading:
+        """How its features are had."""
+        from ..experiment.source import Reading
+
+        return Reading(
+            cache=self.cache, batch_size=self.batch_size, workers=self.workers, precision=self.precision, list_file=self.list_file,
+            progress=progress, notify=notify,
         )  # fmt: skip

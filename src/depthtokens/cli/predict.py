@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from ..errors import DataError, UsageError
-from .console import Reporter, load_model, parse, print_json, print_table
+from .console import ProgressBar, parse, print_json, print_table
+from .flags import JsonFlag, TokenFlags
 
 if TYPE_CHECKING:
     from ..depth.depthmap import DepthMap
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 IMAGES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 
 
-@dataclass
-class Predict:
+@dataclass(frozen=True, kw_only=True)
+class Predict(JsonFlag, TokenFlags):
     """Predict depth for photos: files, folders and globs."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -33,19 +34,12 @@ class Predict:
     """png: 16-bit millimetres (1/256 m where the range passes 65.535 m); npy: metres; colour: picture; side: photo, depth, uncertainty."""
     engine: Literal["torch", "onnx"] | None = None
     """torch runs token files, onnx runs .onnx files without loading torch; by default the file's ending decides."""
-    clip: str | None = None
-    """The CLIP that the tokens were learned on, where it is not found by itself."""
-    weights: str | None = None
-    """Weights of that CLIP, where they are not its openai ones."""
-    force: bool = False
-    """Use the tokens with another CLIP than theirs."""
     overwrite: bool = False
     """Replace results that are there already."""
     device: str = "auto"
     """auto, cpu, cuda or mps; an .onnx file runs on the CPU."""
     precision: str = "float32"
     """Of the image tower: float32, bfloat16 or float16; an .onnx file's is float32."""
-    json: bool = False
 
 
 ENDINGS = {"png": "_depth.png", "npy": "_depth.npy", "colour": "_colour.png", "side": "_side.png"}
@@ -68,11 +62,12 @@ def main(arguments: Sequence[str]) -> None:
         )
 
     from ..files import atomic
+    from ..report.table import Table
 
     predict = predictor(args)
     args.out.mkdir(parents=True, exist_ok=True)
     rows, failed = [], []
-    with Reporter("predicting") as reporter:
+    with ProgressBar() as progress:
         for done, file in enumerate(files, 1):
             try:
                 depth = predict(file)
@@ -91,13 +86,13 @@ def main(arguments: Sequence[str]) -> None:
                 "mean": float(metres.mean()), "max": float(metres.max()), "uncertainty": float(depth.uncertainty.mean()),
                 "png_scale": depth.png_scale, "files": [str(path) for path in targets[file].values()],
             })  # fmt: skip
-            reporter(done, len(files))
+            progress("predicting", done, len(files))
     if args.json:
         print_json({"images": rows, "failed": failed})
     elif rows:
         keys = ("min", "mean", "max", "uncertainty")
-        print_table(f"depth in metres, written to {args.out}", ["image", "size", *keys],
-                    [[Path(str(r["image"])).name, f"{r['height']}x{r['width']}", *(r[k] for k in keys)] for r in rows])  # fmt: skip
+        cells = [[Path(str(r["image"])).name, f"{r['height']}x{r['width']}", *(r[k] for k in keys)] for r in rows]
+        print_table(Table(["image", "size", *keys], cells, title=f"depth in metres, written to {args.out}"))
     if failed:
         raise DataError(f"{len(failed)} of {len(files)} images could not be read: {'; '.join(failed[:3])}")
 
@@ -109,12 +104,11 @@ def predictor(args: Predict) -> Callable[[Path], DepthMap]:
     if engine == "torch":
         if is_graph:
             raise UsageError(f"{args.model} is for --engine onnx: give torch the token file that it was exported from")
-        from ..clip.device import autocast
-        from ..clip.device import find_device
+        from ..clip.device import dtype_of, find_device
 
         device = find_device(args.device)
-        autocast(device, args.precision)  # refuses an unknown precision before CLIP is loaded
-        model = load_model(args.model, args.clip, args.weights, args.force).to(device)
+        dtype_of(args.precision)  # refuses an unknown precision before CLIP is loaded
+        model = args.load(args.model).to(device)
         return lambda photo: model.predict(photo, args.precision)
 
     if not is_graph:

@@ -9,18 +9,18 @@ import tyro
 
 from ..errors import UsageError
 from ..reproduce.settings import Reproduction
-from .console import Reporter, note, parse, print_json, show
+from .console import ProgressBar, notify, parse, print_json, print_table
+from .flags import JsonFlag
 
 
-@dataclass(frozen=True)
-class Reproduce(Reproduction):
+@dataclass(frozen=True, kw_only=True)
+class Reproduce(JsonFlag, Reproduction):
     """Run the paper's tables, and the effects it leaves mixed, beside the published figures and two controls that need no image."""
 
     as_written: bool = False
     """Keep CLIP frozen, as the paper writes; this is the default, and the opposite of --as-released."""
     plan: bool = False
     """Print the rows and what they cost, run nothing."""
-    json: bool = False
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -37,16 +37,16 @@ def main(arguments: Sequence[str]) -> None:
     from ..reproduce.tables import LEGEND, recipe, save, short_tables, to_json
 
     if not args.json:
-        note(settings.cost())
-    with Reporter("reproducing") as reporter:
-        done = reproduce(settings, reporter.named, note)
+        notify(settings.cost())
+    with ProgressBar() as progress:
+        done = reproduce(settings, progress, notify)
     paths = save(done)
     if args.json:
         print_json(to_json(done))
         return
     print(f"{recipe(done)}\n{LEGEND}\n")
     for table in short_tables(done).values():
-        show(table)
+        print_table(table)
         print()
     print("written: " + ", ".join(map(str, paths)))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UsageError
 from ..experiment.config import Experiment
-from .console import Reporter, note, parse, print_json
+from .console import ProgressBar, notify, parse, print_json
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -25,36 +25,26 @@ def main(arguments: Sequence[str]) -> None:
         file = Path(folder) / "experiment.toml"
         if not file.is_file():
             raise UsageError(f"nothing to resume in {folder}: no experiment.toml there")
-        default = Experiment.from_toml(file)
-        default.out = folder
+        default = replace(Experiment.from_toml(file), out=folder)
     elif config:
         default = Experiment.from_toml(config)
     if {"-h", "--help"} & set(words):
         print("Besides the settings below: --config FILE.toml (settings from a file), --resume FOLDER (go on with a run), --json.\n")
     experiment = parse(Experiment, "train", words, default)
 
-    from ..experiment.train import Step, train
+    from ..experiment.train import train
 
-    steps = [0]
-    with Reporter("training") as reporter:
-
-        def on_step(step: Step) -> None:
-            steps[0] = step.step
-            left = f"{step.seconds_left / 60:.0f} min left" if step.seconds_left > 90 else f"{step.seconds_left:.0f} s left"
-            said = f"epoch {step.epoch}/{experiment.epochs}  loss {step.loss:.3f}  {step.images_per_second:.1f} images/s  {left}"
-            reporter.named("training", step.step, step.steps, said)
-
-        on_image = partial(reporter.named, "reading images")
-        result = train(experiment, resume=folder is not None, on_step=on_step, told=note, on_image=on_image)
+    with ProgressBar() as progress:
+        result = train(experiment, resume=folder is not None, progress=progress, notify=notify)
     if result.skipped:
-        print(f"note: {result.skipped} images had no valid depth and taught nothing", file=sys.stderr)
+        notify(f"note: {result.skipped} images had no valid depth and taught nothing")
     if as_json:
         print_json({
             "tokens": str(result.tokens), "epoch_losses": result.epoch_losses, "images_without_depth": result.skipped,
             "interrupted": result.interrupted, "trained_parameters": sum(p.numel() for p in result.model.trainable().values()),
         })  # fmt: skip
     elif result.interrupted:
-        print(f"stopped after step {steps[0]} and saved; go on with: depthtokens train --resume {experiment.out}")
+        print(f"stopped after step {result.steps} and saved; go on with: depthtokens train --resume {experiment.out}")
     else:
         losses = ", ".join(f"{loss:.3f}" for loss in result.epoch_losses[-5:])
         print(f"tokens: {result.tokens}  (mean loss of the last epochs: {losses})")

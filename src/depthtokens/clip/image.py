@@ -47,9 +47,9 @@ class ImageTower:
         if family is None:
             raise UsageError(f"no dense features for a {type(visual).__name__} image tower: use a CLIP ResNet or an open_clip ViT")
         self.family, self.modes = family, family.modes
-        self.trunk_stride = family.stride(visual)
+        self.trunk_stride = family.stride(self.visual)
         self.channels = int(self.visual.output_dim)
-        own: Any = getattr(visual, "image_size", 224)
+        own: Any = getattr(self.visual, "image_size", 224)
         self.image_size = (int(own[0]), int(own[1])) if isinstance(own, tuple | list) else (int(own), int(own))
 
     def check_mode(self, mode: str) -> None:
@@ -198,6 +198,7 @@ class Folded(nn.Module):
         self.stride, self.linear = tower.stride(mode), way.linear
         with torch.no_grad():
             self.project = way.project(tower.visual) if way.project else None
+            self.kept: Tensor | None
             self.kept, self.width = way.kept(tower.visual) if way.kept else (None, tower.channels)
         if self.linear and tower.family.drop:
             tower.family.drop(tower.visual)

@@ -13,13 +13,20 @@ from ..errors import DataError, UsageError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training views vary. The geometric part hits image and depth alike.
+    """How training views vary. The geometric part changes image and depth alike.
 
-    pre_crop: rows and columns kept first, (top, bottom, left, right), or None.
-    degrees: rotation by a uniform angle within ± this.
-    crop: (height, width) of a random crop, or None for the whole image.
-    flip_p: probability of mirroring left-right.
-    colour_p: probability of the photometric change: gamma, brightness factor, and one factor per colour channel, each uniform in its range.
+    Attributes:
+        pre_crop: rows and columns that are kept first, (top, bottom, left, right) in pixels; None for all.
+        degrees: the view is turned by a uniform angle within plus or minus this.
+        crop: (height, width) in pixels of a random crop, None for the whole image.
+        flip_p: probability of mirroring left-right.
+        colour_p: probability of the change of colours, whose parts are each uniform in their range:
+        gamma: the exponent.
+        brightness: a factor.
+        colour: one factor per colour channel.
+
+    Raises:
+        UsageError: where the crop is no size.
     """
 
     pre_crop: tuple[int, int, int, int] | None
@@ -50,12 +57,21 @@ FOLDER = replace(NYUV2, pre_crop=None, crop=None)
 def apply(
     aug: Augmentation, rgb: NDArray[np.uint8], depth: NDArray[np.float32], rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Draw one view of a pair.
+    """Draw one view of a pair, in the released order.
 
-    rgb: [H, W, 3] uint8; depth: [H, W] float32 metres, 0 = none.
-    Returns image [h, w, 3] float32 in 0..1 and depth [h, w] metres, where (h, w) is `aug.crop`, or what the pre-crop leaves.
-    Order as released: pre-crop, rotation (image bilinear, depth nearest; corners become black and "none"), crop, flip, colour.
-    Raises DataError if the image is smaller than a crop.
+    That is: pre-crop, rotation (image bilinear, depth nearest; corners become black and without depth), crop, flip, colour.
+
+    Args:
+        aug: what is varied, and by how much.
+        rgb: [H, W, 3] uint8.
+        depth: [H, W] float32 metres, 0 = none.
+        rng: what the view is drawn from.
+
+    Returns:
+        Image [h, w, 3] float32 in 0..1 and depth [h, w] metres, where (h, w) is `aug.crop`, or what the pre-crop leaves.
+
+    Raises:
+        DataError: where the image is smaller than a crop.
     """
     if aug.pre_crop is not None:
         top, bottom, left, right = aug.pre_crop
@@ -88,4 +104,5 @@ def apply(
 
 
 def _size(rgb: NDArray[np.uint8]) -> str:
+    """An image's size for a person."""
     return f"{rgb.shape[0]}x{rgb.shape[1]}"

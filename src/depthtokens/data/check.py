@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..progress import Progress, silent
 from .dataset import DepthDataset
 
 SAMPLED_MAPS = 200
@@ -19,13 +18,27 @@ SCALES = (1000, 256, 5000, 100)  # units per metre that depth files use: millime
 
 
 @dataclass(frozen=True)
-class Report:
-    """What `check` found. Depths in metres, over valid pixels only; None where no map was readable.
+class Findings:
+    """What `check` found. Depths are in metres, over valid pixels only, and None where no map was readable.
 
-    missing, unreadable: how many pairs, and the first three with the reason. sizes: number of images by "HxW" (after a fixed crop).
-    without_depth: listed images whose list names no depth. maps: how many depth maps the figures are from.
-    depth_median: over evenly spaced pixels of at most 200 evenly spaced maps; valid_share: mean over maps of the share of valid pixels.
-    empty: maps without a valid pixel. warnings: sentences.
+    Attributes:
+        name: the data set's name.
+        split: "train", "test" or "all".
+        root: its folder.
+        pairs: how many pairs it has.
+        without_depth: how many listed images were left out because the list names no depth for them.
+        missing: pairs with a file that is not there.
+        missing_first: the first three of them, with the files.
+        unreadable: pairs that cannot be read.
+        unreadable_first: the first three of them, with the reason.
+        sizes: number of images by "HxW", after a fixed crop.
+        maps: how many depth maps the figures below are from.
+        depth_min: the smallest depth.
+        depth_median: over evenly spaced pixels of at most 200 evenly spaced maps.
+        depth_max: the largest depth.
+        valid_share: share of valid pixels in 0..1, mean over maps.
+        empty: maps without a valid pixel.
+        warnings: what looks wrong, in sentences.
     """
 
     name: str
@@ -51,12 +64,12 @@ class Report:
         """Whether every pair can be read."""
         return not self.missing and not self.unreadable
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The same as plain JSON types."""
         return asdict(self) | {"ok": self.ok}
 
     def lines(self) -> list[str]:
-        """The report for a person."""
+        """The same for a person, line by line."""
         dropped = f" ({self.without_depth} more listed without depth)" if self.without_depth else ""
         lines = [f"{self.name} {self.split}: {self.pairs} pairs in {self.root}{dropped}"]
         for what, count, first in (("missing", self.missing, self.missing_first), ("unreadable", self.unreadable, self.unreadable_first)):
@@ -70,11 +83,13 @@ class Report:
         return lines + [f"warning: {warning}" for warning in self.warnings]
 
 
-def check(dataset: DepthDataset, *, quick: bool = False, progress: Callable[[int, int], None] | None = None) -> Report:
-    """Open every pair of a data set and report; it raises nothing for bad files if the data set was opened with `allow_missing=True`.
+def check(dataset: DepthDataset, *, quick: bool = False, progress: Progress = silent) -> Findings:
+    """Open every pair of a data set and say what is there; bad files are counted, not raised.
 
-    quick: decode only up to 200 evenly spaced pairs, and of the others read the image header.
-    progress: called with (done, all) after each pair.
+    Args:
+        dataset: opened with `allow_missing=True`, where absent files are to be counted as well.
+        quick: decode only up to 200 evenly spaced pairs, and of the others read the image's header.
+        progress: called after each pair.
     """
     count = len(dataset)
     sampled = set(np.linspace(0, count - 1, min(count, SAMPLED_MAPS)).round().astype(int).tolist())
@@ -103,8 +118,7 @@ def check(dataset: DepthDataset, *, quick: bool = False, progress: Callable[[int
                 sizes[f"{height}x{width}"] += 1
             except DataError as error:
                 unreadable.append(str(error))
-        if progress is not None:
-            progress(index + 1, count)
+        progress(f"checking {dataset.name} {dataset.split}", index + 1, count)
 
     median = float(np.median(np.concatenate(pixels))) if pixels else None
     empty = len(shares) - len(ranges)
@@ -117,7 +131,7 @@ def check(dataset: DepthDataset, *, quick: bool = False, progress: Callable[[int
         warnings.append(f"{empty} depth maps have no valid pixel: they teach nothing and cannot be scored")
     if len(sizes) > 1:
         warnings.append("image sizes differ: training needs --crop HEIGHT WIDTH to batch them")
-    return Report(
+    return Findings(
         name=dataset.name,
         split=dataset.split,
         root=str(dataset.root),
@@ -139,18 +153,20 @@ def check(dataset: DepthDataset, *, quick: bool = False, progress: Callable[[int
 
 
 def _is_coarse(valid: NDArray[np.float32]) -> bool:
+    """Whether a map's values are so few that it was in 8 bits once."""
     # Small maps have few values whatever their steps.
     return valid.size > 4096 and np.unique(valid).size <= 256
 
 
 def _scale_warning(dataset: DepthDataset, median: float) -> str | None:
+    """What to do where the median depth does not fit the range, None where it does."""
     lo, hi = dataset.depth_range
     # The lower bound is often a millimetre; a median below 1/200 of the range is as suspicious as one below it.
     lo = max(lo, hi / 200)
     if lo <= median <= hi:
         return None
     found = f"median depth {median:.3g} m is out of proportion to the range {dataset.depth_range[0]:g} to {hi:g} m"
-    if dataset.name != "folder":
+    if not dataset.UNITS_STATED:
         return f"{found}: are the depth files in {dataset.name}'s units?"
     stored = median * (dataset.depth_scale or 1)
     if lo <= stored <= hi:

@@ -1,43 +1,116 @@
-"""The data set all readers share: pairs of an image file and a depth file, read, cropped, augmented and normalised."""
+"""The data set that all others are: pairs of an image file and a depth file, read, cropped, augmented and normalised."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar, NamedTuple, Self, TypedDict, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import DataError, UsageError, unknown
+from ..errors import DataError, DepthTokensError, UsageError, unknown
 from ..files import user_path
 from .augment import Augmentation, apply
-from .images import read_image as read_image
-from .images import reading
-from .sample import IMAGENET_MEAN as IMAGENET_MEAN
-from .sample import IMAGENET_STD as IMAGENET_STD
-from .sample import Sample as Sample
-from .sample import normalise
+from .formats import file_digest, read_depth, relative
+from .images import read_image, reading
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 SPLITS = ("train", "test", "all")
 
 
-class DepthDataset(Dataset[Sample]):
-    """A list of pairs; `self[i]` is a `Sample`: image [3, H, W] float32 normalised, depth [1, H, W] float32 metres (0 = none), index.
+class Sample(NamedTuple):
+    """One pair, or a batch of them after collation.
 
-    pairs: (image file, depth file); names: the image files relative to `root`, unless given.
-    depth_range: (lo, hi) metres; eval_crop: name of the crop that evaluation uses ("eigen", "garg") or None.
-    depth_scale: depth file units per metre, None where files hold metres; eight_bit: whether 8-bit depth images are accepted.
-    fixed_crop: (height, width) cut at the bottom, horizontally centred, from image and depth of every pair.
-    augment: random views, drawn from (seed, epoch, index) alone, so that workers and resumed runs see the same ones. Set `epoch` before an
-    epoch's workers start: persistent workers keep the value they started with.
-    without_depth: listed images that were left out because the list names no depth for them.
-    Raises DataError if there are no pairs, or if files are absent (unless `allow_missing`).
+    Attributes:
+        image: [3, H, W] float32 RGB, normalised with ImageNet's mean and standard deviation (the released recipe, not CLIP's).
+        depth: [1, H, W] float32 metres, 0 = no ground truth.
+        index: position in the data set.
     """
+
+    image: Tensor
+    depth: Tensor
+    index: int  # type: ignore[assignment]  # the field hides tuple.index, which nobody needs here
+
+
+class Opening(TypedDict, total=False):
+    """How a data set is to be opened; `open_dataset` says what each option means."""
+
+    list_file: str | Path | None
+    augment: bool
+    crop: tuple[int, int] | None
+    seed: int
+    depth_scale: float | None
+    depth_range: tuple[float, float] | None
+    allow_missing: bool
+
+
+class Stated(TypedDict):
+    """What a store of patch features keeps about the data it was made from.
+
+    Attributes:
+        spec: "nyu:/data/nyu", as `DepthDataset.spec`.
+        name: the data set's name in `READERS`.
+        split: "train", "test" or "all".
+        list_file: an absolute path, None where none was given.
+        fingerprint: `DepthDataset.fingerprint` when the store was made.
+        depth_range: lo and hi in metres.
+        depth_scale: depth file units per metre, None where files hold metres.
+    """
+
+    spec: str
+    name: str
+    split: str
+    list_file: str | None
+    fingerprint: str
+    depth_range: Sequence[float]
+    depth_scale: float | None
+
+
+class DepthDataset(Dataset[Sample]):
+    """A list of pairs of an image and its depth; `self[i]` is a `Sample`.
+
+    To add a data set, write a subclass whose constructor takes `(root, split, list_file, *, augment, crop, seed, allow_missing)`, and name
+    it in `registry.READERS`.
+
+    Args:
+        pairs: (image file, depth file) of each.
+        name: the data set's name.
+        split: which part of the data set the pairs are: "train", "test" or "all".
+        root: the folder that names are relative to.
+        depth_range: (lo, hi) in metres.
+        names: what each pair is called; the image files relative to `root`, unless given.
+        depth_scale: depth file units per metre, None where files hold metres.
+        eight_bit: accept 8-bit depth images.
+        eval_crop: name of the crop that evaluation uses, "eigen" or "garg"; None for the whole image.
+        fixed_crop: (height, width) that is cut at the bottom, horizontally centred, from image and depth of every pair.
+        augment: how random views are drawn, None for the images as they are. A view depends on seed, epoch and index alone, so that worker
+            processes and resumed runs see the same ones.
+        seed: of the random views.
+        without_depth: how many listed images were left out because the list names no depth for them.
+        allow_missing: keep pairs whose files are absent.
+
+    Attributes:
+        epoch: the epoch whose random views are drawn, 0 at first. Set it before an epoch's workers start: persistent workers keep the value
+            that they started with.
+
+    Raises:
+        UsageError: where depth range, depth scale or seed make no sense.
+        DataError: where there are no pairs, or files are absent (unless `allow_missing`).
+    """
+
+    NAME: ClassVar[str]
+    """What the data set is called in `registry.READERS`."""
+    NEEDS_FOLDER: ClassVar[bool] = True
+    """Whether it is opened as "name:ROOT", and not by its name alone."""
+    UNITS_STATED: ClassVar[bool] = False
+    """Whether depth scale and depth range are for the user to state, since the data set does not fix them."""
 
     def __init__(
         self,
@@ -67,17 +140,63 @@ class DepthDataset(Dataset[Sample]):
         if not pairs:
             raise DataError(f"no pairs of image and depth for split '{split}' in {root}")
         self.pairs = list(pairs)
-        self.names = [_relative(image, root) for image, _ in pairs] if names is None else list(names)
+        self.names = [relative(image, root) for image, _ in pairs] if names is None else list(names)
         self.name, self.split, self.root = name, split, root
         self.depth_range, self.depth_scale, self.eight_bit = (lo, hi), depth_scale, eight_bit
         self.eval_crop, self.fixed_crop = eval_crop, fixed_crop
         self.augment, self.seed, self.epoch = augment, seed, 0
         self.without_depth = without_depth
         if not allow_missing:
-            missing = [_relative(path, root) for path in self.missing()]
+            missing = [relative(path, root) for path in self.missing()]
             if missing:
                 first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
                 raise DataError(f"{len(missing)} of {2 * len(self.pairs)} files are not in {root}: {first}")
+
+    @classmethod
+    def open(cls, root: str, split: str, **options: Unpack[Opening]) -> Self:
+        """Open the data set by what follows its name in "name:ROOT".
+
+        Args:
+            root: the folder; "" where only the name was given.
+            split: "train", "test" or "all".
+            **options: as `open_dataset` takes them.
+
+        Raises:
+            UsageError: where an option is not for this data set.
+            DataError: where something is wrong with the data.
+        """
+        if not cls.UNITS_STATED:
+            for flag, value in (("depth-scale", options.pop("depth_scale", None)), ("depth-range", options.pop("depth_range", None))):
+                if value is not None:
+                    raise UsageError(f"--{flag} is for folder:ROOT only: {cls.NAME}'s is fixed")
+        build: Callable[..., Self] = cls  # a subclass: its constructor takes a root, not pairs
+        return build(root, split, **options)
+
+    @classmethod
+    def unchanged(cls, stated: Stated, images: int) -> str:
+        """Whether the data that a store of patch features was made from is still the same.
+
+        Args:
+            stated: what the store keeps about its data.
+            images: how many images it holds.
+
+        Returns:
+            "unchanged", or "not opened (reason)" where it cannot be told.
+
+        Raises:
+            DataError: where the data has changed.
+        """
+        options: Opening = {"list_file": stated["list_file"]}
+        if cls.UNITS_STATED:
+            lo, hi = stated["depth_range"]
+            options |= {"depth_scale": stated["depth_scale"], "depth_range": (lo, hi)}
+        try:
+            found = cls.open(stated["spec"].partition(":")[2], stated["split"], **options).fingerprint()
+        except DepthTokensError as error:
+            return f"not opened ({error})"
+        if found != stated["fingerprint"]:
+            raise DataError(f"{stated['spec']} '{stated['split']}' has changed since it was made")
+        return "unchanged"
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -95,7 +214,14 @@ class DepthDataset(Dataset[Sample]):
         return Sample(normalise(image), torch.from_numpy(depth)[None], index)
 
     def read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """RGB [H, W, 3] uint8 and depth [H, W] float32 metres (0 = none), after the fixed crop, before augmentation."""
+        """One pair after the fixed crop, before augmentation.
+
+        Returns:
+            RGB [H, W, 3] uint8, and depth [H, W] float32 metres, 0 = none.
+
+        Raises:
+            DataError: where a file cannot be read, or image and depth differ in size.
+        """
         rgb, depth = self._load(index)
         if rgb.shape[:2] != depth.shape:
             image_size, depth_size = (f"{h}x{w}" for h, w in (rgb.shape[:2], depth.shape))
@@ -122,10 +248,16 @@ class DepthDataset(Dataset[Sample]):
         return f"{self.name}:{(image if image == depth else self.root).resolve()}"  # image and depth in one file: the .mat
 
     def fingerprint(self) -> str:
-        """SHA-256, 64 hex digits, of what `read` gives: it changes when data does, wherever the files lie, and knows no augmentation.
+        """SHA-256 of what `read` gives: it changes when data does, wherever the files lie, and knows no augmentation.
 
         Of every file it takes name, size and the first and last KiB, since to read the 48,000 of NYUv2 whole would take minutes: an image
-        edited anew has another size. A .npy is read whole. Raises DataError for a missing file.
+        edited anew has another size. A .npy is read whole.
+
+        Returns:
+            64 hex digits.
+
+        Raises:
+            DataError: where a file is missing.
         """
         kind = (type(self).__name__, self.split, self.eval_crop, self.fixed_crop, self.depth_scale, self.depth_range)
         digest = hashlib.sha256(repr(kind).encode())
@@ -134,8 +266,8 @@ class DepthDataset(Dataset[Sample]):
             digest.update(name.encode())
             for path in pair:
                 if path not in known:
-                    known[path] = _ends(path)
-                digest.update(_relative(path, self.root).encode() + known[path])
+                    known[path] = file_digest(path)
+                digest.update(relative(path, self.root).encode() + known[path])
         return digest.hexdigest()
 
     def missing(self) -> list[Path]:
@@ -147,15 +279,18 @@ class DepthDataset(Dataset[Sample]):
         return [path for path in self.pairs[index] if not path.is_file()]
 
     def _load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """One pair as its files hold it."""
         image, depth = self.pairs[index]
         return read_image(image), read_depth(depth, self.depth_scale, eight_bit=self.eight_bit)
 
     def _size(self, index: int) -> tuple[int, int]:
+        """(H, W) of what `_load` gives."""
         path = self.pairs[index][0]
         with reading("image", path), Image.open(path) as image:
             return image.height, image.width
 
     def _corner(self, index: int, height: int, width: int) -> tuple[int, int]:
+        """Top and left of the fixed crop in an image of this size."""
         assert self.fixed_crop is not None
         top, left = height - self.fixed_crop[0], (width - self.fixed_crop[1]) // 2
         if top < 0 or left < 0:
@@ -164,100 +299,27 @@ class DepthDataset(Dataset[Sample]):
         return top, left
 
 
-def read_depth(path: Path, scale: float | None = None, *, eight_bit: bool = False) -> NDArray[np.float32]:
-    """Depth [H, W] float32 metres, 0 = none (also where the file has NaN, infinity or a negative), from a one-channel PNG, .npy or .npz.
-
-    scale: file units per metre; None = metres. eight_bit: accept 8-bit PNG, whose steps are too coarse for most uses.
-    Raises DataError for anything else, OpenEXR included: no light library that is still kept up reads it.
-    """
-    suffix = path.suffix.lower()
-    with reading("depth map", path):
-        if suffix == ".png":
-            raw = _read_grey(path, eight_bit)
-        elif suffix in (".npy", ".npz"):
-            raw = _read_array(path)
-        elif suffix == ".exr":
-            raise DataError(f"{path}: OpenEXR is not supported: convert it to .npy in metres")
-        else:
-            raise DataError(f"{path}: depth is read from 16-bit .png, .npy or .npz, not from '{suffix}'")
-    with np.errstate(over="ignore"):
-        depth = raw.astype(np.float32)
-        if scale is not None:
-            depth /= np.float32(scale)
-    depth[~(np.isfinite(depth) & (depth > 0))] = 0
-    return depth
-
-
-def _read_grey(path: Path, eight_bit: bool) -> NDArray:
-    with Image.open(path) as image:
-        if image.mode == "L" and not eight_bit:
-            raise DataError(f"{path} is an 8-bit image, not a 16-bit depth map")
-        # 16-bit grey is mode I;16, or I in older Pillows.
-        if image.mode not in ("I;16", "I;16B", "I", "L"):
-            raise DataError(f"{path} is a colour image, not a 16-bit depth map")
-        return np.asarray(image)
-
-
-def _read_array(path: Path) -> NDArray:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.lib.npyio.NpzFile):
-        with loaded as arrays:
-            key = "depth" if "depth" in arrays else arrays.files[0] if len(arrays.files) == 1 else None
-            if key is None:
-                raise DataError(f"{path} holds {len(arrays.files)} arrays and none is called 'depth'")
-            loaded = arrays[key]
-    if loaded.ndim != 2 or loaded.dtype.kind not in "fiu":
-        raise DataError(f"{path} is no depth map: expected numbers [H, W], found {loaded.dtype} {list(loaded.shape)}")
-    return loaded
+def normalise(image: NDArray[np.float32]) -> Tensor:
+    """RGB [H, W, 3] in 0..1 -> normalised float32 tensor [3, H, W]."""
+    mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
+    return torch.from_numpy(np.ascontiguousarray(((image - mean) / std).transpose(2, 0, 1)))
 
 
 def check_root(root: str | Path, split: str, *, may_be_file: bool = False) -> Path:
-    """`root` as a path. Raises UsageError for an unknown split, DataError if the root is not there or not a folder."""
+    """The root of a data set as a path.
+
+    Args:
+        root: as a person writes it, ~ included.
+        split: is checked as well.
+        may_be_file: accept a file, not only a folder.
+
+    Raises:
+        UsageError: where the split is unknown.
+        DataError: where the root is not there, or not a folder.
+    """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     path = user_path(root)
     if not path.is_dir() and not (may_be_file and path.is_file()):
         raise DataError(f"{path} is a file, not a folder" if path.exists() else f"no folder {path}")
     return path
-
-
-def read_text(path: Path) -> str:
-    """The text of a list file. Raises DataError if there is none."""
-    with reading("list", path):
-        return path.expanduser().read_text(encoding="utf-8-sig")
-
-
-def read_list(path: Path) -> list[tuple[str, str]]:
-    """(image, depth) of each line "image depth focal", as in the lists of BTS and AdaBins, where names may start with a slash.
-
-    The focal length is not used. Raises DataError for other lines or none.
-    """
-    lines = [(number, line.split()) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
-    for number, words in lines:
-        if len(words) not in (2, 3):
-            raise DataError(f"{path} line {number}: expected 'image depth focal', found {len(words)} words")
-    if not lines:
-        raise DataError(f"{path} names no pairs")
-    return [(words[0].lstrip("/"), words[1].lstrip("/")) for _, words in lines]
-
-
-def locate(folders: Sequence[Path], *names: str) -> Path:
-    """The first of the names found in the first folder that has one; the first name in the first folder if none has."""
-    candidates = [folder / name for folder in folders for name in names]
-    return next((path for path in candidates if path.is_file()), candidates[0])
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-
-
-def _ends(path: Path) -> bytes:
-    """Digest of a file's size, first and last KiB; of all of a .npy, whose size says nothing about what is in it."""
-    with reading("file", path), path.open("rb") as file:
-        if path.suffix == ".npy":
-            return hashlib.file_digest(file, "sha256").digest()
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        first = file.read(1024)
-        file.seek(max(0, size - 1024))
-        return hashlib.sha256(size.to_bytes(8, "little") + first + file.read(1024)).digest()

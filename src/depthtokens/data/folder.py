@@ -5,31 +5,45 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, TypedDict
 
 from ..errors import DataError, UsageError
 from .augment import FOLDER
-from .dataset import DepthDataset, check_root, read_text
+from .dataset import DepthDataset, check_root
+from .formats import read_text
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SETTINGS = "depthtokens.json"
 
 
 class Folder(DepthDataset):
-    """Images (PNG, JPEG, TIFF) with depth maps (16-bit PNG, .npy, .npz with one array or one called "depth") in one of two layouts:
+    """Images (PNG, JPEG, TIFF) with depth maps (PNG, .npy, .npz with one array or one called "depth") in one of two layouts.
 
       ROOT/train/images/, ROOT/train/depth/ and the same under ROOT/test/: files of one stem are a pair;
       ROOT/images/, ROOT/depth/ and lists ROOT/train.csv, ROOT/test.csv with the header "image,depth", paths relative to ROOT.
+    ROOT/images with ROOT/depth and no lists, files of one stem being a pair, has "all" only, so that nobody tests on training images
+    without knowing. ROOT/depthtokens.json, {"depth_scale": 1000, "depth_range": [0.5, 10]}, may state the folder's scale and range; an
+    argument goes before it. OpenEXR is not supported: convert it to .npy.
 
-    split: "train", "test" or "all" (both). list_file: such a CSV, used instead. ROOT/images with ROOT/depth and no lists, files of one stem
-    being a pair, is "all" only, so that nobody tests on training images without knowing.
-    depth_scale: units per metre, needed for PNG (1000 for millimetres, 256 for KITTI's); arrays are metres unless it is given.
-    8-bit PNG is read too, at this scale. OpenEXR is not supported: no light library that is still kept up reads it; convert to .npy.
-    depth_range: (lo, hi) metres, (0.001, 10.0) by default. ROOT/depthtokens.json, {"depth_scale": 1000, "depth_range": [0.5, 10]}, states
-    either for the folder; an argument goes before it.
-    augment: NYUv2's rotation, flip and colours, without its pre-crop; crop: (height, width) of a random crop, None = whole images.
-    Raises UsageError where the scale is needed, DataError where files are absent (unless `allow_missing`) or there is no such split.
+    Args:
+        root: the folder.
+        split: "train", "test" or "all" (both).
+        list_file: a CSV as above, used instead.
+        depth_scale: units per metre, needed for PNG of 16 or 8 bits (1000 for millimetres, 256 for KITTI's); arrays are metres unless it is
+            given.
+        depth_range: (lo, hi) in metres, (0.001, 10.0) where nothing states it.
+        augment: hand out random views: NYUv2's rotation, flip and colours, without its pre-crop (`augment.FOLDER`).
+        crop: (height, width) of the views' random crop, None for whole images.
+        seed: of the random views.
+        allow_missing: keep pairs whose files are absent.
+
+    Raises:
+        UsageError: where the split is unknown, the scale is needed, or another argument makes no sense.
+        DataError: where files are absent (unless `allow_missing`), or there is no such split.
     """
+
+    NAME: ClassVar = "folder"
+    UNITS_STATED: ClassVar = True
 
     def __init__(
         self,
@@ -56,7 +70,7 @@ class Folder(DepthDataset):
             raise UsageError(f"{image_only} does not say its unit: state --depth-scale (1000 for millimetres, 256 for KITTI's)")
         super().__init__(
             pairs,
-            name="folder",
+            name=self.NAME,
             split=split,
             root=root,
             depth_range=depth_range,
@@ -68,13 +82,21 @@ class Folder(DepthDataset):
         )
 
 
-def _settings(root: Path) -> dict[str, Any]:
+class _Settings(TypedDict, total=False):
+    """What ROOT/depthtokens.json may state."""
+
+    depth_scale: float
+    depth_range: tuple[float, float]
+
+
+def _settings(root: Path) -> _Settings:
+    """What the folder states about its depth files."""
     path = root / SETTINGS
     if not path.is_file():
         return {}
     try:
         stated = dict(json.loads(path.read_text(encoding="utf-8")))
-        settings: dict[str, Any] = {}
+        settings: _Settings = {}
         if "depth_scale" in stated:
             settings["depth_scale"] = float(stated["depth_scale"])
         if "depth_range" in stated:
@@ -86,6 +108,7 @@ def _settings(root: Path) -> dict[str, Any]:
 
 
 def _pairs(root: Path, split: str, list_file: Path | None) -> list[tuple[Path, Path]]:
+    """The pairs of a split, in whichever layout the folder has."""
     splits = ("train", "test") if split == "all" else (split,)
     if list_file is not None:
         return _listed(root, list_file)
@@ -104,6 +127,7 @@ def _pairs(root: Path, split: str, list_file: Path | None) -> list[tuple[Path, P
 
 
 def _listed(root: Path, path: Path) -> list[tuple[Path, Path]]:
+    """The pairs that a CSV names."""
     rows = list(csv.DictReader(read_text(path).splitlines(), skipinitialspace=True))
     if not rows or any(not row.get("image") or not row.get("depth") for row in rows):
         raise DataError(f"{path} should be a CSV with the header image,depth and two paths in each line")
@@ -111,6 +135,7 @@ def _listed(root: Path, path: Path) -> list[tuple[Path, Path]]:
 
 
 def _equal_stems(folder: Path) -> list[tuple[Path, Path]]:
+    """Each file in images/ with the one of its stem in depth/."""
     depths: dict[str, Path] = {}
     for path in sorted((folder / "depth").glob("[!.]*")):
         if path.stem in depths:

@@ -17,9 +17,17 @@ Photo = str | Path | Image.Image | NDArray[np.uint8]
 
 
 def read_image(path: Path, *, upright: bool = False) -> NDArray[np.uint8]:
-    """RGB [H, W, 3] uint8 of an 8-bit image file. Raises DataError for what is not one.
+    """Read an 8-bit image file.
 
-    upright: turn it as its EXIF says; for photos, not for data sets, whose depth maps are stored as the image's pixels are.
+    Args:
+        path: the file.
+        upright: turn it as its EXIF says; for photos, not for data sets, whose depth maps are stored as the image's pixels are.
+
+    Returns:
+        RGB [H, W, 3] uint8.
+
+    Raises:
+        DataError: where it is missing, damaged, or no such image.
     """
     with reading("image", path), Image.open(path) as image:
         if image.mode.startswith("I") or image.mode == "F":
@@ -39,7 +47,15 @@ def read_photo(image: Photo) -> NDArray[np.uint8]:
 
 
 def shown_at(rgb: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
-    """A photo [H, W, 3] as CLIP is shown it: brought to height `side` where it is taller (None: as it is)."""
+    """A photo as CLIP is shown it.
+
+    Args:
+        rgb: [H, W, 3] uint8.
+        side: the height in pixels that a taller photo is brought to, its width along with it; None to leave it as it is.
+
+    Returns:
+        [h, w, 3] uint8.
+    """
     height, width = rgb.shape[:2]
     if side is None or height <= side:
         return rgb
@@ -53,7 +69,15 @@ def named(image: Photo) -> str:
 
 @contextmanager
 def reading(what: str, path: Path) -> Iterator[None]:
-    """One line for whatever a decoder throws: on damaged bytes they raise far more than OSError (SyntaxError, struct.error, ...)."""
+    """Turn whatever a decoder throws into one line: on damaged bytes they raise far more than OSError (SyntaxError, struct.error, ...).
+
+    Args:
+        what: the file's part in the story ("image", "depth map").
+        path: the file.
+
+    Raises:
+        DataError: instead of any other error in the block.
+    """
     try:
         yield
     except DataError:

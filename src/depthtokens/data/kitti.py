@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from ..errors import DataError
 from .augment import KITTI as RECIPE
-from .dataset import DepthDataset, check_root, locate, read_list
+from .dataset import DepthDataset, check_root
+from .formats import find_list, locate, read_list
 
 LISTS = {
     "train": ("eigen_train_files_with_gt.txt", "kitti_eigen_train.txt"),
@@ -29,17 +31,30 @@ TEST_DRIVES = frozenset(f"{date}_drive_{number}_sync" for date, numbers in _TEST
 class KITTI(DepthDataset):
     """KITTI: depth 16-bit PNG / 256, 0 = none, range 0.001-80 m; image and depth always cut to the benchmark crop 352x1216.
 
-    root: images ROOT/raw/<date>/<drive>/image_02/data/*.png or .jpg (or without raw/), whichever of the two a list says;
-    depth ROOT/data_depth_annotated/<drive>/proj_depth/groundtruth/image_02/*.png, with or without train/ or val/ before <drive>, or
-    without data_depth_annotated/.
-    split: "train", "test" or "all"; it is, in this order:
-      `list_file`, lines "image depth focal"; lines whose depth is None are left out and counted in `without_depth` (45 of Eigen's 697);
-      a list in ROOT under one of its usual names (`LISTS`);
+    Images lie in ROOT/raw/<date>/<drive>/image_02/data/*.png or .jpg (or without raw/), whichever of the two a list says; depth in
+    ROOT/data_depth_annotated/<drive>/proj_depth/groundtruth/image_02/*.png, with or without train/ or val/ before <drive>, or without
+    data_depth_annotated/. The pairs of a split are, in this order:
+      those of `list_file`, lines "image depth focal"; lines whose depth is None are left out and counted in `without_depth` (45 of
+      Eigen's 697);
+      those of a list in ROOT under one of its usual names (`LISTS`);
       every left-camera pair found, sorted by path: "test" = those of Eigen's 28 test drives, "train" = all others. This is not the
       published choice of frames: results to compare with published ones need the lists.
-    augment: the released recipe (`augment.KITTI`); crop: (height, width) of its random crop instead of 352x704.
-    Raises DataError where listed files are absent (unless `allow_missing`) or there are no pairs.
+
+    Args:
+        root: the folder.
+        split: "train", "test" or "all".
+        list_file: a list of pairs.
+        augment: hand out random views by the released recipe (`augment.KITTI`).
+        crop: (height, width) of the recipe's random crop instead of 352x704.
+        seed: of the random views.
+        allow_missing: keep pairs whose files are absent.
+
+    Raises:
+        UsageError: where the split is unknown, or crop or seed make no sense.
+        DataError: where listed files are absent (unless `allow_missing`), or there are no pairs.
     """
+
+    NAME: ClassVar = "kitti"
 
     def __init__(
         self,
@@ -55,12 +70,12 @@ class KITTI(DepthDataset):
         root = check_root(root, split)
         list_path = None if list_file is None else Path(list_file)
         if list_path is None:
-            list_path = next((root / name for name in LISTS.get(split, ()) if (root / name).is_file()), None)
+            list_path = find_list(root, LISTS.get(split, ()))
         lines = [] if list_path is None else read_list(list_path)
         with_depth = [(image, depth) for image, depth in lines if depth != "None"]
         super().__init__(
             _tree_pairs(root, split) if list_path is None else _listed_pairs(root, with_depth),
-            name="kitti",
+            name=self.NAME,
             split=split,
             root=root,
             depth_range=(0.001, 80.0),
@@ -75,25 +90,30 @@ class KITTI(DepthDataset):
 
 
 def _image_folders(root: Path) -> list[Path]:
+    """Where images may lie."""
     return [folder for folder in (root / "raw", root) if folder.is_dir()]
 
 
 def _depth_folders(root: Path) -> list[Path]:
+    """Where depth maps may lie."""
     parents = (root / "data_depth_annotated", root)
     return [folder for parent in parents for folder in (parent, parent / "train", parent / "val") if folder.is_dir()]
 
 
 def _listed_pairs(root: Path, lines: list[tuple[str, str]]) -> list[tuple[Path, Path]]:
+    """The files that a list names, where they lie in this tree."""
     images, depths = _image_folders(root), _depth_folders(root)
     return [(locate(images, image, _other_suffix(image)), locate(depths, depth)) for image, depth in lines]
 
 
 def _other_suffix(image: str) -> str:
+    """The name of the same image as .jpg instead of .png, or the reverse."""
     path = PurePosixPath(image)
     return str(path.with_suffix(".jpg" if path.suffix == ".png" else ".png"))
 
 
 def _tree_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
+    """Every left-camera pair of a split, by its drive."""
     images = _image_folders(root)
     found: dict[str, dict[Path, Path]] = {"train": {}, "test": {}}
     for folder in _depth_folders(root):

@@ -22,10 +22,18 @@ class Source(Protocol[T]):
 
 
 def batches(source: Source[T], indices: Sequence[int], batch_size: int, workers: int) -> Iterator[list[T]]:
-    """Lists of `batch_size` items in the order of `indices`, read by `workers` processes (0: this one).
+    """Read items in lists, in worker processes.
 
     An error of this package reaches the caller as it was raised, not wrapped in a worker's traceback. Workers leave Ctrl-C to the caller.
-    Raises UsageError for a batch size below 1 or a negative number of workers.
+
+    Args:
+        source: what the items are read from.
+        indices: which items, in this order.
+        batch_size: how many items a list has, but the last one.
+        workers: how many processes read; 0 for this one.
+
+    Raises:
+        UsageError: where the batch size is below 1 or the number of workers negative.
     """
     if batch_size < 1 or workers < 0:
         raise UsageError(f"batch size {batch_size} and {workers} workers: needs at least 1 and 0")
@@ -53,4 +61,5 @@ class _Guarded(Dataset[T | DepthTokensError]):
 
 
 def _ignore_interrupt(_worker: int) -> None:
+    """Leave Ctrl-C to the process that started this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

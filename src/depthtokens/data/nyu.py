@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
 from .augment import NYUV2
-from .dataset import DepthDataset, check_root, locate, read_list
+from .dataset import DepthDataset, check_root
+from .formats import find_list, locate, read_list
+
+if TYPE_CHECKING:
+    import h5py
 
 LISTS = {
     "train": ("nyudepthv2_train_files_with_gt.txt", "nyu_train.txt"),
@@ -23,18 +27,30 @@ FOLDERS = {"train": "sync", "test": "official_splits/test"}
 class NYUv2(DepthDataset):
     """NYU Depth v2: images 480x640, depth 16-bit PNG in millimetres, range 0.001-10 m.
 
-    root: a tree ROOT/sync/<scene>/rgb_X.jpg + sync_depth_X.png (train) and ROOT/official_splits/test/<scene>/... (test), or the file
-    nyu_depth_v2_labeled.mat (needs `pip install 'depthtokens[h5]'`).
-    split: "train", "test" or "all". A tree's split is, in this order:
-      `list_file`, lines "image depth focal", names relative to the split's folder or else to ROOT;
-      a list in ROOT under one of its usual names (`LISTS`);
+    The pairs of a tree's split are, in this order:
+      those of `list_file`, lines "image depth focal", names relative to the split's folder or else to ROOT;
+      those of a list in ROOT under one of its usual names (`LISTS`);
       every rgb_X.jpg or .png with sync_depth_X.png beside it, sorted by path, below the split's folder. "all" is every pair below ROOT.
-    A tree without list and without these folders has "all" only: train and test never are the same pairs unasked.
+    A tree without list and without these folders has "all" only: train and test are never the same pairs unasked.
     A .mat file is split by splits.mat: `list_file`, or the one beside it.
-    augment: the released recipe (`augment.NYUV2`), which begins with the crop to columns 43:608, rows 45:472; without it images are whole.
-    crop: (height, width) of its random crop instead of 416x544.
-    Raises DataError where files are absent (unless `allow_missing`) or there are no pairs.
+
+    Args:
+        root: a tree ROOT/sync/<scene>/rgb_X.jpg + sync_depth_X.png (train) and ROOT/official_splits/test/<scene>/... (test), or the file
+            nyu_depth_v2_labeled.mat (needs `pip install 'depthtokens[h5]'`).
+        split: "train", "test" or "all".
+        list_file: a list of pairs, or for a .mat file a splits.mat.
+        augment: hand out random views by the released recipe (`augment.NYUV2`), which begins with the crop to columns 43:608, rows 45:472;
+            without it images are whole.
+        crop: (height, width) of the recipe's random crop instead of 416x544.
+        seed: of the random views.
+        allow_missing: keep pairs whose files are absent.
+
+    Raises:
+        UsageError: where the split is unknown, or crop or seed make no sense.
+        DataError: where files are absent (unless `allow_missing`), or there are no pairs.
     """
+
+    NAME: ClassVar = "nyu"
 
     def __init__(
         self,
@@ -59,7 +75,7 @@ class NYUv2(DepthDataset):
             pairs = _tree_pairs(root, split, list_path)
         super().__init__(
             pairs,
-            name="nyu",
+            name=self.NAME,
             split=split,
             root=root,
             names=names,
@@ -79,9 +95,10 @@ class NYUv2(DepthDataset):
 
 
 def _tree_pairs(root: Path, split: str, list_file: Path | None) -> list[tuple[Path, Path]]:
+    """The pairs of a split, from a list where there is one, else from the tree."""
     own = [root / folder for name, folder in FOLDERS.items() if split in (name, "all")]
     if list_file is None:
-        list_file = next((root / name for name in LISTS.get(split, ()) if (root / name).is_file()), None)
+        list_file = find_list(root, LISTS.get(split, ()))
     if list_file is not None:
         folders = [folder for folder in (*own, root) if folder.is_dir()]
         return [(locate(folders, image), locate(folders, depth)) for image, depth in read_list(list_file)]
@@ -95,6 +112,7 @@ def _tree_pairs(root: Path, split: str, list_file: Path | None) -> list[tuple[Pa
 
 
 def _beside(folder: Path) -> list[tuple[Path, Path]]:
+    """Every rgb_X below a folder with the sync_depth_X beside it."""
     pairs = []
     for image in sorted(path for path in folder.rglob("rgb_*") if path.suffix in (".jpg", ".png")):
         depth = image.with_name(f"sync_depth_{image.stem.removeprefix('rgb_')}.png")
@@ -107,6 +125,16 @@ class LabeledMat:
     """nyu_depth_v2_labeled.mat, an HDF5 file: images [N, 3, W, H] uint8 and depths [N, W, H] float32 metres, MATLAB's order read backwards.
 
     The file is opened for each read: an open handle survives neither a fork nor pickling, and opening costs little beside decoding.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        count: N, the number of images.
+        size: (H, W) of every image.
+
+    Raises:
+        DataError: where it is another file, or h5py is not installed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -119,14 +147,25 @@ class LabeledMat:
         self.size = (height, width)
 
     def rows(self, split: str, splits_file: Path | None) -> list[int]:
-        """0-based rows of a split; splits.mat holds trainNdxs and testNdxs, 1-based."""
+        """Which images are a split.
+
+        Args:
+            split: "train", "test" or "all".
+            splits_file: holds trainNdxs and testNdxs, which count from 1; None for the splits.mat beside the file.
+
+        Returns:
+            Numbers that count from 0.
+
+        Raises:
+            DataError: where the splits file is absent, another file, or names images that are not there.
+        """
         if split == "all":
             return list(range(self.count))
         path = splits_file or self.path.with_name("splits.mat")
         if not path.is_file():
             raise DataError(f"no {path}: get splits.mat from the data set's page, or state it with --list-file")
         try:
-            from scipy.io import loadmat  # optional: only this file needs it
+            from scipy.io import loadmat  # here, since only this file needs it
         except ImportError as error:
             raise DataError(f"reading {path} needs scipy: pip install 'depthtokens[h5]'") from error
         try:
@@ -139,7 +178,7 @@ class LabeledMat:
         return rows
 
     def read(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """RGB [H, W, 3] uint8, depth [H, W] float32 metres, 0 = none."""
+        """RGB [H, W, 3] uint8 and depth [H, W] float32 metres (0 = none) of one image. Raises DataError where the file is damaged."""
         try:
             with self._open() as file:
                 rgb, depth = file["images"][row].transpose(2, 1, 0), file["depths"][row].T.astype(np.float32)
@@ -147,7 +186,8 @@ class LabeledMat:
             raise DataError(f"cannot read image {row} of {self.path}: the file is damaged") from error
         return np.ascontiguousarray(rgb), np.ascontiguousarray(np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0)))
 
-    def _open(self) -> Any:
+    def _open(self) -> h5py.File:
+        """The file, open for reading."""
         try:
             import h5py  # optional: only this file needs it
         except ImportError as error:

@@ -9,7 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import depthtokens
-
+from .._version import versions
 from ..depth.fused import FusedDepth
 from ..depth.model import DepthTokens
 from ..errors import DepthTokensError, UsageError
@@ -66,7 +65,7 @@ def export_onnx(model: DepthTokens, path: str | Path, size: tuple[int, int] | No
     check_target(path, overwrite)
     for package in ("onnx", "onnxscript", "onnxruntime"):
         need(package)
-    graph = Graph(FusedDepth(model).cpu())
+    graph = Graph(model.folded().cpu())
     if size is not None and min(size) < graph.fused.stride:
         raise UsageError(f"size {size[0]}x{size[1]} is smaller than one {graph.fused.stride}x{graph.fused.stride} patch")
     proto = to_onnx(graph, size)
@@ -141,17 +140,15 @@ def _hint(size: tuple[int, int] | None) -> str:
 
 def _sizes(model: DepthTokens, stride: int) -> list[tuple[int, int]]:
     """One patch, a few with pixels left over, the tower's own grid, and a common photo."""
-    own: Any = getattr(model.clip.visual, "image_size", 224)
-    side = own[0] if isinstance(own, tuple) else int(own)
-    return [(stride, stride), (3 * stride + 5, 4 * stride + 7), (side, side), (480, 640)]
+    return [(stride, stride), (3 * stride + 5, 4 * stride + 7), model.tower.image_size, (480, 640)]
 
 
 def _describe(model: DepthTokens, stride: int, size: tuple[int, int] | None) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "versions": {"depthtokens": depthtokens.__version__, "torch": torch.__version__},
-        "model": {**model.settings, "centres": model.centres.tolist(), "words": model.words, "logit_scale": float(model.log_scale.exp())},
-        "clip": {"name": model.clip.name, "weights": model.clip.weights, "fingerprint": model.clip.fingerprint},
+        "versions": versions("torch"),
+        "model": {**model.settings.to_header(), "logit_scale": float(model.log_scale.exp())},
+        "clip": asdict(model.clip.identity),
         "stride": stride,
         "size": size,
     }

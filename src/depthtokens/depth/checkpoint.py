@@ -22,14 +22,23 @@ Tensors = dict[str, Tensor]
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON header to a .safetensors file, whole or not at all."""
+    """Write tensors and a JSON header to a .safetensors file, whole or not at all.
+
+    Args:
+        path: the file.
+        tensors: by name.
+        metadata: what the header holds, as plain values.
+
+    Raises:
+        DepthTokensError: where the file cannot be written.
+    """
     content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, {"depthtokens": json.dumps(metadata)})
     with atomic(path) as file:
         file.write(content)
 
 
 def read(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors and JSON header of a file written by `write`. Raises WeightsError for a file that is not one, or is damaged."""
+    """Tensors and JSON header of a file that `write` wrote. Raises WeightsError for any other file, or a damaged one."""
     if not path.is_file():
         raise WeightsError(f"no token file at {path}")
     try:
@@ -47,12 +56,31 @@ def read(path: Path) -> tuple[Tensors, dict[str, Any]]:
 
 
 def write_tokens(path: Path, tensors: Mapping[str, Tensor], header: Header) -> None:
-    """Write a token file."""
+    """Write a token file.
+
+    Args:
+        path: the file.
+        tensors: what was trained, by name, as `DepthTokens.state` gives it.
+        header: everything else.
+
+    Raises:
+        DepthTokensError: where the file cannot be written.
+    """
     write(path, tensors, header.to_dict())
 
 
 def read_tokens(path: Path) -> tuple[Tensors, Header]:
-    """What `write_tokens` wrote. Raises WeightsError for a file that is damaged, of another kind, or does not fit together."""
+    """What `write_tokens` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Tensors by name, and the header.
+
+    Raises:
+        WeightsError: for a file that is damaged or of another kind, or whose header and tensors do not fit together.
+    """
     tensors, metadata = read(path)
     try:
         return tensors, Header.from_dict(metadata, {name: tuple(value.shape) for name, value in tensors.items()})

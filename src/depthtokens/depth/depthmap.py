@@ -18,8 +18,12 @@ from ..files import atomic
 class DepthMap:
     """Depth of one image.
 
-    metres: [H, W] float32. uncertainty: [H, W] float32 metres, the standard deviation of depth over the bins' probabilities.
-    probs: [N, h, w] float32 at patch resolution. depth_range: metres. image: the photo, uint8 [H, W, 3].
+    Attributes:
+        metres: [H, W] float32, depth.
+        uncertainty: [H, W] float32 metres, the standard deviation of depth over the bins' probabilities.
+        probs: [N, h, w] float32, probabilities of the bins at patch resolution.
+        depth_range: (lo, hi) metres, of the model.
+        image: uint8 [H, W, 3], the photo.
     """
 
     metres: NDArray[np.float32]
@@ -29,9 +33,15 @@ class DepthMap:
     image: NDArray[np.uint8]
 
     def save(self, path: str | Path) -> None:
-        """Write depth as .npy (metres) or as 16-bit .png: millimetres, or 1/256 m where the range passes 65.535 m (KITTI's).
+        """Write depth to a file.
 
-        The PNG says its units per metre in the text field `depth_scale`. Raises UsageError for another ending.
+        Args:
+            path: ends in .npy (float32 metres) or .png (16 bits: millimetres, or KITTI's 1/256 m where the range passes 65.535 m; the
+                text field `depth_scale` says its units per metre).
+
+        Raises:
+            UsageError: for another ending.
+            DepthTokensError: where the file cannot be written.
         """
         path = Path(path)
         if path.suffix == ".npy":
@@ -52,7 +62,11 @@ class DepthMap:
         return 1000 if self.depth_range[1] * 1000 <= 65535 else 256
 
     def colour(self, depth_range: tuple[float, float] | None = None) -> Image.Image:
-        """Depth in colour (near = bright), over `depth_range` in metres, or over this map's own values."""
+        """Depth in colour, near = bright.
+
+        Args:
+            depth_range: (lo, hi) metres, the ends of the colour map; None takes this map's own smallest and largest depth.
+        """
         lo, hi = depth_range or (float(self.metres.min()), float(self.metres.max()))
         return Image.fromarray(colourise(self.metres, lo, hi))
 
@@ -80,7 +94,16 @@ class DepthMap:
 
 
 def colourise(metres: NDArray[np.float32], lo: float, hi: float) -> NDArray[np.uint8]:
-    """Depth [H, W] metres -> RGB uint8 [H, W, 3]; lo bright, hi dark, outside values at the ends of the colour map."""
+    """Depth in colour, near = bright.
+
+    Args:
+        metres: [H, W].
+        lo: metres, the bright end of the colour map; nearer depths look the same.
+        hi: metres, the dark end; farther depths look the same.
+
+    Returns:
+        RGB uint8 [H, W, 3].
+    """
     from matplotlib import colormaps
 
     share = np.clip((metres - lo) / max(hi - lo, 1e-6), 0, 1)

@@ -24,7 +24,12 @@ _EPSILON = 1e-12  # as in F.normalize
 
 
 class Output(NamedTuple):
-    """depth [B, 1, h, w] metres and probs [B, N, h, w] over bins, at the resolution of the patch features."""
+    """What a head gives, at the resolution of the patch features.
+
+    Attributes:
+        depth: [B, 1, h, w] metres.
+        probs: [B, N, h, w], probabilities of the bins.
+    """
 
     depth: Tensor
     probs: Tensor
@@ -39,11 +44,15 @@ class FusedDepth(nn.Module):
     Attributes:
         stride: pixels per patch.
         tower: the folded image tower.
+        weight: [N, D], what a trunk's output is multiplied with.
+        centres: [N] metres.
+        mean: [3, 1, 1], ImageNet's mean of pixels in 0-1.
+        std: [3, 1, 1], ImageNet's standard deviation.
 
     Args:
         settings: of the model.
-        tower: its image tower.
-        text: [N, C], its text features times its logit scale.
+        tower: the model's image tower, which is copied.
+        text: [N, C], the model's text features times its logit scale.
         centres: [N] metres.
         precision: of the tower; from its output on everything is float32.
 
@@ -101,7 +110,7 @@ class FusedDepth(nn.Module):
 
     @torch.inference_mode()
     def predict(self, image: Photo) -> DepthMap:
-        """See `DepthTokens.predict`."""
+        """Depth of one photo; see `DepthTokens.predict`."""
         rgb = read_photo(image)
         shown = torch.from_numpy(shown_at(rgb, self.predict_side))[None].to(self.weight.device)
         with torch.autocast(shown.device.type, enabled=False):  # a precision asked for outside is for training, not for this head

@@ -45,15 +45,15 @@ class Errors:
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of merit.
+    """One figure that says how good a prediction is.
 
     Attributes:
-        name: in files and code.
-        label: in tables and pages.
-        pixels: what each pixel contributes, [n]; the mean over pixels is kept.
+        name: what files and code call it.
+        label: what tables and pages call it.
+        pixels: from `Errors` to what each pixel contributes, [n]; the metric begins with the mean of that over pixels.
         unit: of the finished figure, "" for none.
-        higher_is_better: its direction.
-        rooted: whether the figure is the root of that mean; means can be pooled over images before it.
+        higher_is_better: whether a larger figure is the better one.
+        rooted: whether the figure is the square root of that mean; means of several images are pooled before the root is taken.
         quoted: whether tables for people show it.
     """
 
@@ -67,12 +67,12 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """Label, unit and direction, for the head of a column."""
+        """Label, unit and direction, for the top of a column."""
         unit = f" ({self.unit})" if self.unit else ""
         return f"{self.label}{unit} {'↑' if self.higher_is_better else '↓'}"
 
     def finish(self, mean: float) -> float:
-        """The figure, from a mean over pixels."""
+        """The figure, from the mean of `pixels` over all pixels."""
         return math.sqrt(mean) if self.rooted else mean
 
     def better(self, a: float, b: float) -> bool:
@@ -81,6 +81,7 @@ class Metric:
 
 
 def _within(power: int) -> Callable[[Errors], Tensor]:
+    """Whether depth and truth differ by less than a factor of 1.25 to that power."""
     return lambda errors: errors.log_abs < power * math.log(1.25)
 
 
@@ -100,14 +101,20 @@ METRICS: dict[str, Metric] = {
 }
 """Every metric by name. `rmsl_paper` is the paper's RMSL column: the mean squared log error, without the root that `rmse_log` has."""
 QUOTED = tuple(name for name, metric in METRICS.items() if metric.quoted)
-"""Those that tables for people show."""
+"""Names of the metrics that tables for people show."""
 
 
 class Target:
     """The valid pixels of one image's ground truth, made ready for many predictions.
 
+    Attributes:
+        valid: bool, in the shape of the image: the pixels that count.
+        truth: [n] metres, at valid pixels.
+        log: [n], its logarithm.
+        pixels: n.
+
     Args:
-        truth: metres.
+        truth: metres, in any shape.
         valid: bool, the same shape: the pixels that count.
     """
 
@@ -116,42 +123,62 @@ class Target:
         self.log, self.pixels = self.truth.log(), len(self.truth)
 
     def moments(self, depth: Tensor) -> dict[str, float]:
-        """Means over valid pixels, before any root, from which every metric follows; those of several images can be pooled.
+        """Means over valid pixels, from which every metric follows; those of several images can be pooled.
 
         Args:
-            depth: metres, positive, in the shape of the truth.
+            depth: metres, positive, in the shape of the image.
+
+        Returns:
+            Metric name -> mean of `Metric.pixels`, before any root.
         """
         errors = Errors(depth[self.valid], self.truth, self.log)
         return {name: metric.pixels(errors).sum(dtype=torch.float64).item() / self.pixels for name, metric in METRICS.items()}
 
 
 def depth_metrics(depth: Tensor, target: Tensor) -> dict[str, float]:
-    """The usual errors of one set of pixels.
+    """Every metric of one set of pixels.
 
     Args:
         depth: [n] metres, positive.
         target: [n] metres, positive.
 
-    >>> depth_metrics(torch.tensor([2.0]), torch.tensor([1.0]))["abs_rel"]
-    1.0
+    Returns:
+        Metric name -> figure.
+
+    Example:
+        >>> depth_metrics(torch.tensor([2.0]), torch.tensor([1.0]))["abs_rel"]
+        1.0
     """
     return _finished(Target(target, torch.ones_like(target, dtype=torch.bool)).moments(depth))
 
 
 def _finished(means: dict[str, float]) -> dict[str, float]:
+    """Metric name -> figure, from means over pixels."""
     return {name: metric.finish(means[name]) for name, metric in METRICS.items()}
 
 
 @dataclass
 class MetricAccumulator:
-    """Metrics over many images, averaged per image (the paper's numbers) and pooled over pixels."""
+    """Metrics over many images, averaged per image (the paper's numbers) and pooled over pixels.
+
+    Attributes:
+        per_image: metric name -> figure, of each image added so far.
+    """
 
     per_image: list[dict[str, float]] = field(default_factory=list)
     _sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(METRICS, 0.0))
     _pixels: int = 0
 
     def add(self, moments: dict[str, float], pixels: int) -> dict[str, float]:
-        """Add one image by its `Target.moments` over `pixels` > 0 valid pixels; returns its own metrics."""
+        """Add one image.
+
+        Args:
+            moments: its `Target.moments`.
+            pixels: its number of valid pixels, above 0.
+
+        Returns:
+            Metric name -> figure, of this image.
+        """
         for key in METRICS:
             self._sums[key] += moments[key] * pixels
         self._pixels += pixels

@@ -32,14 +32,18 @@ class DepthTokens(nn.Module):
         tokens: learned or random vectors, nn.Parameter: "depth" [N, width] where depth words are vectors, "context" [slots, width], in
             reading order, where the template has {ctx} slots.
         centres: [N] metres.
-        clip: the CLIP; tower: the image tower that is read, the CLIP's own unless its BatchNorm adapts.
-        provenance: how the tokens were had, saved with them.
+        depth_range: (lo, hi) metres.
+        words: the depth words as text, bin 0 first; empty where depth words are vectors.
+        clip: the CLIP.
+        tower: the image tower that is read: the CLIP's own, or a copy of it where batchnorm="adapt" changes it.
+        log_scale: logarithm of the logit scale; a parameter that is trained where scale="learned".
+        provenance: where the tokens come from, saved with them.
 
     Args:
         clip: from `load_clip`.
         template: text with {depth} and {ctx} slots, or a name in `prompt.template.TEMPLATES`.
         depth: "learned:N", "random:N", "path:K:N" (N vectors on a line through K learned anchors), a scale's name, or words, one per bin.
-        bins: "linear:N", "log:N", "depthclip", or centres in metres, within depth_range.
+        bins: "linear:N", "log:N", "const80:N", "depthclip", or centres in metres; see `bins.bin_centres`.
         depth_range: (lo, hi) metres.
         dense: how patch features are read, see `clip.image.dense_features`.
         scale: factor on the cosine similarities: "auty2023" (1000 / sqrt(N), the released code's), "depthclip" (1000), a number, or
@@ -51,7 +55,7 @@ class DepthTokens(nn.Module):
         normalisation: "imagenet" (as released) or "clip", whose mean and standard deviation the trunk sees pixels in.
 
     Raises:
-        UsageError: for anything unknown, or words and bins of different number.
+        UsageError: for an unknown name, a mode that the CLIP does not have, or another number of bins than of words.
     """
 
     def __init__(
@@ -70,9 +74,10 @@ class DepthTokens(nn.Module):
         normalisation: str = "imagenet",
     ) -> None:
         super().__init__()
+        lo, hi = depth_range
         self.settings = settings = ModelSettings(
             template=parse_template(template).text, depth=spoken(depth), init=spoken(init), bins=spoken(bins), dense=dense, scale=scale,
-            normalisation=normalisation, batchnorm=batchnorm, seed=seed, depth_range=tuple(depth_range), predict_side=predict_side,
+            normalisation=normalisation, batchnorm=batchnorm, seed=seed, depth_range=(lo, hi), predict_side=predict_side,
         )  # fmt: skip
         clip.image.check_mode(dense)
         words, parsed = settings.words, settings.parsed
@@ -107,7 +112,7 @@ class DepthTokens(nn.Module):
 
     @classmethod
     def of(cls, clip: FrozenCLIP, settings: ModelSettings) -> DepthTokens:
-        """The model that settings describe."""
+        """The model that `settings` describe, on `clip`. Raises UsageError as `DepthTokens`."""
         return cls(clip, **settings.arguments())
 
     def text_features(self) -> Tensor:
@@ -116,7 +121,7 @@ class DepthTokens(nn.Module):
         return F.normalize(self.encoder.encode(self.layout, vectors if len(vectors) else None), dim=-1)
 
     def vectors(self) -> Tensor:
-        """What stands in the prompts' slots: context vectors, then depth vectors, [slots + N, width] (or fewer: words need none)."""
+        """What stands in the prompts' slots: context vectors, then depth vectors (none where depth words are words), [slots + N, width]."""
         parts = [self.tokens[kind] for kind in ("context", "depth") if kind in self.tokens]
         if self.path is not None:
             parts[-1] = self.path @ parts[-1]
@@ -135,11 +140,28 @@ class DepthTokens(nn.Module):
         return self.tower.encode(images, self.settings.dense, self.settings.normalisation, precision)
 
     def forward(self, images: Tensor) -> Output:
-        """Normalised images [B, 3, H, W] -> depth in metres and bin probabilities at patch resolution."""
+        """Depth of images, at patch resolution.
+
+        Args:
+            images: [B, 3, H, W], normalised with ImageNet's mean and standard deviation.
+
+        Returns:
+            Depth [B, 1, h, w] metres and probabilities of the bins [B, N, h, w].
+        """
         return self.depth_from(self.image_features(images), self.text_features())
 
     def depth_from(self, patches: Tensor, text: Tensor) -> Output:
-        """Correlate patch features [B, C, h, w] with text features [N, C]; softmax over bins; expectation of the bin centres."""
+        """Depth from features: similarities times the logit scale, softmax over bins, expectation of the bin centres.
+
+        Source: the paper, section 3.
+
+        Args:
+            patches: [B, C, h, w].
+            text: [N, C].
+
+        Returns:
+            Depth [B, 1, h, w] metres and probabilities of the bins [B, N, h, w].
+        """
         with torch.autocast(patches.device.type, enabled=False):  # half precision would cost millimetres here, and gain nothing
             kernel = (self.log_scale.exp() * text.float())[:, :, None, None]
             probs = F.conv2d(patches.float(), kernel).softmax(dim=1)
@@ -160,10 +182,10 @@ class DepthTokens(nn.Module):
         return self
 
     def predict(self, image: Photo, precision: str = "float32") -> DepthMap:
-        """Depth of one photo, which has the photo's own size.
+        """Depth of one photo, in the photo's own size.
 
-        Images taller than `predict_side` (the height of the training images, kept with the tokens) are brought to it for CLIP. The first
-        call folds the model into its fastest form, which is kept until tokens, scale, statistics, device or precision change.
+        CLIP is shown a photo taller than `predict_side` (the height of the training images, kept with the tokens) at that height. The
+        first call folds the model into its fastest form, which is kept until tokens, scale, statistics, device or precision change.
 
         Args:
             image: a file, a PIL image, or an RGB array uint8 [H, W, 3].
@@ -176,7 +198,14 @@ class DepthTokens(nn.Module):
         return self.fused(precision).predict(image)
 
     def fused(self, precision: str = "float32") -> FusedDepth:
-        """The model in its fastest form, for inference: made on first use, and again when the model has changed."""
+        """The model in its fastest form, for inference: made on first use, and again when the model has changed.
+
+        Args:
+            precision: of the image tower: float32, bfloat16 or float16.
+
+        Raises:
+            UsageError: for an unknown precision.
+        """
         state = {name: value.detach() for name, value in self._changing().items()}
         if self._fused is not None:
             known, kept = self._fused
@@ -184,18 +213,22 @@ class DepthTokens(nn.Module):
             # By value: version counters miss what is written through `.data`, and tokens are a few thousand numbers.
             if same_place and all(torch.equal(value, known[name]) for name, value in state.items()):
                 return kept
-        with torch.no_grad():
-            text = self.log_scale.exp() * self.text_features().float()
-        folded = FusedDepth(self.settings, self.tower, text, self.centres, precision)
+        folded = self.folded(precision)
         self._fused = {name: value.clone() for name, value in state.items()}, folded
         return folded
+
+    def folded(self, precision: str = "float32") -> FusedDepth:
+        """As `fused`, but made anew and not kept by the model: the caller may change it or move it."""
+        with torch.no_grad():
+            text = self.log_scale.exp() * self.text_features().float()
+        return FusedDepth(self.settings, self.tower, text, self.centres, precision)
 
     def _changing(self) -> Tensors:
         """Everything that may change after the model was made."""
         return {**self.state(), "log_scale": self.log_scale}
 
     def state(self) -> Tensors:
-        """What training may have changed, by name: tokens, a learned scale, and with batchnorm="adapt" the trunk's running statistics."""
+        """What training may have changed, by name: tokens, a learned scale, the trunk's running statistics where batchnorm="adapt"."""
         tensors: Tensors = {f"tokens.{kind}": value for kind, value in self.tokens.items()}
         if self.log_scale.requires_grad:
             tensors["log_scale"] = self.log_scale
@@ -205,7 +238,7 @@ class DepthTokens(nn.Module):
         return tensors
 
     def save(self, path: str | Path) -> None:
-        """Write tokens and everything needed to use them, but not CLIP, to one .safetensors file (a few KB)."""
+        """Write tokens and all that using them needs, except CLIP, to one .safetensors file (a few KB). Raises DepthTokensError."""
         header = Header(self.settings, self.clip.identity, self.provenance, versions("torch", "open_clip"))
         write_tokens(Path(path), self.state(), header)
 
@@ -215,8 +248,8 @@ class DepthTokens(nn.Module):
 
         Args:
             path: the file.
-            clip: None loads the CLIP that the file names.
-            force: take the tokens with another CLIP than theirs.
+            clip: the CLIP to use the tokens with; None loads the one that the file names.
+            force: use the tokens even with another CLIP than they were learned on.
 
         Raises:
             WeightsError: for a file that is damaged, of another kind, or of another CLIP (unless `force`).

@@ -1,4 +1,4 @@
-"""A model's settings: what `DepthTokens` is made of beside a CLIP, and how files keep it. Loads no torch."""
+"""A model's settings: what a `DepthTokens` is made of besides its CLIP, and how files keep it. Loads no torch."""
 
 from __future__ import annotations
 
@@ -68,18 +68,26 @@ class ModelOptions:
         return scale_value(self.scale, self.words.count)
 
     def on(self, depth_range: tuple[float, float], predict_side: int | None = None) -> ModelSettings:
-        """These options, on data of that range (metres) and that height of images (pixels)."""
+        """These options together with what data decides.
+
+        Args:
+            depth_range: (lo, hi) metres.
+            predict_side: height of the training images, pixels; None where nothing is trained.
+
+        Raises:
+            UsageError: for what is unknown, or does not fit together.
+        """
         options = {field.name: getattr(self, field.name) for field in fields(ModelOptions)}
         return ModelSettings(**options, depth_range=depth_range, predict_side=predict_side)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings(ModelOptions):
-    """All settings of a model. `DepthTokens.settings` is one, token files, ONNX files and studies keep one.
+    """All settings of a model: what `DepthTokens.settings` is, and what token files, ONNX files and studies keep.
 
     Attributes:
         depth_range: (lo, hi) metres.
-        predict_side: pixels, the height of the images it was trained on; `predict` brings photos to it.
+        predict_side: height of the images it was trained on, pixels, which `predict` brings taller photos to; None for no limit.
 
     Raises:
         UsageError: for what is unknown, or does not fit together.
@@ -115,7 +123,14 @@ class ModelSettings(ModelOptions):
 
     @classmethod
     def from_header(cls, values: Any) -> ModelSettings:
-        """The inverse of `to_header`. Raises UsageError for values of the wrong type, or out of bounds."""
+        """The inverse of `to_header`, also for headers in which words and centres are still lists.
+
+        Args:
+            values: a file's header, as JSON gives it back; keys that are no settings do no harm.
+
+        Raises:
+            UsageError: for values of the wrong type, or out of bounds.
+        """
         known = {field.name for field in fields(cls)}
         if not isinstance(values, Mapping) or not {"template", "depth", "bins"} <= values.keys():
             raise UsageError("its settings are no table with template, depth and bins")
@@ -123,7 +138,11 @@ class ModelSettings(ModelOptions):
         return read_dataclass(cls, stated, "settings")
 
     def shapes(self, width: int | None = None) -> dict[str, Shape]:
-        """Names and shapes of what training may change, as a token file holds it; a width of None is not looked at (-1)."""
+        """Names and shapes of the tensors that a token file with these settings must hold, BatchNorm statistics apart.
+
+        Args:
+            width: of the text tower; None for any, which stands as -1.
+        """
         wide = -1 if width is None else width
         found: dict[str, Shape] = {}
         if self.parsed.contexts:
@@ -140,8 +159,8 @@ class Provenance:
     """Where tokens come from.
 
     Attributes:
-        protocol: the protocol that `evaluate` uses for them unless told otherwise; None where nobody said.
-        training: what their training was, as plain values: `experiment` (of `train`), `row` (of `reproduce`), losses, data.
+        protocol: name of the protocol that `evaluate` uses for them unless another is asked for; None where none was stated.
+        training: how they were trained, as plain values: `experiment` (settings of `train`), `row` (of `reproduce`), losses, data.
     """
 
     protocol: str | None = None
@@ -149,14 +168,21 @@ class Provenance:
 
     @property
     def experiment(self) -> Mapping[str, Any]:
-        """The settings of the training run, where one is told of; else empty."""
+        """The settings of the training run; empty where none are kept."""
         found = (self.training or {}).get("experiment", {})
         return found if isinstance(found, Mapping) else {}
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a token file says beside its tensors."""
+    """What a token file says besides its tensors.
+
+    Attributes:
+        model: the model's settings.
+        clip: the CLIP that the tokens were learned on.
+        provenance: where the tokens come from.
+        versions: package -> version that wrote the file.
+    """
 
     model: ModelSettings
     clip: CLIPIdentity
@@ -167,18 +193,18 @@ class Header:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
-        told = {"protocol": self.provenance.protocol, "training": self.provenance.training}
+        optional = {"protocol": self.provenance.protocol, "training": self.provenance.training}
         return {
             "format": self.FORMAT, "model": self.model.to_header(), "clip": asdict(self.clip), "versions": dict(self.versions),
-            **{name: value for name, value in told.items() if value is not None},
+            **{name: value for name, value in optional.items() if value is not None},
         }  # fmt: skip
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Header:
-        """The inverse of `to_dict`, checked before anything is built from it.
+        """The inverse of `to_dict`, checked before any model is built from it.
 
         Args:
-            values: the header of a file.
+            values: the header of a file, as JSON gives it back.
             shapes: of the tensors that the file holds, by name.
 
         Raises:
@@ -200,7 +226,15 @@ class Header:
 
 
 def check_shapes(settings: ModelSettings, shapes: Mapping[str, Shape]) -> None:
-    """Raise UsageError unless tensors of these shapes are what a model with these settings may have trained."""
+    """Raise UsageError unless a token file with these settings may hold tensors of these shapes.
+
+    Args:
+        settings: as the file states them.
+        shapes: of the tensors in the file, by name.
+
+    Raises:
+        UsageError: for a tensor that is missing, of another shape, or of no use to such a model.
+    """
     expected = settings.shapes()
     for name, shape in expected.items():
         found = shapes.get(name)
@@ -221,7 +255,20 @@ def spoken(value: Any) -> Any:
 
 
 def scale_value(scale: str | float, count: int) -> float:
-    """The logit scale that a setting stands for, for that many bins. Raises UsageError for one that is none."""
+    """The factor on similarities that a setting stands for.
+
+    Args:
+        scale: "auty2023" (1000 / sqrt(count), the released code's), "depthclip" (1000, DepthCLIP's released code), "learned" (starts from
+            auty2023's), or a positive number.
+        count: number of bins.
+
+    Raises:
+        UsageError: for an unknown name, or a number that is not positive.
+
+    Example:
+        >>> scale_value("auty2023", 100)
+        100.0
+    """
     if scale in ("auty2023", "learned"):
         return 1000 / math.sqrt(count)
     if scale == "depthclip":
@@ -252,7 +299,7 @@ def read_dataclass(kind: type[T], values: Mapping[str, Any], source: str) -> T:
         if name not in known:
             raise unknown(f"setting in {source}", name, known)
         if not _fits(value, hints[name]):
-            raise UsageError(f"{source}: {name} = {value!r} should be {_said(hints[name])}")
+            raise UsageError(f"{source}: {name} = {value!r} should be {_in_words(hints[name])}")
     try:
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
     except DepthTokensError:
@@ -262,7 +309,7 @@ def read_dataclass(kind: type[T], values: Mapping[str, Any], source: str) -> T:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value may stand for an annotation: true and false are no numbers, and numbers are finite."""
+    """Whether a plain value has the type that an annotation asks for; true and false are no numbers, and nor is NaN."""
     if get_origin(hint) in (Union, types.UnionType):
         return any(_fits(value, option) for option in get_args(hint))
     if get_origin(hint) is tuple:
@@ -276,10 +323,10 @@ def _fits(value: Any, hint: Any) -> bool:
     return type(value) is (hint or type(None))
 
 
-def _said(hint: Any) -> str:
+def _in_words(hint: Any) -> str:
     """An annotation in words."""
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_said(option) for option in get_args(hint) if option is not type(None))
+        return " or ".join(_in_words(option) for option in get_args(hint) if option is not type(None))
     if get_origin(hint) is tuple:
         inner = get_args(hint)
         return "a list" if inner[-1] is Ellipsis else f"{'two' if len(inner) == 2 else len(inner)} numbers"

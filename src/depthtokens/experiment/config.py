@@ -138,7 +138,7 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
 
     def open_dataset(self) -> DepthDataset:
         """The training split that this experiment names, with its views. Raises as `data.open_dataset`."""
-        from ..data import open_dataset
+        from ..data import open_dataset, states_units
 
         return open_dataset(
             self.data,
@@ -148,7 +148,7 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
             crop=self.crop,
             seed=self.seed,
             depth_scale=self.depth_scale,
-            depth_range=self.depth_range if self.data.startswith("folder:") else None,
+            depth_range=self.depth_range if states_units(self.data) else None,
         )
 
     def model_settings(self, depth_range: tuple[float, float], predict_side: int | None = None) -> ModelSettings:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..clip.device import dtype_of
-from ..data import open_dataset
+from ..data import open_dataset, states_units
 from ..data.dataset import DepthDataset, Sample
 from ..data.loader import batches
 from ..depth import protocol as protocols
@@ -192,7 +192,7 @@ class NamedData:
         """A split of the data set, as images. Raises as `open_dataset`."""
         spec = self.store.data if self.store else self.name
         told: dict[str, Any] = {"depth_scale": self.depth_scale, "depth_range": self.depth_range}
-        if spec.startswith("folder:"):
+        if states_units(spec):
             known = self.store.meta["data"] if self.store else self.trained
             told = {key: value or known.get(key) for key, value in told.items()}
         return open_dataset(spec, name, list_file=list_file, **told)

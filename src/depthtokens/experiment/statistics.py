@@ -166,15 +166,17 @@ def _bca(values: NDArray[np.float64], samples: int, level: float, seed: int) -> 
     centred = values - values.mean()
     if not np.abs(centred).max() > 1e-12 * max(1.0, np.abs(values).max()):  # all images alike: resampling cannot tell anything else
         return float(values.mean()), float(values.mean())
+    unit = float(np.abs(centred).max()) / 2**40
+    steps = np.rint(centred / unit)  # whole numbers add up without rounding, so that equal resamples give equal means
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a degenerate distribution is dealt with below
 
         def interval(method: str) -> tuple[float, float]:
             found = stats.bootstrap(
-                (centred,), np.mean, n_resamples=samples, batch=max(1, AT_ONCE // len(values)), vectorized=True, confidence_level=level,
+                (steps,), np.mean, n_resamples=samples, batch=max(1, AT_ONCE // len(values)), vectorized=True, confidence_level=level,
                 method=method, rng=np.random.default_rng(seed),
             ).confidence_interval  # fmt: skip
-            return float(found.low), float(found.high)
+            return unit * float(found.low), unit * float(found.high)
 
         low, high = interval("BCa")
         if not (np.isfinite(low) and np.isfinite(high)):  # every resample on one side of the mean: no bias can be told

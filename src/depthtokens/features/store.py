@@ -159,7 +159,11 @@ class FeatureStore:
     def check_data(self) -> str:
         """Open the data that the store was made from: "unchanged", or why that cannot be told. Raises DataError where it has changed."""
         try:
-            return dataset_class(self.dataset_name).unchanged(self.meta["data"], self.images)
+            kind = dataset_class(self.dataset_name)
+        except UsageError as error:  # somebody's own class
+            return f"not opened ({error})"
+        try:
+            return kind.unchanged(self.meta["data"], self.images)
         except DataError as error:
             raise DataError(f"{self.path} is whole, but {error}: make it again") from error
 

@@ -14,7 +14,7 @@ import torch
 from ..clip.device import autocast
 from ..data.dataset import DepthDataset
 from ..data.loader import batches
-from ..data.sample import Sample
+from ..data.dataset import Sample
 from ..errors import DataError, DepthTokensError, UsageError
 from ..files import LOCK, atomic, locked, user_path
 from ..progress import Progress, silent

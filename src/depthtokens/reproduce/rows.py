@@ -81,8 +81,11 @@ class Row:
 
     def same(self, other: Row) -> bool:
         """Whether another row, under another name, is the same run."""
-        nameless = {"name": "", "label": "", "asks": "", "published": {}, "table": ""}
-        return replace(self, **nameless) == replace(other, **nameless)
+
+        def run(row: Row) -> Row:
+            return replace(row, name="", label="", asks="", published={}, table="")
+
+        return run(self) == run(other)
 
     @property
     def settings(self) -> dict[str, Any]:

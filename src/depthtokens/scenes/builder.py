@@ -8,8 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from . import pieces
-from . import textures
+from . import pieces, textures
 from .content import COLOURS, SIZES, Thing
 from .pieces import Piece
 from .solids import FRUSTUM, Paint, Solid, Vec
@@ -43,21 +42,37 @@ def shade_of(rng: Draw, name: str, spread: float = 0.05) -> Vec:
 
 
 def paint_of(rng: Draw, colour: Vec, material: str, scale: float = 1.0) -> Paint:
-    """A surface of that colour and material; `scale` makes its pattern coarser."""
+    """A surface of a colour and a material.
+
+    Args:
+        rng: what its pattern's size is drawn from.
+        colour: sRGB in 0..1.
+        material: a name in `MATERIALS`.
+        scale: how much coarser the pattern is than usual.
+    """
     texture, size, contrast = MATERIALS[material]
     if texture == textures.FACADE:
         other = (0.16, 0.19, 0.24)
     else:
         bright = sum(colour) > 1.2
-        other = tuple(c * (1 - contrast) if bright else c + (1 - c) * 0.8 * contrast for c in colour)  # type: ignore[assignment]
+        r, g, b = (c * (1 - contrast) if bright else c + (1 - c) * 0.8 * contrast for c in colour)
+        other = (r, g, b)
     return Paint(texture, colour, other, size * scale * float(rng.uniform(0.8, 1.3)))
 
 
 class Builder:
-    """Collects the solids and the named things of one scene."""
+    """Collects the solids and the named things of one scene.
+
+    Args:
+        rng: what sizes, colours and paints are drawn from.
+        catalogue: the kinds that this scene may hold.
+
+    Attributes:
+        solids: what was put there so far.
+        things: the named things among it.
+    """
 
     def __init__(self, rng: Draw, catalogue: dict[str, Piece]) -> None:
-        """catalogue: the kinds that this scene may hold."""
         self.rng = rng
         self.catalogue = catalogue
         self.solids: list[Solid] = []
@@ -74,7 +89,20 @@ class Builder:
         return (w, h, d), min(len(SIZES) - 1, max(0, round(3 + 3.4 * level * spread)))
 
     def add(self, kind: str, foot: Vec, yaw: float, support: str, size: Vec, level: int, colour: str = "") -> int:
-        """Put one of a kind with its foot's centre at `foot` (metres), its front turned to `yaw`; returns its index among the things."""
+        """Put one of a kind into the scene.
+
+        Args:
+            kind: a name in the catalogue.
+            foot: the centre of its foot, in metres.
+            yaw: where its front is turned to, in radians.
+            support: what it stands on or hangs from.
+            size: (width, height, depth) in metres.
+            level: its size as an index into `SIZES`.
+            colour: a name in `COLOURS`, "" = draw one.
+
+        Returns:
+            Its index among the things.
+        """
         rng, piece = self.rng, self.catalogue[kind]
         colour = colour or pick(rng, piece.colours or tuple(COLOURS))
         material = pick(rng, piece.materials)
@@ -91,6 +119,7 @@ class Builder:
         return index
 
     def _paints(self, own: Vec, material: str, scale: float) -> dict[int, Paint]:
+        """What the parts of one thing are painted with."""
         rng = self.rng
         other = shade_of(rng, pick(rng, tuple(COLOURS)))
         leaf: Vec = (own[0] * 0.35, own[1] * 0.4, own[2] * 0.3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,7 +21,12 @@ POSITIONS = {
 
 
 def caption(content: Content, rng: np.random.Generator) -> str:
-    """One sentence or two on a scene's content: 3 to 6 facts, lower case, about 45 CLIP tokens at most; another draw says other things."""
+    """One sentence or two on a scene: 3 to 6 facts, lower case, about 45 CLIP tokens at most.
+
+    Args:
+        content: what the scene shows.
+        rng: what the caption is drawn from; another draw says other things.
+    """
     return _Writer(content, rng).write()
 
 
@@ -41,9 +46,11 @@ class _Writer:
         self.spatial = bool(rng.random() < ABOUT_DISTANCE)
 
     def one(self, options: Sequence[str]) -> str:
+        """One of the phrases, each as likely as the next."""
         return options[int(self.rng.integers(len(options)))]
 
     def write(self) -> str:
+        """The caption."""
         rng, facts = self.rng, [self.opening()]
         for _ in range(int(rng.integers(3, 6))):
             fact = self.fact()
@@ -74,13 +81,15 @@ class _Writer:
         return start + an(place) + more
 
     def fact(self) -> str:
+        """Anything about the scene."""
         if self.spatial:
             return self.draw(
                 ((self.thing, 5), (self.region, 1.6), (self.overall, 1), (self.order, 1.6), (self.appears, 1), (self.count, 0.5))
             )
         return self.draw(((self.thing, 5), (self.beside, 1), (self.count, 1.2), (self.tint, 0.6)))
 
-    def draw(self, options: tuple) -> str:
+    def draw(self, options: Sequence[tuple[Callable[[], str], float]]) -> str:
+        """One of the kinds of fact, by their weights."""
         weights = np.array([w for _, w in options])
         return options[int(self.rng.choice(len(options), p=weights / weights.sum()))][0]()
 
@@ -104,6 +113,7 @@ class _Writer:
         return self.one(words.DISTANCES[distance_level(guess, self.content.domain)])
 
     def next(self) -> Thing | None:
+        """A thing that was not yet named."""
         return self.queue.pop(0) if self.queue else None
 
     # --- facts
@@ -144,6 +154,7 @@ class _Writer:
         return f"{subject} {verb} {predicate}"
 
     def tint(self) -> str:
+        """How red or green a thing is."""
         thing = self.next()
         return f"the {self.name(thing, 0.0)} is {words.REDNESS[thing.colour]}" if thing else self.light()
 
@@ -174,6 +185,7 @@ class _Writer:
         return self.one((f"{first} to the left of {second}", f"{second} to the right of {first}", split))
 
     def count(self) -> str:
+        """How many of a kind there are."""
         counts = Counter(t.kind for t in self.things if t.kind not in ("wall", "hill"))
         several = [kind for kind, n in counts.items() if n > 1]
         if not several:
@@ -228,12 +240,14 @@ class _Writer:
         return name
 
     def light(self) -> str:
+        """What light it is in."""
         light = self.content.light
         if self.content.domain == "indoor":
             return self.one((f"in {light}", f"with {light}", f"lit by {light}"))
         return words.SKIES[light]
 
     def surface(self) -> str:
+        """What a big surface is made of."""
         surfaces = self.content.surfaces
         if self.content.domain == "road":
             return self.one((f"with {surfaces['ground']} beside it", f"beside {surfaces['ground']}", f"with {surfaces['ground']}"))
@@ -244,6 +258,7 @@ class _Writer:
         return f"with {phrase} walls" if which == "wall" else f"with {an(phrase)} {which}"
 
     def camera(self) -> str:
+        """Whether it is seen from high up or low down; "" where neither."""
         low, high = (0.8, 1.8) if self.content.domain == "indoor" else (1.2, 2.4)  # metres above the ground
         if self.content.camera_height > high:
             return self.one((" seen from above", " seen from high up"))

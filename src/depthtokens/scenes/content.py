@@ -41,9 +41,16 @@ def scene_seed(seed: int, split: str, index: int) -> int:
 class Thing:
     """A named, visible thing.
 
-    size: index into `SIZES`, relative to others of its kind. position: "left", "middle" or "right" third of the image.
-    distance: of its nearest visible point; mean: over its visible points; both metres along the optical axis. pixels: visible.
-    support: what it stands on or hangs from ("floor", "table", "wall", ...).
+    Attributes:
+        kind: its name in the catalogue of furniture or of outdoor things.
+        colour: a name in `COLOURS`.
+        size: index into `SIZES`, relative to others of its kind.
+        material: a name in `builder.MATERIALS`.
+        support: what it stands on or hangs from ("floor", "table", "wall", ...).
+        position: "left", "middle" or "right" third of the image.
+        distance: of its nearest visible point, in metres along the optical axis.
+        mean: the same over all its visible points.
+        pixels: how many of them are visible.
     """
 
     kind: str
@@ -61,10 +68,16 @@ class Thing:
 class Content:
     """What is to be said about a scene.
 
-    place: room or road kind. light: a phrase. surfaces: what the big surfaces are made of, as {"floor": "brown wooden planks", ...}.
-    dimensions: width, length and height of a room, or the road's width, in metres. camera_height in metres.
-    layout: median depth in metres of the image's left, middle and right third, top and bottom half, and its overall median, 5 % and 95 %
-    points, over pixels that have depth.
+    Attributes:
+        domain: "indoor" or "road".
+        place: kind of room or road.
+        light: a phrase.
+        surfaces: what the big surfaces are made of, as {"floor": "brown wooden planks", ...}.
+        dimensions: width, length and height of a room, or the road's width, in metres.
+        camera_height: in metres.
+        things: what can be seen.
+        layout: median depth in metres of the image's left, middle and right third, top and bottom half, and its overall median, 5 % and
+            95 % points, over pixels that have depth.
     """
 
     domain: str
@@ -76,7 +89,7 @@ class Content:
     things: list[Thing] = field(default_factory=list)
     layout: dict[str, float] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values, for one line of JSON."""
         return asdict(self)
 

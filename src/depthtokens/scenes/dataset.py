@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import ClassVar, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.augment import FOLDER
+from ..data.dataset import DepthDataset, Opening, Stated
 from ..errors import UsageError, unknown
-from ..data.dataset import DepthDataset
+from ..files import cache_folder
+from ..progress import Progress, silent
 from .captions import caption
 from .content import DEPTH_RANGE, DEPTH_SCALE, SPLIT_CODES, Content
-from .store import Job, Progress, Store, metres, scene
+from .store import Job, Store, metres, scene
 
+SCENES = {"train": 1000, "test": 200}
+"""How many scenes of each split "scenes" opens."""
 SMALLEST = 16  # pixels
 
 
 class Scenes(DepthDataset):
-    """`count` random scenes with exact depth; `self[i]` is a `Sample`, the same for the same arguments on every run.
+    """Random scenes with exact depth; `self[i]` is a `Sample`, the same for the same arguments on every run.
 
-    domain: "indoor" (0.5-10 m) or "road" (2-80 m); what lies outside that range has no depth.
-    split: "train" or "test"; no scene is in both, whatever the seeds.
-    size: (height, width) in pixels. cache: a folder to keep rendered scenes in, None = render each time one is read.
-    workers: rendering processes, None = one per core; progress: called with (scenes rendered, all of them).
+    Args:
+        domain: "indoor" (0.5-10 m) or "road" (2-80 m); what lies outside that range has no depth.
+        split: "train" or "test"; no scene is in both, whatever the seeds.
+        count: how many scenes.
+        size: (height, width) in pixels.
+        seed: of the scenes.
+        cache: a folder to keep rendered scenes in, None = render each time one is read.
+        workers: rendering processes, None = one per core.
+        progress: called after each scene that is rendered into the cache.
+
+    Raises:
+        UsageError: where an argument makes no sense.
+        DataError: where the cache cannot be written.
     """
+
+    NAME: ClassVar = "scenes"
+    NEEDS_FOLDER: ClassVar = False
 
     def __init__(
         self,
@@ -36,13 +54,13 @@ class Scenes(DepthDataset):
         cache: str | Path | None = None,
         *,
         workers: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress = silent,
     ) -> None:
         job = check_job(domain, split, count, size, seed)
         names = [f"{domain}/{split}/{index:06d}" for index in range(count)]
         super().__init__(
             [(Path(name), Path(name)) for name in names],
-            name="scenes",
+            name=self.NAME,
             split=split,
             root=Path(),
             depth_range=DEPTH_RANGE[domain],
@@ -53,6 +71,27 @@ class Scenes(DepthDataset):
         )
         self.domain, self.job = domain, job
         self.store = None if cache is None else Store(cache, job, workers, progress)
+
+    @classmethod
+    def open(cls, root: str, split: str, **options: Unpack[Opening]) -> Self:
+        """Scenes of seed 0, as many as `SCENES` says, rendered once and kept in the cache folder.
+
+        Args:
+            root: the domain, "" = "indoor".
+            split: "train" or "test".
+            **options: as `open_dataset` takes them, of which `augment`, `crop` and `seed` (of the random views) are used: scenes have no
+                files that the others could speak of.
+        """
+        scenes = cls(root or "indoor", split, SCENES.get(split, 0), cache=cache_folder() / "scenes")
+        scenes.augment = FOLDER.with_crop(options.get("crop")) if options.get("augment") else None
+        scenes.seed = options.get("seed", 42)
+        return scenes
+
+    @classmethod
+    def unchanged(cls, stated: Stated, images: int) -> str:
+        """As of any data set, but from the job alone: to open the scenes would be to render them all."""
+        same = cls(stated["spec"].partition(":")[2], stated["split"], images).fingerprint() == stated["fingerprint"]
+        return "unchanged" if same else "not opened (scenes of another size, seed or renderer than this version's)"
 
     @property
     def spec(self) -> str:
@@ -72,7 +111,7 @@ class Scenes(DepthDataset):
         return self.store.contents[index] if self.store else scene(self.job, index)[2]
 
     def caption(self, index: int, draw: int = 0) -> str:
-        """A caption of scene `index`; another `draw` is another caption."""
+        """A caption of scene `index`; another `draw`, counted from 0, is another caption."""
         return caption(self.content(index), np.random.default_rng([self.job.seed, SPLIT_CODES[self.split], index, draw]))
 
     def _load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -87,7 +126,7 @@ class Scenes(DepthDataset):
 
 
 def check_job(domain: str, split: str, count: int, size: tuple[int, int], seed: int) -> Job:
-    """The arguments as a job. Raises UsageError for any that make no sense."""
+    """The arguments of `Scenes` as a job. Raises UsageError where one makes no sense."""
     if domain not in DEPTH_RANGE:
         raise unknown("scene domain", domain, DEPTH_RANGE)
     if split not in SPLIT_CODES:

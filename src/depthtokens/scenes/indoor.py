@@ -8,10 +8,9 @@ from math import atan2, cos, hypot, pi, radians, sin
 from .builder import Builder, Draw, paint_of, pick, shade_of
 from .content import COLOURS, Content, Thing
 from .furniture import FURNITURE
-from .raycast import Camera, World
 from .rooms import ROOMS, SMALL, TOPS, TOYS, Room
-from .shade import Light
 from .solids import BOX, PLANE, Paint, Solid, Vec
+from .world import Camera, Light, World
 
 
 class _Plan(Builder):
@@ -31,7 +30,15 @@ class _Plan(Builder):
         return abs(off) < self.camera.view / 2
 
     def fits(self, x: float, z: float, hx: float, hz: float, flat: bool = False) -> bool:
-        """Whether a footprint lies in the room, overlaps no other and leaves the camera half a metre."""
+        """Whether a footprint lies in the room, overlaps no other and leaves the camera half a metre.
+
+        Args:
+            x: of its centre, in metres.
+            z: of its centre, in metres.
+            hx: half its extent along x, in metres.
+            hz: half its extent along z, in metres.
+            flat: it may lie under other things and under the camera, as a rug does.
+        """
         if abs(x) + hx > self.width / 2 or z - hz < 0 or z + hz > self.length:
             return False
         cx, _, cz = self.camera.position
@@ -40,7 +47,19 @@ class _Plan(Builder):
         return flat or all(abs(x - ox) > hx + ohx or abs(z - oz) > hz + ohz for ox, oz, ohx, ohz in self.taken)
 
     def stand(self, kind: str, x: float, z: float, yaw: float, size: Vec, level: int) -> bool:
-        """Put a piece on the floor if it fits there, at a yaw that may be any angle; small tops may get things on them."""
+        """Put a piece on the floor where it fits; things may be put on its top later, where it has one.
+
+        Args:
+            kind: a name in the catalogue.
+            x: of its centre, in metres.
+            z: of its centre, in metres.
+            yaw: any angle, in radians.
+            size: (width, height, depth) in metres.
+            level: index into `SIZES`.
+
+        Returns:
+            Whether it fits.
+        """
         w, h, d = size
         turn = abs((yaw + pi / 4) % pi - pi / 4) / (pi / 2)
         hx, hz = (w / 2, d / 2) if turn < 0.1 else (d / 2, w / 2) if turn > 0.9 else (hypot(w, d) / 2,) * 2
@@ -116,6 +135,7 @@ def _against_wall(plan: _Plan, wall: int, depth: float, away: float = 0.0) -> tu
 
 
 def _furnish(plan: _Plan, room: Room) -> None:
+    """Hang, stand and lay things into a room."""
     rng = plan.rng
     if rng.random() < 0.4:  # something close ahead of the camera
         _scatter(plan, (*room.free, *SMALL[:4]), 1, (0.75, 1.7))

@@ -12,7 +12,14 @@ MAIN, SECOND, DARK, WHITE, METAL, GLASS, LAMP, LEAVES, BOOKS, WALL, BARK, SKIN, 
 
 @dataclass(frozen=True)
 class Part:
-    """A solid: centre x, z in half widths and half depths, y in heights above the foot; half sizes in the same units."""
+    """One of the solids that a piece is made of.
+
+    Attributes:
+        shape: see `solids.Solid`.
+        centre: x in half widths of the piece, y in heights above its foot, z in half depths.
+        half: half sizes in the same units.
+        paint: MAIN, SECOND, ...
+    """
 
     shape: int
     centre: tuple[float, float, float]
@@ -22,9 +29,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Piece:
-    """A kind of thing: usual (width, height, depth) in metres, how far sizes vary (a factor), its parts and what it may be made of.
+    """A kind of thing, its back at -z.
 
-    Its back is at -z. colours: names it may have, empty = any.
+    Attributes:
+        size: usual (width, height, depth) in metres.
+        vary: how far sizes vary, a factor.
+        parts: its solids.
+        materials: what it may be made of, names in `builder.MATERIALS`.
+        colours: names of colours it may have, empty = any.
     """
 
     size: tuple[float, float, float]
@@ -35,27 +47,45 @@ class Piece:
 
 
 def box(x: float, y: float, z: float, hx: float, hy: float, hz: float, paint: int = MAIN) -> Part:
-    """A box."""
+    """A box; numbers as `Part` has them: its centre, its half sizes."""
     return Part(BOX, (x, y, z), (hx, hy, hz), paint)
 
 
 def roof(x: float, y: float, z: float, hx: float, hy: float, hz: float, paint: int = SECOND) -> Part:
-    """A gable roof, its ridge along x."""
+    """A gable roof, its ridge along x; numbers as of a box."""
     return Part(PRISM, (x, y, z), (hx, hy, hz), paint)
 
 
 def ball(x: float, y: float, z: float, hx: float, hy: float, hz: float, paint: int = MAIN) -> Part:
-    """An ellipsoid."""
+    """An ellipsoid; numbers as of a box, with radii for half sizes."""
     return Part(ELLIPSOID, (x, y, z), (hx, hy, hz), paint)
 
 
 def cone(y: float, bottom: float, hy: float, top: float, paint: int = MAIN, x: float = 0, z: float = 0) -> Part:
-    """A cylinder or cone: height of its middle, radius at its foot, half its height, radius at its top."""
+    """A cylinder or cone, in the units of `Part`.
+
+    Args:
+        y: height of its middle.
+        bottom: radius at its foot, in half widths.
+        hy: half its height.
+        top: radius at its top, in half widths.
+        paint: MAIN, SECOND, ...
+        x: of its axis.
+        z: of its axis.
+    """
     return Part(FRUSTUM, (x, y, z), (bottom, hy, top), paint)
 
 
 def legs(top: float, x: float = 0.9, z: float = 0.86, thick: float = 0.06, paint: int = MAIN) -> tuple[Part, ...]:
-    """Four legs that reach up to `top`."""
+    """Four legs, in the units of `Part`.
+
+    Args:
+        top: how high they reach.
+        x: how far they stand from the middle along x.
+        z: how far they stand from the middle along z.
+        thick: half their thickness.
+        paint: MAIN, SECOND, ...
+    """
     return tuple(box(sx * x, top / 2, sz * z, thick, top / 2, thick * 1.3, paint) for sx in (-1, 1) for sz in (-1, 1))
 
 

@@ -1,86 +1,32 @@
-"""From a seed to an image with exact depth: ray casting of a few dozen solids in numpy."""
+"""Ray casting of a few dozen solids in numpy: what is seen in each pixel and how far away, its picture, its content."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from math import cos, sin, tan
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .content import Content
-from .shade import Light, lit, surface_points
-from .solids import PLANE, Array, Solid, Vec, hit
+from .shade import lit, surface_points
+from .solids import PLANE, Array, Solid, hit
+from .world import Camera, World
 
 FAR = 400.0  # metres; what lies beyond has no depth
 VISIBLE = 1 / 1500  # share of the image that a thing must cover to be named
 
 
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole. position in metres; yaw (to the right), pitch (up), roll and the horizontal field of view in radians."""
-
-    position: Vec
-    yaw: float
-    pitch: float
-    roll: float
-    view: float
-
-    def rotation(self) -> Array:
-        """[3, 3] matrix from camera axes (right, up, ahead) to the world's."""
-        (cy, sy), (cp, sp), (cr, sr) = ((cos(a), sin(a)) for a in (self.yaw, self.pitch, self.roll))
-        turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-        nod = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
-        tilt = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-        return (turn @ nod @ tilt).astype(np.float32)
-
-    def focal(self, width: int) -> float:
-        """Focal length in pixels."""
-        return width / 2 / tan(self.view / 2)
-
-    def rays(self, size: tuple[int, int]) -> Array:
-        """[3, H, W] directions in the world, one metre long along the optical axis: a ray's parameter is the depth in metres."""
-        height, width = size
-        f = self.focal(width)
-        x = ((np.arange(width) + 0.5 - width / 2) / f).astype(np.float32)
-        y = ((height / 2 - np.arange(height) - 0.5) / f).astype(np.float32)
-        r = self.rotation()[:, :, None, None]
-        return r[:, 0] * x[None, None, :] + r[:, 1] * y[None, :, None] + r[:, 2]
-
-
-@dataclass
-class World:
-    """Everything a picture is taken of.
-
-    content: as planned; `render` adds what turned out to be visible. lights: the first casts shadows. ambient: RGB light from everywhere.
-    sky: ray directions [3, M] -> RGB [3, M] linear. haze: RGB and the distance in metres at which 63 % of a surface is hidden.
-    ground: world x, z [M] and pixel footprint in metres [M] -> RGB [3, M] sRGB, for paint of texture GROUND.
-    corners: room limits (x0, x1, y0, y1, z0, z1) in metres; surfaces darken towards them.
-    """
-
-    camera: Camera
-    content: Content
-    solids: list[Solid]
-    lights: list[Light]
-    ambient: Vec
-    sky: Callable[[Array], Array] | None = None
-    haze: tuple[Vec, float] | None = None
-    ground: Callable[[Array, Array, Array], Array] | None = None
-    corners: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Scene:
-    """rgb: uint8 [H, W, 3]. depth: float32 [H, W], metres along the optical axis, 0 = none (sky). content: what can be seen."""
-
-    rgb: NDArray[np.uint8]
-    depth: Array
-    content: Content
-
-
 def trace(camera: Camera, solids: list[Solid], size: tuple[int, int]) -> tuple[Array, NDArray[np.int16], Array]:
-    """Depth [H, W] in metres (0 = nothing), index of the solid seen [H, W] (-1 = none) and the rays [3, H, W]."""
+    """What is seen in each pixel.
+
+    Args:
+        camera: where the rays start.
+        solids: what they may meet.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        Depth [H, W] in metres (0 = nothing), the index of the solid seen [H, W] (-1 = none), and the rays [3, H, W].
+    """
     rays = camera.rays(size)
     depth = np.full(size, FAR, np.float32)
     seen = np.full(size, -1, np.int16)
@@ -107,7 +53,18 @@ def trace(camera: Camera, solids: list[Solid], size: tuple[int, int]) -> tuple[A
 
 
 def picture(world: World, depth: Array, seen: NDArray[np.int16], rays: Array, grain: np.random.Generator) -> NDArray[np.uint8]:
-    """The photograph, uint8 [H, W, 3]: surfaces under their lights, haze, sky and a little sensor noise."""
+    """The photograph: surfaces under their lights, haze, sky and a little sensor noise.
+
+    Args:
+        world: what it is taken of.
+        depth: [H, W] in metres, from `trace`.
+        seen: [H, W] indices of solids, from `trace`.
+        rays: [3, H, W], from `trace`.
+        grain: what the noise is drawn from.
+
+    Returns:
+        RGB uint8 [H, W, 3].
+    """
     height, width = depth.shape
     rays, metres, owner = rays.reshape(3, -1), depth.ravel(), seen.ravel().astype(np.intp)
     flat = np.flatnonzero(owner >= 0)
@@ -134,7 +91,13 @@ def picture(world: World, depth: Array, seen: NDArray[np.int16], rays: Array, gr
 
 
 def describe(world: World, depth: Array, seen: NDArray[np.int16]) -> Content:
-    """The planned content, with only the things that can be seen and where they are in the image, and the layout of depth."""
+    """The content as it turned out: only the things that can be seen, where they are in the image, and the layout of depth.
+
+    Args:
+        world: with its planned content.
+        depth: [H, W] in metres, from `trace`.
+        seen: [H, W] indices of solids, from `trace`.
+    """
     flat = np.flatnonzero(seen.ravel() >= 0)
     owner = np.array([solid.thing for solid in world.solids], np.int64)[seen.ravel()[flat]]
     named = flat[owner >= 0]
@@ -170,22 +133,3 @@ def _percentiles(depth: Array, *percents: float) -> list[float]:
     values = depth[::3, ::3]
     values = values[values > 0]
     return [round(float(v), 3) for v in np.percentile(values, percents)] if values.size else [0.0] * len(percents)
-
-
-def render(seed: int, domain: str, size: tuple[int, int] = (208, 272)) -> Scene:
-    """The scene of a seed: the same pixels on every run; another `size` (height, width) shows the same scene.
-
-    domain: "indoor" (rooms) or "road".
-    """
-    from ..errors import unknown
-    from . import indoor
-    from . import road
-
-    builders = {"indoor": indoor.build, "road": road.build}
-    if domain not in builders:
-        raise unknown("scene domain", domain, builders)
-    code = sorted(builders).index(domain)
-    world = builders[domain](np.random.default_rng([code, seed]))
-    depth, seen, rays = trace(world.camera, world.solids, size)
-    rgb = picture(world, depth, seen, rays, np.random.default_rng([code, seed, 1]))
-    return Scene(rgb, depth, describe(world, depth, seen))

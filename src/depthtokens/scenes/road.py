@@ -12,9 +12,8 @@ from . import textures
 from .builder import Builder, Draw, pick
 from .content import Content
 from .outdoors import OUTDOORS
-from .raycast import Camera, World
-from .shade import Light
 from .solids import PLANE, Array, Paint, Solid, Vec
+from .world import Camera, Light, World
 
 GROUNDS: dict[str, tuple[Vec, Vec]] = {
     "grass": ((0.30, 0.50, 0.18), (0.22, 0.38, 0.12)),
@@ -38,7 +37,17 @@ LIGHTS: dict[str, tuple[Vec, Vec, Vec, Vec, float]] = {
 
 @dataclass(frozen=True)
 class Street:
-    """A kind of road: lanes, grounds beside it, what stands near its edge, what stands further off and from how many metres, traffic."""
+    """A kind of road.
+
+    Attributes:
+        lanes: how many it may have.
+        grounds: what may lie beside it, names in `GROUNDS`.
+        edge: kinds of things that stand near its edge.
+        back: kinds of things that stand further off.
+        setback: from how many to how many metres off the edge those stand.
+        traffic: how many vehicles it has at most.
+        pavement: whether it has one.
+    """
 
     lanes: tuple[int, ...]
     grounds: tuple[str, ...]
@@ -73,7 +82,14 @@ STREETS: dict[str, Street] = {
 
 @dataclass(frozen=True)
 class Lane:
-    """The road's course: its centre lies at x = bend * z² / 2 + slant * z; half width in metres."""
+    """The road's course.
+
+    Attributes:
+        bend: its centre lies at x = bend * z² / 2 + slant * z, in metres.
+        slant: see bend.
+        half: half its width in metres.
+        lanes: how many it has.
+    """
 
     bend: float
     slant: float
@@ -81,7 +97,7 @@ class Lane:
     lanes: int
 
     def centre(self, z: float) -> float:
-        """x in metres of the middle of the road."""
+        """The x in metres of the middle of the road."""
         return self.bend * z * z / 2 + self.slant * z
 
     def heading(self, z: float) -> float:
@@ -156,6 +172,7 @@ def _clear(taken: list[tuple[float, float, float]], camera: Camera, x: float, z:
 
 
 def _populate(builder: Builder, street: Street, lane: Lane, camera: Camera) -> None:
+    """Put vehicles on the road and things beside it."""
     rng = builder.rng
     taken: list[tuple[float, float, float]] = []
     for _ in range(int(rng.integers(0, street.traffic + 1))):

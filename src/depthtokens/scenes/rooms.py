@@ -11,7 +11,18 @@ TOPS = ("table", "round table", "desk", "chest of drawers", "counter", "cupboard
 
 @dataclass(frozen=True)
 class Room:
-    """A kind of room: ranges of its sides and height in metres, what stands along its walls, free in it, and hangs on its walls."""
+    """A kind of room.
+
+    Attributes:
+        width: from how many to how many metres.
+        length: the same.
+        height: the same.
+        along: kinds of things that stand along its walls.
+        free: kinds of things that stand free in it.
+        hanging: kinds of things that hang on its walls.
+        floors: materials of its floor.
+        walls: materials of its walls.
+    """
 
     width: tuple[float, float]
     length: tuple[float, float]

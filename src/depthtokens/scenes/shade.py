@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 
 from . import textures
 from .solids import BOX, ELLIPSOID, FRUSTUM, PLANE, PRISM, Array, Solid, Vec, hit
-
-
-@dataclass(frozen=True)
-class Light:
-    """A lamp at `place` (metres) that is halved at `reach` metres, or, with `reach` None, a sun in the direction `place`; RGB `colour`."""
-
-    place: Vec
-    colour: Vec
-    reach: float | None = None
+from .world import Light
 
 
 @dataclass(frozen=True)
 class Points:
-    """Visible points: position [3, M] metres, normal [3, M] towards the viewer, colour [3, M] linear RGB, own light [M], depth [M]."""
+    """Visible points.
+
+    Attributes:
+        position: [3, M] in metres.
+        normal: [3, M] unit vectors towards the viewer.
+        colour: [3, M] linear RGB.
+        emit: [M] own light in 0..1.
+        depth: [M] in metres.
+    """
 
     position: Array
     normal: Array
@@ -42,7 +42,17 @@ def surface_points(
     pixel: float,
     ground: Callable[[Array, Array, Array], Array] | None,
 ) -> Points:
-    """Position, normal and colour where `rays` [3, M] meet the solids `seen` [M] at `depth` [M]; pixel: width in metres at one metre."""
+    """Where rays meet solids, and what the surface is like there.
+
+    Args:
+        solids: all of the world's.
+        eye: where the rays start, in metres.
+        rays: [3, M] directions.
+        depth: [M] ray parameters of the points, in metres.
+        seen: [M] which solid each ray meets.
+        pixel: a pixel's width in metres at a distance of one metre.
+        ground: the colour of paint of texture GROUND, as `World.ground`.
+    """
     shape, texture = np.array([[s.shape, s.paint.texture] for s in solids], np.intp).T
     rows = [(*s.centre, cos(s.yaw), sin(s.yaw), *s.half, s.paint.scale, s.paint.emit, *s.paint.colour, *s.paint.second) for s in solids]
     table = np.array(rows, np.float32).T
@@ -71,6 +81,7 @@ def surface_points(
     return Points(position, normal, colour * colour, emit, depth)
 
 
+# Of points [M] on a solid, in its own frame: their normals [3, M], of either sign, and surface coordinates u and v in metres.
 def _plane_face(p: tuple[Array, ...], n: tuple[Array, ...]) -> tuple[Array, Array, Array]:
     x, y, z = p
     flat, side = np.abs(n[1]) > 0.7, np.abs(n[0]) > 0.7
@@ -122,7 +133,20 @@ def lit(
     flat: NDArray[np.intp],
     size: tuple[int, int],
 ) -> Array:
-    """Light that leaves the points, linear RGB [3, M]; flat: their pixel numbers in an image of `size`."""
+    """The light that leaves points towards the viewer.
+
+    Args:
+        points: M visible points.
+        solids: all of the world's, which may cast shadows.
+        lights: the first casts shadows.
+        ambient: RGB of the light from everywhere.
+        corners: limits of the room, as `World.corners`.
+        flat: [M] numbers of the points' pixels, row by row.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        Linear RGB [3, M].
+    """
     crease = np.ones_like(points.depth)  # corners of a room and the foot of a wall see less of the light around them
     limits = corners or (None, None, 0.0, None, None, None)
     for axis in range(3):

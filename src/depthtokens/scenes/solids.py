@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, sin
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 Vec = tuple[float, float, float]
-Rays = tuple[Any, ...]  # x, y, z: arrays [M] or scalars, which broadcast
+Scalars = Array | np.float32 | float  # [M], or one for all
+Rays = tuple[Scalars, Scalars, Scalars]  # x, y, z
 
 PLANE, BOX, PRISM, ELLIPSOID, FRUSTUM = range(5)
 NEAR = 0.05  # metres; nothing nearer to a ray's start is hit
@@ -19,7 +19,15 @@ NEAR = 0.05  # metres; nothing nearer to a ray's start is hit
 
 @dataclass(frozen=True)
 class Paint:
-    """A surface: texture kind (see `textures`), two sRGB colours in 0..1, pattern size in metres, own light in 0..1."""
+    """What a surface looks like.
+
+    Attributes:
+        texture: a kind of pattern, see `textures`.
+        colour: sRGB in 0..1.
+        second: the pattern's other colour.
+        scale: the pattern's size in metres.
+        emit: own light in 0..1.
+    """
 
     texture: int = 0
     colour: Vec = (0.7, 0.7, 0.7)
@@ -30,11 +38,16 @@ class Paint:
 
 @dataclass(frozen=True)
 class Solid:
-    """A primitive, turned by `yaw` radians about the vertical through its centre.
+    """A primitive.
 
-    half: half extents (BOX, and PRISM: a gable roof with its ridge along x), radii (ELLIPSOID), bottom radius, half height and top
-    radius (FRUSTUM: cylinders and cones), or the unit normal (PLANE).
-    thing: index of the named thing that it is a part of, -1 = none.
+    Attributes:
+        shape: PLANE, BOX, PRISM (a gable roof with its ridge along x), ELLIPSOID or FRUSTUM (cylinders and cones).
+        centre: in metres.
+        half: half extents (BOX, PRISM), radii (ELLIPSOID), bottom radius, half height and top radius (FRUSTUM), all in metres, or the unit
+            normal (PLANE).
+        paint: what its surface looks like.
+        yaw: how far it is turned about the vertical through its centre, in radians.
+        thing: index of the named thing that it is a part of, -1 = none.
     """
 
     shape: int
@@ -60,15 +73,25 @@ class Solid:
 
 
 def hit(solid: Solid, origin: Rays, direction: Rays) -> Array:
-    """Ray parameter t of the first meeting of `origin + t * direction` with the solid, inf where there is none."""
+    """Where rays first meet a solid.
+
+    Args:
+        solid: the solid.
+        origin: x, y and z of where the rays start, in metres.
+        direction: x, y and z of their directions.
+
+    Returns:
+        [M] ray parameters t, so that `origin + t * direction` is the point; inf where there is none.
+    """
     ox, oy, oz = (o - np.float32(c) for o, c in zip(origin, solid.centre, strict=True))
     dx, dy, dz = direction
     if solid.yaw:
         c, s = np.float32(cos(solid.yaw)), np.float32(sin(solid.yaw))
         ox, oz = c * ox - s * oz, s * ox + c * oz
         dx, dz = c * dx - s * dz, s * dx + c * dz
+    half = [np.float32(h) for h in solid.half]
     with np.errstate(all="ignore"):
-        t = _HIT[solid.shape]((ox, oy, oz), (dx, dy, dz), tuple(np.float32(h) for h in solid.half))
+        t = _HIT[solid.shape]((ox, oy, oz), (dx, dy, dz), (half[0], half[1], half[2]))
     return t
 
 
@@ -78,8 +101,8 @@ def _plane(o: Rays, d: Rays, n: Rays) -> Array:
 
 
 def _box(o: Rays, d: Rays, half: Rays) -> Array:
-    enter: Any = NEAR
-    leave: Any = np.inf
+    enter: Scalars = NEAR
+    leave: Scalars = np.inf
     for ok, dk, h in zip(o, d, half, strict=True):
         inverse = 1 / dk
         middle, reach = -ok * inverse, np.abs(h * inverse)
@@ -89,8 +112,8 @@ def _box(o: Rays, d: Rays, half: Rays) -> Array:
 
 def _prism(o: Rays, d: Rays, half: Rays) -> Array:
     hx, hy, hz = half
-    enter: Any = NEAR
-    leave: Any = np.inf
+    enter: Scalars = NEAR
+    leave: Scalars = np.inf
     slope = 2 * hy / hz  # faces n·p <= reach: two gables, the base, two slopes that meet in the ridge at y = hy
     for n, reach in (((1, 0, 0), hx), ((-1, 0, 0), hx), ((0, -1, 0), hy), ((0, 1, slope), hy), ((0, 1, -slope), hy)):
         along = n[0] * d[0] + n[1] * d[1] + n[2] * d[2]
@@ -118,7 +141,7 @@ def _frustum(o: Rays, d: Rays, half: Rays) -> Array:
     t = (-b - root) / a
     side = np.where((np.abs(oy + t * dy) <= hy) & (t > NEAR), t, np.inf)
     t = (np.where(oy > 0, hy, -hy) - oy) / dy  # the cap on the ray's side
-    rim: Any = np.where(oy > 0, top, bottom)
+    rim = np.where(oy > 0, top, bottom)
     cap = np.where(((ox + t * dx) ** 2 + (oz + t * dz) ** 2 <= rim * rim) & (t > NEAR), t, np.inf)
     return np.fmin(side, cap)
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,17 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..progress import Progress, silent
 from .content import DEPTH_RANGE, DEPTH_SCALE, RENDERER_VERSION, Content, scene_seed
-from .raycast import render
+from .renderer import render
 from .solids import Array
 
 RGB, DEPTH, CONTENT, MANIFEST = "rgb.npy", "depth.npy", "content.jsonl", "manifest.json"
-Progress = Callable[[int, int], None]  # scenes done, of all
 
 
 @dataclass(frozen=True)
 class Job:
-    """Which scenes: (domain, split, count, size as height and width, seed) names the same pixels as long as the renderer stays the same."""
+    """Which scenes; the same job is the same pixels.
+
+    Attributes:
+        domain: "indoor" or "road".
+        split: "train" or "test".
+        count: how many scenes.
+        size: (height, width) in pixels.
+        seed: 0 or more.
+        version: of the renderer.
+    """
 
     domain: str
     split: str
@@ -56,18 +64,30 @@ def metres(stored: NDArray[np.uint16], domain: str) -> Array:
 
 
 def scene(job: Job, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16], Content]:
-    """One scene, rendered now: rgb [H, W, 3], depth steps [H, W] and content."""
+    """Scene `index` of a job, rendered now: RGB uint8 [H, W, 3], depth in steps [H, W], and content."""
     shot = render(scene_seed(job.seed, job.split, index), job.domain, job.size)
     return shot.rgb, steps(shot.depth, job.domain), shot.content
 
 
 class Store:
-    """The scenes of a job, from `folder`/<job's name>; rendered first where they are absent, half-written or altered.
+    """The scenes of a job in a folder; rendered first where they are absent, half-written or altered.
 
-    rgb: uint8 [N, H, W, 3] and depth: uint16 [N, H, W] in steps, both memory-mapped; contents: [N].
+    Args:
+        folder: they lie in the folder of the job's name in it.
+        job: which scenes.
+        workers: rendering processes, None = one per core.
+        progress: called after each scene that is rendered.
+
+    Attributes:
+        rgb: uint8 [N, H, W, 3], memory-mapped.
+        depth: uint16 [N, H, W] in steps, memory-mapped.
+        contents: [N].
+
+    Raises:
+        DataError: where they cannot be written.
     """
 
-    def __init__(self, folder: str | Path, job: Job, workers: int | None = None, progress: Progress | None = None) -> None:
+    def __init__(self, folder: str | Path, job: Job, workers: int | None = None, progress: Progress = silent) -> None:
         self.job, self.path = job, Path(folder).expanduser() / job.name
         if not intact(self.path, job):
             try:
@@ -77,6 +97,7 @@ class Store:
         self._open()
 
     def _open(self) -> None:
+        """Map the files into memory."""
         self.rgb: NDArray[np.uint8] = np.load(self.path / RGB, mmap_mode="r")
         self.depth: NDArray[np.uint16] = np.load(self.path / DEPTH, mmap_mode="r")
         lines = (self.path / CONTENT).read_text(encoding="utf-8").splitlines()
@@ -90,7 +111,8 @@ class Store:
         self.__dict__.update(state)
         self._open()
 
-    def _build(self, workers: int, progress: Progress | None) -> None:
+    def _build(self, workers: int, progress: Progress) -> None:
+        """Render into a folder beside the final one, which takes its place when it is complete."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for left in self.path.parent.glob(f"{self.path.name}.partial-*"):
             if time.time() - left.stat().st_mtime > 3600:  # of a run that was killed, not of one beside us
@@ -124,12 +146,20 @@ def intact(path: Path, job: Job) -> bool:
 
 
 def _sum(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def produce(folder: Path, job: Job, workers: int, progress: Progress | None) -> None:
-    """Render all scenes of a job into `folder`, with `workers` processes; whatever they leave undone is rendered here."""
+def produce(folder: Path, job: Job, workers: int, progress: Progress = silent) -> None:
+    """Render all scenes of a job into a folder; whatever worker processes leave undone is rendered here.
+
+    Args:
+        folder: an empty one.
+        job: which scenes.
+        workers: rendering processes.
+        progress: called after each scene.
+    """
     shape = (job.count, *job.size)
     np.lib.format.open_memmap(folder / RGB, "w+", np.uint8, (*shape, 3)).flush()
     np.lib.format.open_memmap(folder / DEPTH, "w+", np.uint16, shape).flush()
@@ -148,7 +178,7 @@ def produce(folder: Path, job: Job, workers: int, progress: Progress | None) -> 
     (folder / CONTENT).write_text("\n".join(lines), encoding="utf-8")
 
 
-def _fan_out(folder: Path, job: Job, workers: int, progress: Progress | None) -> None:
+def _fan_out(folder: Path, job: Job, workers: int, progress: Progress) -> None:
     """One fresh interpreter per share: nothing of this process is forked or imported again, so scripts need no main guard."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
     reading, writing = os.pipe()
@@ -162,8 +192,7 @@ def _fan_out(folder: Path, job: Job, workers: int, progress: Progress | None) ->
         writing = -1
         with os.fdopen(reading, "rb") as ticks:  # one byte per scene; ends when the last worker does
             for done, _ in enumerate(iter(lambda: ticks.read(1), b""), 1):
-                if progress is not None:
-                    progress(done, job.count)
+                progress(_label(job), done, job.count)
         for worker in crew:
             worker.wait()
     except OSError:
@@ -177,18 +206,30 @@ def _fan_out(folder: Path, job: Job, workers: int, progress: Progress | None) ->
                 worker.wait()
 
 
-def share(folder: Path, job: Job, part: int, parts: int, progress: Progress | None = None) -> None:
-    """Render scenes part, part + parts, ... into the arrays of `folder`; their contents last, as the sign that the share is complete."""
+def share(folder: Path, job: Job, part: int, parts: int, progress: Progress = silent) -> None:
+    """Render scenes part, part + parts, ... of a job; their contents are written last, as the sign that the share is complete.
+
+    Args:
+        folder: where the arrays of all scenes are.
+        job: which scenes.
+        part: which share, counted from 0.
+        parts: how many shares there are.
+        progress: called after each scene.
+    """
     rgb = np.lib.format.open_memmap(folder / RGB, "r+")
     depth = np.lib.format.open_memmap(folder / DEPTH, "r+")
     lines = []
     for index in range(part, job.count, parts):
         rgb[index], depth[index], content = scene(job, index)
         lines.append(json.dumps(content.to_json()))
-        if progress is not None:
-            progress(index + 1 if parts == 1 else len(lines), job.count)
+        progress(_label(job), len(lines), job.count)
     rgb.flush()
     depth.flush()
     unfinished = folder / f"content-{part}.unfinished"
     unfinished.write_text("\n".join(lines), encoding="utf-8")
     unfinished.rename(folder / f"content-{part}")
+
+
+def _label(job: Job) -> str:
+    """What `progress` says is being done."""
+    return f"rendering {job.split} scenes"

@@ -19,6 +19,7 @@ def _hash(i: Array, j: Array | float = 0.0) -> Array:
 
 
 def _fraction(x: NDArray[np.floating]) -> tuple[Array, Array]:
+    """The whole part and the rest."""
     whole = np.floor(x)
     return whole, x - whole
 
@@ -33,6 +34,7 @@ def noise(u: Array, v: Array) -> Array:
     return low * (1 - b) + high * b
 
 
+# Patterns: the share of the second colour at points [M] whose surface coordinates u and v are in units of the pattern's scale.
 def _checker(u: Array, v: Array) -> Array:
     return np.mod(np.floor(u) + np.floor(v), 2)
 
@@ -92,10 +94,17 @@ _PATTERNS: dict[int, tuple[Callable[[Array, Array], Array], float, float]] = {
 
 
 def mix(kinds: NDArray[np.intp], u: Array, v: Array, footprint: Array) -> Array:
-    """Share of the second colour in 0..1 for points [M] at surface coordinates u, v, in units of the pattern's scale.
+    """How much of the second colour shows at points of surfaces.
 
-    footprint: how far neighbouring pixels are apart on the surface, in the same units; patterns finer than that fade into their mean,
-    as they would in a photograph, instead of flickering.
+    Args:
+        kinds: [M] the texture of each point's surface.
+        u: [M] surface coordinate in units of the pattern's scale.
+        v: [M] the other one.
+        footprint: [M] how far neighbouring pixels are apart on the surface, in the same units; patterns finer than that fade into their
+            mean, as they would in a photograph, instead of flickering.
+
+    Returns:
+        [M] shares in 0..1.
     """
     out = np.zeros(len(kinds), np.float32)
     for kind, (pattern, mean, feature) in _PATTERNS.items():

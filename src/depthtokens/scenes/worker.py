@@ -17,7 +17,8 @@ def main(order: str) -> None:
     share(Path(what["folder"]), job, what["part"], what["parts"], _tick)
 
 
-def _tick(done: int, total: int) -> None:
+def _tick(label: str, done: int, total: int, note: str = "") -> None:
+    """One byte for the process that counts."""
     os.write(1, b".")
 
 

@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, UsageError
+from ..progress import Progress, silent
 from .captions import caption
 from .content import DEPTH_RANGE, DEPTH_SCALE, SPLIT_CODES, Content
 from .dataset import check_job
-from .store import CONTENT, DEPTH, RGB, Progress, cores, produce
+from .store import CONTENT, DEPTH, RGB, cores, produce
 
 
 def write_folder(
@@ -27,13 +28,31 @@ def write_folder(
     seed: int = 0,
     captions: int = 1,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Path:
-    """Write `count` training and `test` (None: a fifth as many) test scenes; returns the folder.
+    """Write training and test scenes with their captions into a folder that `Folder` reads.
 
-    OUT/train/images/000000.png, OUT/train/depth/000000.png (16 bit, 1000 steps per metre indoors, 256 on roads), the same under OUT/test,
-    OUT/captions.csv (image,caption; `captions` lines per image) and OUT/depthtokens.json (scale and range). Everything is written to
-    OUT.partial, which becomes OUT when it is complete. Raises UsageError if OUT is there and not empty, DataError if it cannot be written.
+    It gets OUT/train/images/000000.png, OUT/train/depth/000000.png (16 bit, 1000 steps per metre indoors, 256 on roads), the same under
+    OUT/test, OUT/captions.csv (image,caption) and OUT/depthtokens.json (scale and range). Everything is written to OUT.partial, which
+    becomes OUT when it is complete.
+
+    Args:
+        out: the folder, which must not be there or be empty.
+        domain: "indoor" or "road".
+        count: how many training scenes.
+        test: how many test scenes, None = a fifth as many.
+        size: (height, width) in pixels.
+        seed: of the scenes and captions.
+        captions: how many of each image.
+        workers: rendering processes, None = one per core.
+        progress: called after each scene.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: where the folder is there and not empty, or another argument makes no sense.
+        DataError: where it cannot be written.
     """
     out = Path(out).expanduser()
     jobs = [
@@ -42,7 +61,6 @@ def write_folder(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty folder: name a new one")
     partial = out.with_name(out.name + ".partial")
-    total, before = sum(job.count for job in jobs), 0
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -50,7 +68,7 @@ def write_folder(
         for job in jobs:
             raw = partial / "raw"
             raw.mkdir()
-            produce(raw, job, workers or cores(), None if progress is None else _continued(progress, before, total))
+            produce(raw, job, workers or cores(), progress)
             for kind in ("images", "depth"):
                 (partial / job.split / kind).mkdir(parents=True)
             rgb, depth = np.load(raw / RGB, mmap_mode="r"), np.load(raw / DEPTH, mmap_mode="r")
@@ -62,7 +80,6 @@ def write_folder(
                 draws = (np.random.default_rng([seed, SPLIT_CODES[job.split], index, draw]) for draw in range(captions))
                 rows += [(f"{job.split}/images/{name}", caption(content, draw)) for draw in draws]
             shutil.rmtree(raw)
-            before += job.count
         with (partial / "captions.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([("image", "caption"), *rows])
         settings = {"depth_scale": DEPTH_SCALE[domain], "depth_range": list(DEPTH_RANGE[domain])}
@@ -73,8 +90,3 @@ def write_folder(
     except OSError as error:
         raise DataError(f"cannot write scenes to {out}: {error.strerror or error}") from error
     return out
-
-
-def _continued(progress: Progress, before: int, total: int) -> Progress:
-    """Progress of one of several jobs, of which `before` scenes are done already."""
-    return lambda done, _: progress(before + done, total)

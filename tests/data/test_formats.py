@@ -1,0 +1,75 @@
+"""Depth files and lists: what they give, and one line for each that is none."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from depthtokens.data.formats import read_depth, read_list
+
+
+def test_depth_without_a_value_is_zero(tmp_path):
+    values = np.array([[1.5, np.nan, np.inf], [-np.inf, -2.0, 0.0]])
+    np.save(tmp_path / "d.npy", values)
+    np.savez(tmp_path / "one.npz", values)
+    np.savez(tmp_path / "named.npz", other=values * 2, depth=values)
+    for name in ("d.npy", "one.npz", "named.npz"):
+        assert read_depth(tmp_path / name).tolist() == [[1.5, 0, 0], [0, 0, 0]]
+    np.save(tmp_path / "huge.npy", np.full((2, 2), 1e300))
+    assert not read_depth(tmp_path / "huge.npy").any()
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(0, 65535), min_size=6, max_size=6), st.sampled_from([1000, 256, 5000]))
+def test_16_bit_png_round_trip(tmp_path_factory, values, scale):
+    path = tmp_path_factory.getbasetemp() / "round_trip.png"
+    Image.fromarray(np.array(values, np.uint16).reshape(2, 3)).save(path)
+    depth = read_depth(path, scale)
+    assert depth.dtype == np.float32 and np.rint(depth.astype(np.float64) * scale).ravel().tolist() == values
+
+
+def test_depth_files_that_are_none(tmp_path, message):
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    Image.fromarray(colour).convert("RGBA").save(tmp_path / "alpha.png")
+    Image.fromarray(colour[..., 0]).save(tmp_path / "grey.png")
+    for name in ("colour.png", "alpha.png"):
+        text = message(lambda name=name: read_depth(tmp_path / name, 1000))
+        assert f"{name} is a colour image, not a 16-bit depth map" in text
+    assert "grey.png is an 8-bit image" in message(lambda: read_depth(tmp_path / "grey.png", 1000))
+    assert read_depth(tmp_path / "grey.png", 10, eight_bit=True).max() == np.float32(25.5)
+
+    Image.fromarray(rng.integers(0, 9000, (64, 64)).astype(np.uint16)).save(tmp_path / "good.png")
+    whole = (tmp_path / "good.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    assert "cannot read depth map" in message(lambda: read_depth(tmp_path / "cut.png", 1000))
+    assert "no such file" in message(lambda: read_depth(tmp_path / "none.png", 1000))
+    assert "OpenEXR is not supported: convert it to .npy" in message(lambda: read_depth(tmp_path / "a.exr"))
+    assert "not from '.jpg'" in message(lambda: read_depth(tmp_path / "a.jpg"))
+
+    np.save(tmp_path / "solid.npy", np.zeros((1, 2, 3)))
+    np.save(tmp_path / "words.npy", np.array([["a"]]))
+    np.save(tmp_path / "pickled.npy", np.array([[{}]], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "two.npz", a=np.zeros((2, 2)), b=np.zeros((2, 2)))
+    (tmp_path / "text.npy").write_text("hello")
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:100])
+    assert "found float64 [1, 2, 3]" in message(lambda: read_depth(tmp_path / "solid.npy"))
+    assert "no depth map" in message(lambda: read_depth(tmp_path / "words.npy"))
+    assert "holds 2 arrays and none is called 'depth'" in message(lambda: read_depth(tmp_path / "two.npz"))
+    for name in ("pickled.npy", "text.npy", "text.npz", "cut.npz"):
+        assert "cannot read depth map" in message(lambda name=name: read_depth(tmp_path / name))
+
+
+def test_lists(tmp_path, message):
+    path = tmp_path / "list.txt"
+    path.write_text("/kitchen/a.jpg /kitchen/a.png 518.8579\n\nb.jpg None\n")
+    assert read_list(path) == [("kitchen/a.jpg", "kitchen/a.png"), ("b.jpg", "None")]
+    path.write_text("a.jpg a.png 518\nonly_one\n")
+    assert "list.txt line 2: expected 'image depth focal', found 1 words" in message(lambda: read_list(path))
+    path.write_text("\n")
+    assert "names no pairs" in message(lambda: read_list(path))
+    path.write_bytes(b"\xff\xd8\xff\xe0")
+    assert "cannot read" in message(lambda: read_list(path))
+    assert "no such file" in message(lambda: read_list(tmp_path / "absent.txt"))
