@@ -23,6 +23,6 @@ def test_controls(nyu_tree, tiny_clip):
     rows = score_heads({"tokens": head_of(model)}, source, "depthclip", controls)
     assert list(rows) == ["tokens", "constant", "mean map"]
     # The map is cropped as the image is, not squeezed.
-    target = test.read(0)[1][56:470, 60:600]
-    predicted = np.exp(np.log(depths).mean(axis=0))[56:470, 60:600]
+    target = test.read(0)[1][56:471, 60:601]
+    predicted = np.exp(np.log(depths).mean(axis=0))[56:471, 60:601]
     assert rows["mean map"].per_image[0]["abs_rel"] == pytest.approx(np.mean(np.abs(predicted - target) / target), rel=1e-4)

@@ -166,7 +166,7 @@ PROTOCOLS = {
             "depthclip",
             "Zhang et al. 2022 (DepthCLIP), released code, NYUv2",
             input_crop=(56, 472, 60, 604),
-            valid_crop=(56, 470, 60, 600),
+            valid_crop=(56, 471, 60, 601),
             depth_range=(0.001, 10.0),
             include_upper=False,
         ),

@@ -87,6 +87,15 @@ def learn_controls(dataset: DepthDataset, depth_range: tuple[float, float], work
     return Controls(constant, mean_map[None, None], count)
 
 
+def shared_images(training: DepthDataset, test: DepthDataset) -> int:
+    """How many images of a test set the training set has too, by their files."""
+
+    def keys(data: DepthDataset) -> set[tuple[str, str]]:
+        return {(str(image.absolute()), name) for (image, _), name in zip(data.pairs, data.names, strict=True)}
+
+    return len(keys(training) & keys(test))
+
+
 class _Depths:
     """Depth maps [H, W] metres of a data set, read without preparing images for CLIP."""
 

@@ -32,7 +32,7 @@ from .named import NamedData
 from .source import Data, Reading, Source, Stored, check_sizes, open_source
 
 TOKENS, STATE, CONFIG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml"
-_MAY_CHANGE = {"workers", "device", "out", "tensorboard"}  # settings that may be others when a run is resumed
+_MAY_CHANGE = {"workers", "device", "out", "tensorboard", "epochs"}  # settings that may be others when a run is resumed; epochs may grow
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class TrainResult:
     Attributes:
         model: with the tokens as training left them.
         tokens: the token file.
+        data: name of the data set whose test split tells how good the tokens are.
         epoch_losses: mean loss of each whole epoch.
         steps: number of steps done so far.
         skipped: how often an image without any truth was seen.
@@ -50,6 +51,7 @@ class TrainResult:
 
     model: DepthTokens
     tokens: Path
+    data: str
     epoch_losses: list[float]
     steps: int
     skipped: int
@@ -62,6 +64,7 @@ def train(
     clip: FrozenCLIP | None = None,
     progress: Progress = silent,
     notify: Notify = silent,
+    force: bool = False,
 ) -> TrainResult:
     """Learn the tokens of an experiment, and write them to its `out` folder.
 
@@ -74,7 +77,8 @@ def train(
             stopped, bit for bit.
         clip: the experiment's CLIP, where it is loaded already.
         progress: called after every step, and as images are read for stored features.
-        notify: called with one line before patch features are stored.
+        notify: called with one line before patch features are stored, and about whatever in the data is worth knowing.
+        force: whether to train on depths that look out of proportion to the data's range.
 
     Returns:
         The run's result.
@@ -88,7 +92,7 @@ def train(
     existed = out.exists()
     _check_out(out, resume)
     find_protocol(experiment.protocol)
-    run = _Run(experiment, clip, find_device(experiment.device), progress, notify)
+    run = _Run(experiment, clip, find_device(experiment.device), progress, notify, force)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with locked(out):
@@ -150,6 +154,21 @@ def training_data(experiment: Experiment) -> tuple[Data, int]:
     return store, store.image_height
 
 
+def check_truth(data: Data, notify: Notify, force: bool) -> None:
+    """Say what of the ground truth does not count, and refuse a scale that cannot be right.
+
+    Args:
+        data: what is trained on; of a store nothing is looked at again.
+        notify: called with what is worth knowing.
+        force: go on all the same.
+
+    Raises:
+        DataError: where a sample of the depths is out of proportion to their range (unless `force`).
+    """
+    if isinstance(data, FeatureStore):
+        return
+
+
 class _Run:
     """One training run: its model, its source, and how far it is.
 
@@ -159,11 +178,16 @@ class _Run:
         device: where the model is trained.
         progress: called after every step.
         notify: called before patch features are stored.
+        force: whether depths may be out of proportion.
     """
 
-    def __init__(self, experiment: Experiment, clip: FrozenCLIP | None, device: torch.device, progress: Progress, notify: Notify) -> None:
+    def __init__(
+        self, experiment: Experiment, clip: FrozenCLIP | None, device: torch.device, progress: Progress, notify: Notify, force: bool
+    ) -> None:
         self.experiment, self.progress, self.notify = experiment, progress, notify
         data, height = training_data(experiment)
+        check_truth(data, notify, force)
+        self.tested_on = data.data if isinstance(data, FeatureStore) else experiment.data
         clip = clip or load_clip(experiment.clip, experiment.weights)
         self.model = DepthTokens.of(clip, experiment.model_settings(data.depth_range, height)).to(device)
         self.steps_per_epoch = -(-len(data) // experiment.batch_size)
@@ -225,7 +249,7 @@ class _Run:
                 if interrupt.asked or self.step % self.steps_per_epoch == 0:
                     self.save(out)
         self.model.eval()
-        return TrainResult(self.model, out / TOKENS, self.epoch_losses, self.step, self.skipped, interrupt.asked)
+        return TrainResult(self.model, out / TOKENS, self.tested_on, self.epoch_losses, self.step, self.skipped, interrupt.asked)
 
     def _take(self, steps: Iterator[Stepped]) -> float | None:
         """Take one step; returns its loss, NaN where its batch has no ground truth, or None where the run has no more steps."""

@@ -65,7 +65,11 @@ class RowFeatures:
     def _images(self, need: Need) -> DepthDataset:
         """A split as its views are drawn: plain, or augmented."""
         role, split, views = need
-        return self.sets[role, split] if views.count == 1 else open_dataset(self.settings.by_role()[role], split, augment=True)
+        return (
+            self.sets[role, split]
+            if views.count == 1
+            else open_dataset(self.settings.by_role()[role], split, list_file=self.settings.lists().get((role, split)), augment=True)
+        )
 
     def take(self, folders: Sequence[str], clip: FrozenCLIP) -> None:
         """Use given stores for what they are good for.

@@ -23,6 +23,8 @@ class Reproduction(RunFlags, ClipFlags):
 
     data: tuple[str, ...] = ()
     """nyu:ROOT, kitti:ROOT, scenes or scenes:road; once for each data set."""
+    list_file: tuple[str, ...] = ()
+    """A list file where it is not found under ROOT, as nyu:test=FILE or kitti:train=FILE; once for each list."""
     table: str = "all"
     """3, 4, 5, 6, 7, depthclip, effects or all."""
     seeds: str = "0..4"
@@ -52,6 +54,7 @@ class Reproduction(RunFlags, ClipFlags):
         if not self.lr > 0:
             raise UsageError(f"lr must be positive, not {self.lr}")
         self.rows()
+        self.lists()
         self.seed_list()
 
     def by_role(self) -> dict[str, str]:
@@ -64,6 +67,18 @@ class Reproduction(RunFlags, ClipFlags):
             found[role] = spec
         if not found:
             raise UsageError("no data: give --data nyu:ROOT, kitti:ROOT, scenes or scenes:road")
+        return found
+
+    def lists(self) -> dict[tuple[str, str], str]:
+        """List files by role and split. Raises UsageError for one that is not written as nyu:test=FILE, or is for data that is not here."""
+        found: dict[tuple[str, str], str] = {}
+        for text in self.list_file:
+            place, equals, file = text.partition("=")
+            name, _, split = place.partition(":")
+            if not equals or not file or split not in ("train", "test") or name not in self.by_role():
+                known = " or ".join(f"{role}:test=FILE" for role in self.by_role())
+                raise UsageError(f"list file '{text}': write {known}, with train or test")
+            found[name, split] = file
         return found
 
     def rows(self) -> list[Row]:
@@ -109,7 +124,7 @@ class Reproduction(RunFlags, ClipFlags):
 
     def recipe(self) -> dict[str, Any]:
         """What a figure depends on, beside its row and its data."""
-        where = ("data", "table", "stores", "out", "workers", "device")
+        where = ("data", "list_file", "table", "stores", "out", "workers", "device")
         return {key: value for key, value in asdict(self).items() if key not in where}
 
     def need(self, row: Row, split: str) -> tuple[str, str, Views]:
