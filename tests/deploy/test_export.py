@@ -75,7 +75,7 @@ def test_metadata(model, graph):
     opened = OnnxDepth(graph)
     assert opened.metadata["clip"]["fingerprint"] == model.clip.fingerprint and opened.metadata["size"] is None
     settings = opened.metadata["model"]
-    assert settings["template"] == model.settings["template"] and settings["words"] == model.words
+    assert settings["template"] == model.settings.template and settings["words"] == model.words
     assert settings["centres"] == model.centres.tolist() and settings["logit_scale"] == pytest.approx(378)
     assert 0 < opened.metadata["verified"]["max_difference_m"] < 2e-3
     assert (opened.predict_side, opened.stride) == (96, 32)
@@ -143,7 +143,7 @@ def test_nan_is_a_difference(model, graph):
     proto = onnx.load(graph)
     weight = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     weight.raw_data = np.full(weight.dims, np.nan, np.float32).tobytes()
-    found = export.max_difference(export.Graph(export.FusedDepth(model)), proto.SerializeToString(), [(64, 64)])
+    found = export.max_difference(export.Graph(model.folded()), proto.SerializeToString(), [(64, 64)])
     assert not found <= export.TOLERANCE
 
 
