@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import types
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
-
-import numpy as np
 
 from ..clip import NORMALISATIONS, CLIPIdentity
 from ..errors import DepthTokensError, UsageError, unknown
@@ -124,7 +123,7 @@ class ModelSettings(ModelOptions):
         return {
             **asdict(self),
             "template": self.parsed.text,
-            "centres": [float(np.float32(centre)) for centre in self.centres],
+            "centres": array("f", self.centres).tolist(),
             "words": words,
         }
 
