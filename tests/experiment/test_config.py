@@ -17,9 +17,9 @@ def test_experiment_to_toml_and_back(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ('data = "nyu:x"\nepoch = 3', "did you mean 'epochs'"), ('data = "nyu:x"\nepochs = "3"', "should be int"),
+    ('data = "nyu:x"\nepoch = 3', "did you mean 'epochs'"), ('data = "nyu:x"\nepochs = "3"', "should be a whole number"),
     ('data = "nyu:x"\ncrop = [64]', "two numbers"), ('data = "nyu:x"\ncrop = [64, "x"]', "two numbers"),
-    ('data = "nyu:x"\nweight_decay = nan', "not be negative"), ('data = "nyu:x"\nseed = -1', "seed must be between"),
+    ('data = "nyu:x"\nweight_decay = nan', "should be a number"), ('data = "nyu:x"\nseed = -1', "seed must be between"),
     ("epochs = 3", "does not say `data`"), ("data = nyu", "not valid TOML"), ('data = "nyu:x"\nepochs = 0', "at least 1"),
 ])  # fmt: skip
 def test_bad_toml(tmp_path, text, message):
