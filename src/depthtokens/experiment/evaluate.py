@@ -15,7 +15,7 @@ from torch import Tensor
 from ..depth.linear import Trainable
 from ..depth.metrics import METRICS, MetricAccumulator, Target
 from ..depth.model import DepthTokens
-from ..depth.protocol import Head, Protocol, find_protocol
+from ..depth.protocol import Head, Protocol, count_not_finite, find_protocol
 from ..errors import DataError
 from ..files import write_text
 from ..progress import Progress, silent
@@ -33,6 +33,7 @@ class Scores:
         image_wise, pixel_wise: metric name -> value, as the mean over images and pooled over pixels.
         per_image: one row per image with its name and metrics.
         skipped: names of images without any valid ground truth.
+        not_finite: predicted depths, at patch resolution, that were NaN or infinite; the protocol scored an end of its range instead.
     """
 
     protocol: Protocol
@@ -41,6 +42,7 @@ class Scores:
     pixel_wise: dict[str, float]
     per_image: list[dict[str, Any]]
     skipped: list[str]
+    not_finite: int = 0
 
     @property
     def quoted(self) -> dict[str, float]:
@@ -51,7 +53,8 @@ class Scores:
         """Plain values for JSON, without the per-image table."""
         return {
             "protocol": self.protocol.to_dict(), "depth_range": list(self.depth_range), "images": len(self.per_image),
-            "skipped": self.skipped, "scores": self.quoted, "image_wise": self.image_wise, "pixel_wise": self.pixel_wise,
+            "skipped": self.skipped, "not_finite": self.not_finite, "scores": self.quoted, "image_wise": self.image_wise,
+            "pixel_wise": self.pixel_wise,
         }  # fmt: skip
 
     def save_csv(self, path: str | Path) -> None:
@@ -134,6 +137,7 @@ def score_heads(
     image_free = controls.heads(protocol) if controls else {}
     rows = {**heads, **image_free}
     sums = {name: MetricAccumulator() for name in rows}
+    not_finite = dict.fromkeys(rows, 0)
     names: list[str] = []
     skipped: list[str] = []
     done = 0
@@ -147,7 +151,9 @@ def score_heads(
         targets = {i: Target(truth[i], valid[i]) for i in counted}
         for name, head in rows.items():
             flipped = None if mirrored is None or name in image_free else head(mirrored)
-            depth = protocol.full_size(head(patches), flipped, size, depth_range).cpu()
+            low = head(patches)
+            depth = protocol.full_size(low, flipped, size, depth_range).cpu()
+            not_finite[name] += count_not_finite(low, flipped)
             for i, target in targets.items():
                 sums[name].add(target.moments(depth[i]), target.pixels)
         done += len(indices)
@@ -158,5 +164,5 @@ def score_heads(
     for name, total in sums.items():
         per_image = [{"name": image, **values} for image, values in zip(names, total.per_image, strict=True)]
         used = replace(protocol, flip=False) if name in image_free else protocol
-        scores[name] = Scores(used, depth_range, total.image_wise(), total.pixel_wise(), per_image, skipped)
+        scores[name] = Scores(used, depth_range, total.image_wise(), total.pixel_wise(), per_image, skipped, not_finite[name])
     return scores

@@ -136,10 +136,10 @@ def train(
 
 
 def training_data(experiment: Experiment) -> tuple[Data, int]:
-    """What an experiment trains on, and the height in pixels of its images. Raises UsageError or DataError where it cannot."""
+    """What an experiment trains on, and the shorter side in pixels of its images. Raises UsageError or DataError where it cannot."""
     if not experiment.data.startswith("store:"):
         dataset = experiment.open_dataset()
-        return dataset, dataset.image_size(0)[0]
+        return dataset, min(dataset.image_size(0))
     store = NamedData(experiment.data).store
     assert store is not None
     if store.split == "test":
@@ -149,7 +149,7 @@ def training_data(experiment: Experiment) -> tuple[Data, int]:
     if experiment.crop is not None:
         raise UsageError(f"{store.path} holds views as they are: leave out --crop, or give it to `depthtokens features`")
     check_sizes(store.image_sizes)
-    return store, store.image_height
+    return store, min(store.image_height, store.image_sizes[0][1])
 
 
 class _Run:
@@ -157,9 +157,9 @@ class _Run:
 
     def __init__(self, experiment: Experiment, clip: FrozenCLIP | None, device: torch.device, progress: Progress, notify: Notify) -> None:
         self.experiment, self.progress = experiment, progress
-        data, height = training_data(experiment)
+        data, side = training_data(experiment)
         clip = clip or load_clip(experiment.clip, experiment.weights)
-        self.model = DepthTokens.of(clip, experiment.model_settings(data.depth_range, height)).to(device)
+        self.model = DepthTokens.of(clip, experiment.model_settings(data.depth_range, side)).to(device)
         self.steps_per_epoch = -(-len(data) // experiment.batch_size)
         self.steps = experiment.epochs * self.steps_per_epoch
         self.learner = Learner(
