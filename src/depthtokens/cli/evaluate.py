@@ -33,11 +33,11 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, evaluate, print."""
     args = parse(Evaluate, "evaluate", arguments)
 
-    from ..depth.metrics import METRICS
+    from ..depth.metrics import METRICS, QUOTED
     from ..experiment.controls import learn_controls
     from ..experiment.evaluate import head_of, score_heads
     from ..experiment.source import open_source, test_views
-    from ..report.table import Table
+    from ..report.table import Cell, Table
 
     if args.csv and not args.csv.parent.is_dir():
         raise UsageError(f"no folder {args.csv.parent} to write --csv to")
@@ -63,6 +63,10 @@ def main(arguments: Sequence[str]) -> None:
     for title, pooled in (("mean over images", False), ("pooled over pixels", True)):
         mark = " (the protocol's figures)" if pooled == (protocol.average == "pixel") else ""
         figures = {name: row.pixel_wise if pooled else row.image_wise for name, row in rows.items()}
-        print_table(Table(["", *METRICS], [[name, *values.values()] for name, values in figures.items()], title=title + mark))
+        cells: list[list[Cell]] = [[name, *values.values()] for name, values in figures.items()]
+        print_table(Table(["", *METRICS], cells, title=title + mark, less=[name for name in METRICS if name not in QUOTED]))
+    for name, row in rows.items():
+        if row.not_finite:
+            notify(f"warning: {row.not_finite:,} depths of '{name}' were no numbers, and an end of the range was scored in their place")
     if scores.skipped:
         notify(f"note: {len(scores.skipped)} images without valid depth were skipped: {', '.join(scores.skipped[:3])}")
