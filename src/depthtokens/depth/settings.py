@@ -73,7 +73,7 @@ class ModelOptions:
 
         Args:
             depth_range: (lo, hi) metres.
-            predict_side: height of the training images, pixels; None where nothing is trained.
+            predict_side: shorter side of the training images, pixels; None where nothing is trained.
 
         Raises:
             UsageError: for what is unknown, or does not fit together.
@@ -88,7 +88,8 @@ class ModelSettings(ModelOptions):
 
     Attributes:
         depth_range: (lo, hi) metres.
-        predict_side: height of the images it was trained on, pixels, which `predict` brings taller photos to; None for no limit.
+        predict_side: shorter side of the images it was trained on, pixels, to which `predict` brings that of photos; None leaves them as
+            large as they are.
 
     Raises:
         UsageError: for what is unknown, or does not fit together.
