@@ -66,14 +66,14 @@ def test_holds_the_folded_image_tower_and_nothing_else(tiny_clip, dense):
 
 def test_predict_is_clamped_and_resized(tiny_clip):
     model = DepthTokens(tiny_clip, depth="learned:5", bins="const80", depth_range=(1.0, 3.0))  # there is something to clamp
-    rgb = photo(70, 130)
+    rgb = photo(64, 128)
     with torch.no_grad():
         out = model(normalise(rgb.astype(np.float32) / np.float32(255))[None])
     low = out.depth.clamp(1.0, 3.0)
     spread = ((out.probs * (model.centres[:, None, None] - low) ** 2).sum(dim=1, keepdim=True)).sqrt()
     found = model.predict(rgb)
     for expected, values in ((low, found.metres), (spread, found.uncertainty)):
-        full = F.interpolate(expected, size=(70, 130), mode="bilinear", align_corners=True)[0, 0].numpy()
+        full = F.interpolate(expected, size=(64, 128), mode="bilinear", align_corners=True)[0, 0].numpy()
         assert values.dtype == np.float32 and np.abs(values - full).max() < 1e-4
     assert np.abs(found.probs - out.probs[0].numpy()).max() < 1e-4 and found.probs.dtype == np.float32
 
@@ -133,5 +133,9 @@ def test_mistakes(tiny_clip):
     model = DepthTokens(tiny_clip)
     with pytest.raises(UsageError, match="did you mean 'float"):
         model.predict(photo(64, 64), "float8")
-    with pytest.raises(DataError, match="this image: image of 31x64 pixels is smaller than one 32x32 patch"):
-        model.predict(photo(31, 64))
+    with pytest.raises(DataError, match="this image: image of 15x64 pixels is smaller than one 32x32 patch.*--side"):
+        model.predict(photo(15, 64))
+    with pytest.raises(UsageError, match="side 31: needs a whole number of pixels, at least 32"):
+        model.predict(photo(64, 64), side=31)
+    with pytest.raises(DataError, match="would be shown at 480x240000: crop it"):
+        model.predict(photo(2, 1000), side=480)

@@ -41,7 +41,7 @@ def refusal(call, kind=UsageError):
 def test_header_round_trip(changes):
     settings = ModelSettings(**changes)
     values = json.loads(json.dumps(settings.to_header()))
-    assert values["centres"] == list(settings.centres) and values["template"] == settings.parsed.text
+    assert values["centres"] == pytest.approx(settings.centres, rel=1e-6) and values["template"] == settings.parsed.text
     assert values["words"] == [str(word) for word in settings.words.words]
     again = ModelSettings.from_header(values)
     assert again.changed(template=settings.template) == settings and again.parsed == settings.parsed

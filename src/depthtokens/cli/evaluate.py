@@ -38,12 +38,12 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, evaluate, print."""
     args = parse(Evaluate, "evaluate", arguments)
 
-    from ..depth.metrics import METRICS
+    from ..depth.metrics import METRICS, QUOTED
     from ..experiment.controls import learn_controls
     from ..experiment.evaluate import head_of, score_heads
     from ..experiment.source import open_source, scored_views
     from ..features.store import FeatureStore
-    from ..report.table import Table
+    from ..report.table import Cell, Table
 
     if args.csv and not args.csv.parent.is_dir():
         raise UsageError(f"no folder {args.csv.parent} to write --csv to")
@@ -70,7 +70,11 @@ def main(arguments: Sequence[str]) -> None:
     for title, pooled in (("mean over images", False), ("pooled over pixels", True)):
         mark = " (the protocol's figures)" if pooled == (protocol.average == "pixel") else ""
         figures = {name: row.pixel_wise if pooled else row.image_wise for name, row in rows.items()}
-        print_table(Table(["", *METRICS], [[name, *values.values()] for name, values in figures.items()], title=title + mark))
+        cells: list[list[Cell]] = [[name, *values.values()] for name, values in figures.items()]
+        print_table(Table(["", *METRICS], cells, title=title + mark, less=[name for name in METRICS if name not in QUOTED]))
+    for name, row in rows.items():
+        if row.not_finite:
+            notify(f"warning: {row.not_finite:,} depths of '{name}' were no numbers, and an end of the range was scored in their place")
     if (scale := data.meta["data"]["depth_scale"] if isinstance(data, FeatureStore) else data.depth_scale) is not None:
         print(f"\ndepth files: {scale:g} units per metre; truth counts from {scores.depth_range[0]:g} to {scores.depth_range[1]:g} m")
     if scores.skipped:
@@ -82,11 +86,10 @@ def _warn(model: DepthTokens, data: Data, training: DepthDataset | None) -> None
     from ..experiment.controls import shared_images
     from ..features.store import FeatureStore
 
-    height, trained = (data.image_height if isinstance(data, FeatureStore) else data.image_size(0)[0]), model.settings.predict_side
-    if trained is not None and height != trained:
-        notify(
-            f"warning: images are {height} pixels high, those that the tokens were trained on {trained}: CLIP sees them at another scale"
-        )
+    side = min(data.image_height, data.image_sizes[0][1]) if isinstance(data, FeatureStore) else min(data.image_size(0))
+    trained = model.settings.predict_side
+    if trained is not None and side != trained:
+        notify(f"warning: the shorter side of images is {side} pixels, that of training's was {trained}: CLIP sees things at another scale")
     if data.split != "test":
         notify(f"warning: these are images of the split '{data.split}', which tokens and controls may have been learned on")
     elif training is not None and not isinstance(data, FeatureStore) and (shared := shared_images(training, data)):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ..errors import UsageError
 from ..experiment.config import Experiment
 from ..files import user_path
-from .console import ProgressBar, notify, parse, print_json
+from .console import ProgressBar, command, notify, parse, print_json
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -49,15 +49,28 @@ def main(arguments: Sequence[str]) -> None:
             "interrupted": result.interrupted, "trained_parameters": sum(p.numel() for p in result.model.trainable().values()),
         })  # fmt: skip
     elif result.interrupted:
-        print(
-            f"stopped after step {result.steps} and saved; go on with: {shlex.join(['depthtokens', 'train', '--resume', experiment.out])}"
-        )
+        print(f"stopped after step {result.steps} and saved; go on with: {command('train', '--resume', experiment.out)}")
     else:
         losses = ", ".join(f"{loss:.3f}" for loss in result.epoch_losses[-5:])
         print(f"tokens: {result.tokens}  (mean loss of the last epochs: {losses})")
-        print(f"next:   {shlex.join(['depthtokens', 'evaluate', str(result.tokens), '--data', result.data])}")
+        print(f"next:   {evaluation(result.tokens, experiment)}")
     if result.interrupted:
         sys.exit(130)
+
+
+def evaluation(tokens: Path, experiment: Experiment) -> str:
+    """The command that scores the tokens of a run on the test split of its data; of a store, that of the data it was made from."""
+    if not experiment.data.startswith("store:"):
+        return command("evaluate", tokens, "--data", experiment.data)
+    from ..features.store import FeatureStore
+
+    store = FeatureStore(experiment.data.removeprefix("store:"))
+    words = ["--data", store.data]
+    if store.data.startswith("folder:"):  # whose own description may be silent
+        lo, hi = store.depth_range
+        scale = store.meta["data"]["depth_scale"]
+        words += [*(["--depth-scale", f"{scale:g}"] if scale else []), "--depth-range", f"{lo:g}", f"{hi:g}"]
+    return command("evaluate", tokens, *words)
 
 
 def _take(words: list[str], flag: str) -> tuple[list[str], str | None]:

@@ -70,7 +70,7 @@ class DemoSettings:
 
     def model(self, options: ModelOptions, depth_range: tuple[float, float]) -> ModelSettings:
         """All settings of a row's model, on scenes of that range (metres)."""
-        return replace(options, dense=self.dense, scale=self.scale, seed=self.seed).on(depth_range, self.size[0])
+        return replace(options, dense=self.dense, scale=self.scale, seed=self.seed).on(depth_range, min(self.size))
 
     def steps(self) -> int:
         """Optimiser steps of one row."""

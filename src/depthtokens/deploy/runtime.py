@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..data.images import Photo, named, read_photo, shown_at
 from ..depth.depthmap import DepthMap
 from ..errors import DataError, UsageError, WeightsError
+from ..files import user_path
 
 FORMAT = 1
 """Version of the JSON in a graph's metadata."""
@@ -43,7 +44,7 @@ class OnnxDepth:
     """
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        path = Path(path)
+        path = user_path(path)
         if not path.is_file():
             raise WeightsError(f"no ONNX file at {path}")
         try:
@@ -68,33 +69,54 @@ class OnnxDepth:
         if version != FORMAT:
             raise WeightsError(f"{path} was exported by another version (format {version}, expected {FORMAT}): export it again")
 
-    def predict(self, image: Photo) -> DepthMap:
+    def predict(self, image: Photo, side: int | None = None, flip: bool = False) -> DepthMap:
         """Depth of one photo, as `DepthTokens.predict` gives it.
 
         Args:
             image: a file, a PIL image, or an RGB array uint8 [H, W, 3].
+            side: pixels of the shorter side as CLIP is shown it, instead of the one kept with the tokens.
+            flip: average with the mirrored photo.
 
         Raises:
-            DataError: for a file that is no image, an image smaller than one patch, or of another size than a graph of fixed size takes.
+            DataError: for a file that is no image, one smaller than a patch, one of another size than a graph of fixed size takes, or
+                one of which the graph makes no numbers.
+            UsageError: for an array that is no RGB image, or a side of less than a patch.
         """
         rgb = read_photo(image)
-        shown = shown_at(rgb, self.predict_side)
-        height, width = shown.shape[:2]
-        if min(height, width) < self.stride:
-            patch = f"{self.stride}x{self.stride}"
-            raise DataError(f"{named(image)}: image of {height}x{width} pixels is smaller than one {patch} patch")
-        if self.size and [height, width] != self.size:
-            fixed = "x".join(map(str, self.size))
-            raise DataError(f"{named(image)}: shown at {height}x{width}, but this graph takes {fixed} only: export it with that --size")
-        metres, uncertainty, probs = (output[0] for output in self.session.run(None, {"image": shown[None]}))
-        if shown.shape == rgb.shape:
-            return DepthMap(metres[0], uncertainty[0], probs, self.depth_range, rgb)
-        # The graph's maps have the size of what it was shown; torch resizes once, from patches to the photo's size, and so is done here.
-        centres = self.centres[:, None, None]
-        depth = (probs * centres).sum(axis=0).clip(*self.depth_range)
-        spread = np.sqrt((probs * (centres - depth) ** 2).sum(axis=0))
+        try:
+            shown = shown_at(rgb, self.predict_side if side is None else side, self.stride)
+            if self.size and list(shown.shape[:2]) != self.size:
+                height, width, fixed = *shown.shape[:2], "x".join(map(str, self.size))
+                raise DataError(f"shown at {height}x{width}, but this graph takes {fixed} only: export it with that --size, or give --side")
+            metres, uncertainty, probs = self._run(shown)
+            mirrored = self._run(np.ascontiguousarray(shown[:, ::-1]))[2] if flip else None
+        except DataError as error:
+            raise DataError(f"{named(image)}: {error}") from error
         size = rgb.shape[0], rgb.shape[1]
+        if mirrored is None and shown.shape == rgb.shape:
+            return DepthMap(metres[0], uncertainty[0], probs, self.depth_range, rgb)
+        # The graph's maps have the size of what it was shown; resizing those again would not be what torch does.
+        centres: NDArray[np.float32] = self.centres[:, None, None]
+        depth = self._depth(probs)
+        if mirrored is not None:
+            depth = np.asarray((depth + self._depth(mirrored)[:, ::-1]) / 2, np.float32)
+            probs = np.asarray((probs + mirrored[..., ::-1]) / 2, np.float32)
+        spread = np.asarray(np.sqrt((probs * (centres - depth) ** 2).sum(axis=0)), np.float32)
         return DepthMap(resized(depth, size), resized(spread, size), probs, self.depth_range, rgb)
+
+    def _run(self, shown: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Depth and uncertainty [1, h, w] and probs [N, h, w] of a photo as it is shown."""
+        try:
+            maps = [output[0] for output in self.session.run(None, {"image": shown[None]})]
+        except Exception as error:  # onnxruntime's errors have no base class
+            raise DataError(f"onnxruntime cannot run the graph on it ({first_line(error)}): show it smaller, with --side") from error
+        if not np.isfinite(maps[2]).all():
+            raise DataError("the graph gives no numbers for this photo, so there is no depth: is the file whole?")
+        return maps
+
+    def _depth(self, probs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Depth [h, w] metres in the model's range, of probabilities."""
+        return np.asarray((probs * self.centres[:, None, None]).sum(axis=0).clip(*self.depth_range), np.float32)
 
 
 def open_session(source: str | bytes, threads: int | None = None) -> Any:

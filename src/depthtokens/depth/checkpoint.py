@@ -15,10 +15,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import UsageError, WeightsError
-from ..files import atomic
+from ..files import atomic, user_path
 from .settings import Header
 
 Tensors = dict[str, Tensor]
+TOKENS = "tokens.safetensors"
+"""What `train` calls the token file in a run's folder."""
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -73,19 +75,53 @@ def read_tokens(path: Path) -> tuple[Tensors, Header]:
     """What `write_tokens` wrote.
 
     Args:
-        path: the file.
+        path: the file, or the folder of the run that wrote it.
 
     Returns:
         Tensors by name, and the header.
 
     Raises:
-        WeightsError: for a file that is damaged or of another kind, or whose header and tensors do not fit together.
+        WeightsError: for a file that is damaged or of another kind, whose header and tensors do not fit together, or whose tensors are no
+            numbers.
     """
+    path = token_file(path)
     tensors, metadata = read(path)
     try:
-        return tensors, Header.from_dict(metadata, {name: tuple(value.shape) for name, value in tensors.items()})
+        header = Header.from_dict(metadata, {name: tuple(value.shape) for name, value in tensors.items()})
     except UsageError as error:
         raise WeightsError(f"{path}: {error}") from error
+    check_finite(tensors, str(path))
+    return tensors, header
+
+
+def token_file(path: str | Path) -> Path:
+    """A token file as a person names it: by its path, ~ included, or by the folder of the run that wrote it.
+
+    Raises:
+        WeightsError: for a folder that holds none.
+    """
+    path = user_path(path)
+    if not path.is_dir():
+        return path
+    if not (path / TOKENS).is_file():
+        raise WeightsError(f"{path} is a folder without {TOKENS}: name a token file, or the folder of a run that has ended")
+    return path / TOKENS
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise WeightsError, with what to do, for tensors that hold NaN or infinity: no depth comes of them.
+
+    Args:
+        tensors: by name.
+        source: what the error calls their owner.
+    """
+    for name, value in tensors.items():
+        if not bool(value.isfinite().all()):
+            count = int((~value.isfinite()).sum())
+            raise WeightsError(
+                f"{source}: '{name}' holds {count} values that are no numbers (of {value.numel()}): its training went astray; "
+                "train again with a lower --lr, or take tokens from before"
+            )
 
 
 def restore(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: Path) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .fused import Output
 from .model import DepthTokens
+from .shapes import need_features
 
 
 class LinearHead(nn.Module):
@@ -49,6 +50,7 @@ class LinearHead(nn.Module):
 
     def depth_from(self, patches: Tensor, text: Tensor) -> Output:
         """As `DepthTokens.depth_from`, with a bias per bin."""
+        need_features(patches, text, len(self.centres))
         logits = nn.functional.conv2d(patches.float(), self.scale * text[:, :, None, None], self.bias)
         probs = logits.softmax(dim=1)
         return Output(nn.functional.conv2d(probs, self.centres[None, :, None, None]), probs)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
+from .shapes import need
 
 MIN_TRUTH = 0.001
 """Metres; ground truth at or below it counts as none."""
@@ -28,12 +29,17 @@ def silog(depth: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         DataError: where no pixel is valid.
+        UsageError: for other shapes, or another number of images in the two.
 
     Example:
         >>> two, one = torch.full((1, 1, 3, 4), 2.0), torch.ones(1, 1, 6, 8)
         >>> round(silog(two, one).item(), 3)  # 10 sqrt(0.15) log 2: a global factor costs only this share
         2.685
     """
+    need(depth, "silog's depth", "[B, 1, h, w]")
+    need(target, "silog's target", "[B, 1, H, W]", hint="metres, 0 where there is no ground truth")
+    if len(depth) != len(target):
+        raise UsageError(f"silog: needs one target for each depth map; these are {len(depth)} maps and {len(target)} targets")
     with torch.autocast(depth.device.type, enabled=False):
         return _Silog.apply(depth.float(), target)
 

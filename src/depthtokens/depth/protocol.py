@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import DataError, unknown
+from ..errors import DataError, UsageError, unknown
+from .shapes import need, need_images, need_same
 
 Box = tuple[int, int, int, int]
 """Top, bottom, left, right in pixels, half open."""
@@ -105,8 +106,12 @@ class Protocol:
 
         Raises:
             DataError: for a crop that is not defined for this size.
+            UsageError: for truth or a range that is none.
         """
-        lo, hi = depth_range
+        need(target, "target", "[...]")
+        if target.ndim < 2:
+            raise UsageError(f"target: needs a tensor [..., H, W] in metres; this is {list(target.shape)}")
+        lo, hi = checked_range(depth_range)
         top, bottom, left, right = self.box(crop, target.shape[-2], target.shape[-1])
         inside = torch.zeros_like(target, dtype=torch.bool)
         inside[..., top:bottom, left:right] = True
@@ -131,7 +136,11 @@ class Protocol:
 
         Returns:
             [B, 1, H, W] metres.
+
+        Raises:
+            UsageError: for other shapes.
         """
+        need_images(images)
         depth, mirrored = network(images), network(images.flip(-1)) if self.flip else None
         return self.full_size(depth, mirrored, (images.shape[-2], images.shape[-1]), depth_range)
 
@@ -147,14 +156,37 @@ class Protocol:
             depth_range: (lo, hi) metres.
 
         Returns:
-            [B, 1, H, W] metres; NaN has become lo, infinities hi.
+            [B, 1, H, W] metres; NaN has become lo, infinities hi, as in the released code: `count_not_finite` says how many there were.
+
+        Raises:
+            UsageError: for other shapes, or a range that is none.
         """
-        lo, hi = depth_range
+        need(depth, "depth", "[B, 1, h, w]")
+        if mirrored is not None:
+            need(mirrored, "mirrored depth", "[B, 1, h, w]")
+            need_same(depth, mirrored, "depth and mirrored depth")
+        lo, hi = checked_range(depth_range)
         depth = depth.clamp(lo, hi)
         if mirrored is not None:
             depth = (depth + mirrored.clamp(lo, hi).flip(-1)) / 2
         depth = F.interpolate(depth, size=size, mode="bilinear", align_corners=True)
         return torch.nan_to_num(depth, nan=lo, posinf=hi, neginf=hi)
+
+
+def count_not_finite(*depths: Tensor | None) -> int:
+    """How many values of low-resolution depth maps are NaN or infinite; `Protocol.full_size` puts an end of the range in their place."""
+    return sum(int((~depth.isfinite()).sum()) for depth in depths if depth is not None)
+
+
+def checked_range(depth_range: tuple[float, float]) -> tuple[float, float]:
+    """(lo, hi) in metres. Raises UsageError unless they are two numbers, the first at least 0 and below the second."""
+    try:
+        lo, hi = depth_range
+        if 0 <= lo < hi < float("inf"):
+            return lo, hi
+    except (TypeError, ValueError):
+        pass
+    raise UsageError(f"depth range {depth_range}: needs two numbers of metres, the first at least 0 and below the second")
 
 
 PROTOCOLS = {

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import types
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
-
-import numpy as np
 
 from ..clip import NORMALISATIONS, CLIPIdentity
 from ..errors import DepthTokensError, UsageError, unknown
@@ -74,7 +73,7 @@ class ModelOptions:
 
         Args:
             depth_range: (lo, hi) metres.
-            predict_side: height of the training images, pixels; None where nothing is trained.
+            predict_side: shorter side of the training images, pixels; None where nothing is trained.
 
         Raises:
             UsageError: for what is unknown, or does not fit together.
@@ -89,7 +88,8 @@ class ModelSettings(ModelOptions):
 
     Attributes:
         depth_range: (lo, hi) metres.
-        predict_side: height of the images it was trained on, pixels, which `predict` brings taller photos to; None for no limit.
+        predict_side: shorter side of the images it was trained on, pixels, to which `predict` brings that of photos; None leaves them as
+            large as they are.
 
     Raises:
         UsageError: for what is unknown, or does not fit together.
@@ -124,7 +124,7 @@ class ModelSettings(ModelOptions):
         return {
             **asdict(self),
             "template": self.parsed.text,
-            "centres": [float(np.float32(centre)) for centre in self.centres],
+            "centres": array("f", self.centres).tolist(),
             "words": words,
         }
 

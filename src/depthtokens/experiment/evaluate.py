@@ -15,7 +15,7 @@ from torch import Tensor
 from ..depth.linear import Trainable
 from ..depth.metrics import METRICS, MetricAccumulator, Target
 from ..depth.model import DepthTokens
-from ..depth.protocol import Head, Protocol, find_protocol
+from ..depth.protocol import Head, Protocol, count_not_finite, find_protocol
 from ..errors import DataError
 from ..files import write_text
 from ..progress import Progress, silent
@@ -34,6 +34,7 @@ class Scores:
         pixel_wise: metric name -> figure over all pixels of all images.
         per_image: for each image a dict of its "name", its metrics, and how many "pixels" counted.
         skipped: names of images without any valid ground truth.
+        not_finite: predicted depths, at patch resolution, that were NaN or infinite; the protocol scored an end of its range instead.
     """
 
     protocol: Protocol
@@ -42,6 +43,7 @@ class Scores:
     pixel_wise: dict[str, float]
     per_image: list[dict[str, Any]]
     skipped: list[str]
+    not_finite: int = 0
 
     @property
     def quoted(self) -> dict[str, float]:
@@ -52,7 +54,8 @@ class Scores:
         """As plain values, for JSON; without the figures of each image."""
         return {
             "protocol": self.protocol.to_dict(), "depth_range": list(self.depth_range), "images": len(self.per_image),
-            "skipped": self.skipped, "scores": self.quoted, "image_wise": self.image_wise, "pixel_wise": self.pixel_wise,
+            "skipped": self.skipped, "not_finite": self.not_finite, "scores": self.quoted, "image_wise": self.image_wise,
+            "pixel_wise": self.pixel_wise,
         }  # fmt: skip
 
     def save_csv(self, path: str | Path) -> None:
@@ -136,6 +139,7 @@ def score_heads(
     image_free = controls.heads(protocol) if controls else {}
     rows = {**heads, **image_free}
     sums = {name: MetricAccumulator() for name in rows}
+    not_finite = dict.fromkeys(rows, 0)
     names: list[str] = []
     pixels: list[int] = []
     skipped: list[str] = []
@@ -151,7 +155,9 @@ def score_heads(
         pixels += [target.pixels for target in targets.values()]
         for name, head in rows.items():
             flipped = None if mirrored is None or name in image_free else head(mirrored)
-            depth = protocol.full_size(head(patches), flipped, size, depth_range).cpu()
+            low = head(patches)
+            depth = protocol.full_size(low, flipped, size, depth_range).cpu()
+            not_finite[name] += count_not_finite(low, flipped)
             for i, target in targets.items():
                 sums[name].add(target.moments(depth[i]), target.pixels)
         done += len(indices)
@@ -163,5 +169,5 @@ def score_heads(
         found = zip(names, total.per_image, pixels, strict=True)
         per_image = [{"name": image, **values, "pixels": counted} for image, values, counted in found]
         used = replace(protocol, flip=False) if name in image_free else protocol
-        scores[name] = Scores(used, depth_range, total.image_wise(), total.pixel_wise(), per_image, skipped)
+        scores[name] = Scores(used, depth_range, total.image_wise(), total.pixel_wise(), per_image, skipped, not_finite[name])
     return scores

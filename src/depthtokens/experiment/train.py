@@ -42,7 +42,6 @@ class TrainResult:
     Attributes:
         model: with the tokens as training left them.
         tokens: the token file.
-        data: name of the data set whose test split tells how good the tokens are.
         epoch_losses: mean loss of each whole epoch.
         steps: number of steps done so far.
         skipped: how often an image without any truth was seen.
@@ -51,7 +50,6 @@ class TrainResult:
 
     model: DepthTokens
     tokens: Path
-    data: str
     epoch_losses: list[float]
     steps: int
     skipped: int
@@ -133,7 +131,7 @@ def training_data(experiment: Experiment) -> tuple[Data, int]:
         experiment: whose data.
 
     Returns:
-        The images, or the store of their features; and the height of the data set's first image, pixels.
+        The images, or the store of their features; and the shorter side of the data set's first image, pixels.
 
     Raises:
         UsageError: for a store of a test split, of other views than the experiment's, or of images that differ in size.
@@ -141,7 +139,7 @@ def training_data(experiment: Experiment) -> tuple[Data, int]:
     """
     if not experiment.data.startswith("store:"):
         dataset = experiment.open_dataset()
-        return dataset, dataset.image_size(0)[0]
+        return dataset, min(dataset.image_size(0))
     store = NamedData(experiment.data).store
     assert store is not None
     if store.split == "test":
@@ -151,7 +149,7 @@ def training_data(experiment: Experiment) -> tuple[Data, int]:
     if experiment.crop is not None:
         raise UsageError(f"{store.path} holds views as they are: leave out --crop, or give it to `depthtokens features`")
     check_sizes(store.image_sizes)
-    return store, store.image_height
+    return store, min(store.image_height, store.image_sizes[0][1])
 
 
 def check_truth(data: Data, notify: Notify, force: bool) -> None:
@@ -185,11 +183,10 @@ class _Run:
         self, experiment: Experiment, clip: FrozenCLIP | None, device: torch.device, progress: Progress, notify: Notify, force: bool
     ) -> None:
         self.experiment, self.progress, self.notify = experiment, progress, notify
-        data, height = training_data(experiment)
+        data, side = training_data(experiment)
         check_truth(data, notify, force)
-        self.tested_on = data.data if isinstance(data, FeatureStore) else experiment.data
         clip = clip or load_clip(experiment.clip, experiment.weights)
-        self.model = DepthTokens.of(clip, experiment.model_settings(data.depth_range, height)).to(device)
+        self.model = DepthTokens.of(clip, experiment.model_settings(data.depth_range, side)).to(device)
         self.steps_per_epoch = -(-len(data) // experiment.batch_size)
         self.steps = experiment.epochs * self.steps_per_epoch
         self.learner = Learner(
@@ -249,7 +246,7 @@ class _Run:
                 if interrupt.asked or self.step % self.steps_per_epoch == 0:
                     self.save(out)
         self.model.eval()
-        return TrainResult(self.model, out / TOKENS, self.tested_on, self.epoch_losses, self.step, self.skipped, interrupt.asked)
+        return TrainResult(self.model, out / TOKENS, self.epoch_losses, self.step, self.skipped, interrupt.asked)
 
     def _take(self, steps: Iterator[Stepped]) -> float | None:
         """Take one step; returns its loss, NaN where its batch has no ground truth, or None where the run has no more steps."""

@@ -205,7 +205,7 @@ class _Run:
         """A row's model for one seed, on its training data."""
         data = self.sets[row.role, "train"]
         options = replace(row.model, seed=seed, batchnorm=batchnorm)
-        return DepthTokens.of(self.clip, options.on(depth_range or data.depth_range, data.image_size(0)[0]))
+        return DepthTokens.of(self.clip, options.on(depth_range or data.depth_range, min(data.image_size(0))))
 
     def _learn(self, row: Row, seeds: Sequence[int], models: Sequence[Trainable]) -> None:
         settings = self.settings
