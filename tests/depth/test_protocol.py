@@ -24,7 +24,7 @@ def test_valid_pixels():
     assert valid.sum() == (471 - 45) * (601 - 41) - 2 and valid[0, 100, 100] and not valid[0, 44, 100]
     assert auty.valid(target, (0.001, 10.0), None).sum() == 480 * 640 - 2
     valid = depthclip.valid(target, (0.001, 10.0), "eigen")
-    assert valid.sum() == (470 - 56) * (600 - 60) - 3
+    assert valid.sum() == (471 - 56) * (601 - 60) - 3
     assert depthclip.shown(target).shape == (1, 416, 544)
     with pytest.raises(DataError, match="480x640"):
         depthclip.shown(target[..., :400, :])
