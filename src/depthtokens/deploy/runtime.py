@@ -28,7 +28,7 @@ class OnnxDepth:
         session: onnxruntime's.
         metadata: what the file says of itself: "model" (the settings, with centres in metres), "clip" (name, fingerprint), "verified"
             (largest difference from torch, metres), ...
-        predict_side: height of the training images, pixels, which taller photos are brought to; None for no limit.
+        predict_side: shorter side of the training images, pixels, to which `predict` brings that of photos; None leaves them as they are.
         centres: [N] metres.
         depth_range: (lo, hi) metres.
         stride: pixels per patch.

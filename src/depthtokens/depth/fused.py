@@ -128,7 +128,13 @@ class FusedDepth(nn.Module):
 
     @torch.inference_mode()
     def predict(self, image: Photo, side: int | None = None, flip: bool = False) -> DepthMap:
-        """Depth of one photo; see `DepthTokens.predict`."""
+        """Depth of one photo; see `DepthTokens.predict`, also for what it raises.
+
+        Args:
+            image: a file, a PIL image, or an RGB array uint8 [H, W, 3].
+            side: pixels of the shorter side as CLIP is shown it; None takes the model's `predict_side`.
+            flip: average with the mirrored photo.
+        """
         rgb = read_photo(image)
         try:
             shown = shown_at(rgb, self.predict_side if side is None else side, self.stride)

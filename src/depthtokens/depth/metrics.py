@@ -244,5 +244,6 @@ class MetricAccumulator:
         return _finished({key: total / self._pixels for key, total in self._sums.items()})
 
     def _need_images(self) -> None:
+        """Raise UsageError where no image was added."""
         if not self.per_image:
             raise UsageError("no image has been scored yet")

@@ -36,7 +36,13 @@ def need_images(images: Any) -> None:
 
 
 def need_features(patches: Any, text: Any, bins: int) -> None:
-    """Raise UsageError unless patch features [B, C, h, w] and text features [N, C] fit together and N is `bins`."""
+    """Raise UsageError unless patch features and text features fit together.
+
+    Args:
+        patches: must be [B, C, h, w].
+        text: must be [N, C].
+        bins: must be N.
+    """
     need(patches, "patches", "[B, C, h, w]")
     need(text, "text", "[N, C]")
     if text.shape != (bins, patches.shape[1]):
@@ -44,6 +50,12 @@ def need_features(patches: Any, text: Any, bins: int) -> None:
 
 
 def need_same(a: Tensor, b: Tensor, names: str) -> None:
-    """Raise UsageError unless two tensors have one shape."""
+    """Raise UsageError unless two tensors have one shape.
+
+    Args:
+        a: one tensor.
+        b: the other.
+        names: what the error calls them.
+    """
     if a.shape != b.shape:
         raise UsageError(f"{names}: need one shape; these are {list(a.shape)} and {list(b.shape)}")

@@ -177,7 +177,7 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
 
         Args:
             depth_range: (lo, hi) metres, of the data; the experiment's own goes first.
-            predict_side: height of the training images, pixels.
+            predict_side: shorter side of the training images, pixels.
 
         Raises:
             UsageError: for what is unknown, or does not fit together.
