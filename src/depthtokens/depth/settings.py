@@ -20,6 +20,8 @@ BATCHNORM = ("frozen", "adapt")
 SCALES = ("auty2023", "depthclip", "learned")
 STATISTICS = ("running_mean", "running_var")
 """What a token file keeps of each BatchNorm layer that adapts."""
+MOST_BINS = 2**16
+"""Bins that a model can have at most."""
 Shape = tuple[int, ...]
 T = TypeVar("T")
 
@@ -103,7 +105,13 @@ class ModelSettings(ModelOptions):
             raise unknown("batchnorm", self.batchnorm, BATCHNORM)
         if self.normalisation not in NORMALISATIONS:
             raise unknown("normalisation", self.normalisation, NORMALISATIONS)
-        _ = self.words, self.parsed, self.centres, self.logit_scale
+        if self.predict_side is not None and self.predict_side < 1:
+            raise UsageError(f"predict_side {self.predict_side}: needs a positive number of pixels")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed must be between 0 and 2**63 - 1, not {self.seed}")
+        if self.words.count > MOST_BINS:
+            raise UsageError(f"'{self.depth}': {self.words.count} bins are more than the {MOST_BINS} that a model can have")
+        _ = self.parsed, self.centres, self.logit_scale
 
     @cached_property
     def centres(self) -> tuple[float, ...]:
@@ -217,7 +225,7 @@ class Header:
         Raises:
             UsageError: for another format, values of the wrong type or out of bounds, or tensors that are not those of the settings.
         """
-        if values.get("format") != cls.FORMAT or not {"model", "clip"} <= values.keys():
+        if type(values.get("format")) is not int or values["format"] != cls.FORMAT or not {"model", "clip"} <= values.keys():
             raise UsageError(f"not a token file of this version (format {values.get('format')}, expected {cls.FORMAT})")
         model = ModelSettings.from_header(values["model"])
         named = values["clip"]
@@ -255,10 +263,13 @@ def check_shapes(settings: ModelSettings, shapes: Mapping[str, Shape]) -> None:
 
 
 def spoken(value: Any) -> Any:
-    """A list of words or numbers as one string with bars, "near|far"; anything else as it is."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return value
-    return "|".join(str(item) if isinstance(item, str) else repr(float(item)) for item in value)
+    """A list or array of words or numbers as one string with bars, "near|far"; anything else as it is."""
+    items = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(items, str) or not isinstance(items, Sequence):
+        return items
+    if not all(isinstance(item, str | float | int) for item in items):
+        raise UsageError(f"{list(items)[:4]} should be words or numbers")
+    return "|".join(item if isinstance(item, str) else repr(float(item)) for item in items)
 
 
 def scale_value(scale: str | float, count: int) -> float:
