@@ -148,7 +148,7 @@ def test_other_parts_of_a_header(changes, message):
     ({}, {}, "'tokens.depth' should be (7, any), found nothing"),
     ({}, {"tokens.depth": (6, 512)}, "should be (7, any), found (6, 512)"),
     ({}, {"tokens.depth": (7, 512, 1)}, "found (7, 512, 1)"), ({}, {"tokens.depth": ()}, "found ()"),
-    ({"depth": "learned:300000"}, SHAPES, "'tokens.depth' should be (300000, any), found (7, 512)"),
+    ({"depth": "learned:3000"}, SHAPES, "'tokens.depth' should be (3000, any), found (7, 512)"),
     ({"depth": "path:9:300"}, SHAPES, "should be (9, any), found (7, 512)"),
     ({"template": "1o1d"}, SHAPES, "'tokens.context' should be (2, any), found nothing"),
     ({"scale": "learned"}, SHAPES, "'log_scale' should be (), found nothing"),
@@ -186,3 +186,17 @@ def test_token_files_are_refused_with_their_name(tmp_path):
     assert refusal(lambda: read_tokens(path), WeightsError) == f"{path}: 'tokens.depth' should be (7, any), found (6, 512)"
     write(path, {"tokens.depth": torch.zeros(7, 512)}, {"format": 1})
     assert str(path) in refusal(lambda: read_tokens(path), WeightsError)
+
+
+def test_a_wish_for_millions_of_bins_is_refused_at_once():
+    header = json.loads(json.dumps(ModelSettings().to_header())) | {"depth": "learned:30000000"}
+    with pytest.raises(UsageError, match="more than the 65536"):
+        ModelSettings.from_header(header)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"predict_side": 0}, {"predict_side": -480}, {"seed": -1}, {"bins": [None] * 7}, {"depth": [[1.0]] * 7}]
+)
+def test_values_out_of_bounds(changes):
+    with pytest.raises(UsageError):
+        ModelSettings.from_header({**json.loads(json.dumps(ModelSettings().to_header())), **changes})
