@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from depthtokens import DataError, UsageError, silog
 from depthtokens.depth.metrics import METRICS, MetricAccumulator, Target, depth_metrics
-from depthtokens.depth.protocol import PROTOCOLS, eigen_crop, find_protocol, garg_crop
+from depthtokens.depth.protocol import PROTOCOLS, count_not_finite, eigen_crop, find_protocol, garg_crop
 from depthtokens.experiment.controls import Controls
 from depthtokens.experiment.evaluate import score_heads
 from depthtokens.experiment.source import Reading, open_source
@@ -46,6 +46,29 @@ def test_accumulator_averages_images_and_pools_pixels(images):
     for key in METRICS:
         assert total.image_wise()[key] == pytest.approx(np.mean([row[key] for row in rows]))
         assert total.pixel_wise()[key] == pytest.approx(pooled[key], rel=1e-6, abs=1e-9)
+
+
+def test_deltas_exactly_at_their_edge():
+    """Ratios as BTS and the released code take them; logarithms put depths of whole millimetres on the other side of 1.25."""
+    assert depth_metrics(torch.full((5,), 2.5), torch.tensor([2.0, 2.0, 2.0, 3.125, 3.125]))["d1"] == 0
+    assert depth_metrics(torch.tensor([1.5625, 1.953125]), torch.ones(2))["d2"] == 0
+    millimetres = np.arange(400, 8000, 4)
+    truth, pred = (values.astype(np.float32) / np.float32(1000) for values in (millimetres, millimetres * 5 // 4))
+    released = np.mean(np.maximum(truth / pred, pred / truth) < np.float32(1.25))
+    assert depth_metrics(torch.from_numpy(pred), torch.from_numpy(truth))["d1"] == pytest.approx(released, abs=1e-12)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])
+def test_what_is_no_number_gives_no_figure(value):
+    truth, depth = torch.ones(4), torch.tensor([1.0, value, 1.0, value])
+    with pytest.raises(DataError, match="2 of 4 pixels that count have no predicted depth"):
+        depth_metrics(depth, truth)
+    with pytest.raises(DataError, match="2 of 4 pixels that count have no ground truth"):
+        depth_metrics(truth, depth)
+    seen = Target(depth, depth == 1)  # where it does not count it does no harm
+    assert seen.moments(torch.full((4,), 2.0))["abs_rel"] == 1 and seen.pixels == 2
+    with pytest.raises(DataError, match="no pixel of this ground truth counts"):
+        Target(truth, torch.zeros(4, dtype=torch.bool))
 
 
 def test_perfect_prediction():
@@ -125,6 +148,7 @@ def test_prediction_is_clamped_flipped_and_cleaned():
     assert depth[0, 0, 0, 0] == pytest.approx((0.5 + 10) / 2) and depth[0, 0, 0, 4] == 2.0
     broken = torch.tensor([[[[float("nan"), float("inf"), 1.0]]]])
     assert auty.predict(lambda _: broken, images, (0.5, 10.0))[0, 0, 0, 0] == 0.5
+    assert count_not_finite(broken, None) == 2 and count_not_finite(broken, broken) == 4 and count_not_finite(ramp) == 0
 
 
 def test_protocols_are_data():
@@ -164,3 +188,15 @@ def test_score(tmp_path):
     scores.save_csv(tmp_path / "s.csv")
     assert (tmp_path / "s.csv").read_text().splitlines()[0] == ",".join(["name", *METRICS, "protocol"])
     assert len((tmp_path / "s.csv").read_text().splitlines()) == 3
+
+
+def test_scores_count_what_was_no_number():
+    def broken(patches):
+        depth = torch.full((len(patches), 1, 2, 2), 3.0)
+        depth[0, 0, 0, 0] = float("nan")
+        return depth
+
+    heads = {"broken": broken, "whole": lambda x: torch.full((len(x), 1, 2, 2), 3.0)}
+    found = score_heads(heads, open_source(None, Truth(), None, Reading(workers=0, batch_size=1)), "auty2023")
+    assert found["broken"].not_finite == 2 * 3 and found["whole"].not_finite == 0  # mirrored too, in each of three images
+    assert found["broken"].to_dict()["not_finite"] == 6

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from depthtokens import DepthTokens, UsageError, WeightsError, load_clip, make_optimizer, silog
+from depthtokens.depth.checkpoint import read, write
 from depthtokens.depth.settings import Provenance
 from depthtokens.errors import TrainingError
 from helpers import TINY_CONFIG
@@ -231,3 +232,22 @@ def test_phone_photos_are_turned_upright(tiny_clip, tmp_path):
     exif[0x0112] = 6  # rotate 90 degrees clockwise to show
     photo.save(tmp_path / "phone.jpg", exif=exif)
     assert DepthTokens(tiny_clip).predict(tmp_path / "phone.jpg").metres.shape == (96, 64)
+
+
+def test_a_run_s_folder_stands_for_its_tokens(tiny_clip, tmp_path):
+    model = DepthTokens(tiny_clip)
+    model.save(tmp_path / "tokens.safetensors")
+    assert torch.equal(DepthTokens.load(tmp_path, tiny_clip).tokens["depth"], model.tokens["depth"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError, match="is a folder without tokens.safetensors"):
+        DepthTokens.load(tmp_path / "empty", tiny_clip)
+
+
+def test_token_files_that_hold_no_numbers(tiny_clip, tmp_path):
+    DepthTokens(tiny_clip, scale="learned").save(tmp_path / "t.safetensors")
+    tensors, header = read(tmp_path / "t.safetensors")
+    for name in tensors:
+        broken = {**tensors, name: torch.full_like(tensors[name], float("inf"))}
+        write(tmp_path / "broken.safetensors", broken, header)
+        with pytest.raises(WeightsError, match=f"broken.safetensors: '{name}' holds .* that are no numbers.*train again"):
+            DepthTokens.load(tmp_path / "broken.safetensors", tiny_clip)
