@@ -40,6 +40,29 @@ def test_accumulator_averages_images_and_pools_pixels(images):
         assert total.pixel_wise()[key] == pytest.approx(pooled[key], rel=1e-6, abs=1e-9)
 
 
+def test_deltas_exactly_at_their_edge():
+    """Ratios as BTS and the released code take them; logarithms put depths of whole millimetres on the other side of 1.25."""
+    assert depth_metrics(torch.full((5,), 2.5), torch.tensor([2.0, 2.0, 2.0, 3.125, 3.125]))["d1"] == 0
+    assert depth_metrics(torch.tensor([1.5625, 1.953125]), torch.ones(2))["d2"] == 0
+    millimetres = np.arange(400, 8000, 4)
+    truth, pred = (values.astype(np.float32) / np.float32(1000) for values in (millimetres, millimetres * 5 // 4))
+    released = np.mean(np.maximum(truth / pred, pred / truth) < np.float32(1.25))
+    assert depth_metrics(torch.from_numpy(pred), torch.from_numpy(truth))["d1"] == pytest.approx(released, abs=1e-12)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])
+def test_what_is_no_number_gives_no_figure(value):
+    truth, depth = torch.ones(4), torch.tensor([1.0, value, 1.0, value])
+    with pytest.raises(DataError, match="2 of 4 pixels that count have no predicted depth"):
+        depth_metrics(depth, truth)
+    with pytest.raises(DataError, match="2 of 4 pixels that count have no ground truth"):
+        depth_metrics(truth, depth)
+    seen = Target(depth, depth == 1)  # where it does not count it does no harm
+    assert seen.moments(torch.full((4,), 2.0))["abs_rel"] == 1 and seen.pixels == 2
+    with pytest.raises(DataError, match="no pixel of this ground truth counts"):
+        Target(truth, torch.zeros(4, dtype=torch.bool))
+
+
 def test_perfect_prediction():
     t = torch.rand(100) + 0.1
     scores = depth_metrics(t, t)

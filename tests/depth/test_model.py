@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from depthtokens import DepthTokens, TrainingError, UsageError, WeightsError, load_clip, make_optimizer, silog
+from depthtokens.depth.checkpoint import read, write
 from depthtokens.depth.settings import Provenance
 from helpers import TINY_CONFIG
 from helpers import make_model as make
@@ -250,3 +251,22 @@ def test_path_tokens_are_saved_as_anchors(tiny_clip, tmp_path):
     model.save(tmp_path / "path.safetensors")
     again = DepthTokens.load(tmp_path / "path.safetensors", tiny_clip)
     assert torch.equal(again.tokens["depth"], model.tokens["depth"]) and torch.equal(again.text_features(), model.text_features())
+
+
+def test_a_run_s_folder_stands_for_its_tokens(tiny_clip, tmp_path):
+    model = DepthTokens(tiny_clip)
+    model.save(tmp_path / "tokens.safetensors")
+    assert torch.equal(DepthTokens.load(tmp_path, tiny_clip).tokens["depth"], model.tokens["depth"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError, match="is a folder without tokens.safetensors"):
+        DepthTokens.load(tmp_path / "empty", tiny_clip)
+
+
+def test_token_files_that_hold_no_numbers(tiny_clip, tmp_path):
+    DepthTokens(tiny_clip, scale="learned").save(tmp_path / "t.safetensors")
+    tensors, header = read(tmp_path / "t.safetensors")
+    for name in tensors:
+        broken = {**tensors, name: torch.full_like(tensors[name], float("inf"))}
+        write(tmp_path / "broken.safetensors", broken, header)
+        with pytest.raises(WeightsError, match=f"broken.safetensors: '{name}' holds .* that are no numbers.*train again"):
+            DepthTokens.load(tmp_path / "broken.safetensors", tiny_clip)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from depthtokens import DataError, UsageError
-from depthtokens.depth.protocol import PROTOCOLS, eigen_crop, find_protocol, garg_crop
+from depthtokens.depth.protocol import PROTOCOLS, count_not_finite, eigen_crop, find_protocol, garg_crop
 
 
 def test_crops():
@@ -47,6 +47,7 @@ def test_prediction_is_clamped_flipped_and_cleaned():
     assert depth[0, 0, 0, 0] == pytest.approx((0.5 + 10) / 2) and depth[0, 0, 0, 4] == 2.0
     broken = torch.tensor([[[[float("nan"), float("inf"), 1.0]]]])
     assert auty.predict(lambda _: broken, images, (0.5, 10.0))[0, 0, 0, 0] == 0.5
+    assert count_not_finite(broken, None) == 2 and count_not_finite(broken, broken) == 4 and count_not_finite(ramp) == 0
 
 
 def test_protocols_are_data():

@@ -51,3 +51,15 @@ def test_scores_from_a_store_are_those_from_images(tiny_clip, scenes, store, mod
     images, stored = evaluate(model, scenes, protocol, workers=0), evaluate(model, store, protocol)
     assert stored.quoted == pytest.approx(images.quoted, abs=1e-4, rel=1e-4) and stored.quoted != images.quoted
     assert [row["name"] for row in stored.per_image] == [row["name"] for row in images.per_image]
+
+
+def test_scores_count_what_was_no_number():
+    def broken(patches):
+        depth = torch.full((len(patches), 1, 2, 2), 3.0)
+        depth[0, 0, 0, 0] = float("nan")
+        return depth
+
+    heads = {"broken": broken, "whole": lambda x: torch.full((len(x), 1, 2, 2), 3.0)}
+    found = score_heads(heads, open_source(None, Truth(), None, Reading(workers=0, batch_size=1)), "auty2023")
+    assert found["broken"].not_finite == 2 * 3 and found["whole"].not_finite == 0  # mirrored too, in each of three images
+    assert found["broken"].to_dict()["not_finite"] == 6

@@ -68,10 +68,10 @@ def usage_sentence(said: str, arguments: Sequence[str], texts: Collection[str] =
     """
     sections: list[list[str]] = [[]]
     for line in said.splitlines():
-        if line.startswith(("╭", "╰")) or not line.strip("│ ─"):
-            sections.append([])  # a rule stands between sections
+        if re.match(r"[╭╰]| \S", line) or not line.strip("│ ─-"):
+            sections.append([])  # a title, or a rule between sections
         else:
-            sections[-1].append(re.sub(r"^│ |│$", "", line).rstrip())
+            sections[-1].append(re.sub(r"^[│ ] |│$", "", line).rstrip())  # without UTF-8 there are blanks in the place of bars
     sections = [section for section in sections if section and not section[0].startswith("For full helptext")]
     lines = [line for section in sections for line in section]
     text = " ".join(" ".join(lines).split())

@@ -21,11 +21,13 @@ from .._version import versions
 from ..depth.fused import FusedDepth
 from ..depth.model import DepthTokens
 from ..errors import DepthTokensError, UsageError
-from ..files import atomic
+from ..files import atomic, user_path
 from .runtime import FORMAT, KEY, OnnxDepth, first_line, need, open_session
 
 TOLERANCE = 2e-3
 """Metres by which a graph's depth may differ from torch's at any pixel; rounding alone makes a hundred times less."""
+LARGEST = 2**31 - 2**24
+"""Bytes of weights that one ONNX file holds: protobuf ends at 2 GiB, and a graph needs some beside its weights."""
 OPSET = 18
 """Version of ONNX's operators that graphs use."""
 OUTPUTS = ("depth", "uncertainty", "probs")
@@ -80,13 +82,14 @@ def export_onnx(model: DepthTokens, path: str | Path, size: tuple[int, int] | No
 
     Raises:
         DepthTokensError: where graph and torch differ by more than `TOLERANCE`, or the file cannot be written (found out first).
-        UsageError: for a size below one patch, a missing package, a bad or taken file name, or a model that exports only with a fixed
-            size.
+        UsageError: for a size below one patch, a missing package, a bad or taken file name, a model that exports only with a fixed
+            size, or an image tower that passes what one file holds (2 GiB).
     """
-    path = Path(path)
+    path = user_path(path)
     check_target(path, overwrite)
     for package in ("onnx", "onnxscript", "onnxruntime"):
         need(package)
+    check_bytes(model)
     graph = Graph(model.folded().cpu())
     if size is not None and min(size) < graph.fused.stride:
         raise UsageError(f"size {size[0]}x{size[1]} is smaller than one {graph.fused.stride}x{graph.fused.stride} patch")
@@ -131,6 +134,16 @@ def check_target(path: Path, overwrite: bool) -> None:
         probe.unlink()
     except OSError as error:
         raise DepthTokensError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_bytes(model: DepthTokens) -> None:
+    """Raise UsageError for an image tower that one ONNX file cannot hold, before the work of writing it."""
+    size = sum(value.numel() * 4 for value in model.visual.parameters())
+    if size > LARGEST:
+        raise UsageError(
+            f"this CLIP's image tower takes {size / 2**30:.2f} GiB, and one ONNX file holds 2 GiB at most: predict it with torch, or export the "
+            "tokens of a smaller CLIP"
+        )
 
 
 def to_onnx(graph: nn.Module, size: tuple[int, int] | None, outputs: tuple[str, ...] = OUTPUTS) -> Any:

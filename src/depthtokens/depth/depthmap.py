@@ -14,6 +14,8 @@ from PIL import Image, PngImagePlugin
 from ..errors import DataError, UsageError
 from ..files import atomic, user_path
 
+MOST = 65535.4
+"""Steps that still round to the last of a 16-bit PNG's."""
 PICTURE = 1000
 """Pixels of the longer side from which on a picture beside others is thinned: it is drawn at half of that."""
 ROWS = 256
@@ -137,10 +139,9 @@ def png_scale(largest: float) -> int | float:
         [1000, 256, 128, 0.5]
     """
     for scale in (1000, 256):
-        if largest * scale <= 65535:
+        if largest * scale < MOST:
             return scale
-    power = math.floor(math.log2(65535 / largest))
-    return 2**power
+    return 2 ** math.floor(math.log2(MOST / largest))
 
 
 def colourise(metres: NDArray[np.float32], lo: float, hi: float) -> NDArray[np.uint8]:
