@@ -26,11 +26,11 @@ from PIL import Image
 
 from depthtokens.clip.load import FrozenCLIP
 from depthtokens.data import open_dataset
-from depthtokens.scenes import Scenes
 from depthtokens.features.plan import plan
-from depthtokens.features.write import write
-from depthtokens.features.views import Views
 from depthtokens.features.store import FeatureStore
+from depthtokens.features.views import Views
+from depthtokens.features.write import write
+from depthtokens.scenes import Scenes
 
 CONFIG = {
     "embed_dim": 1024,

@@ -21,7 +21,7 @@ import torch
 from common import Row, Work, alone, interleaved, machine, peak_gib, random_clip, ratio, table
 from depthtokens import DepthTokens, PromptEncoder
 from depthtokens.clip.load import FrozenCLIP
-from depthtokens.study.neighbours import vocabulary_features
+from depthtokens.study.vocabulary import vocabulary_features
 
 SENTENCE = "This object appears to be far"
 

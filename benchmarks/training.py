@@ -31,9 +31,9 @@ from depthtokens.depth.loss import resize_matrix
 from depthtokens.experiment.learn import Learner, TextPass, epoch_order, update
 from depthtokens.experiment.source import Batch, Stored
 from depthtokens.features.plan import plan
-from depthtokens.features.write import write
-from depthtokens.features.views import Views
 from depthtokens.features.store import FeatureStore
+from depthtokens.features.views import Views
+from depthtokens.features.write import write
 from text import stock
 
 SCHEDULE = 100_000  # steps of the learning rate's schedule, more than any measurement takes

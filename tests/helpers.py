@@ -54,3 +54,10 @@ def refused(capsys, *words, code=2):
 def photo(*size):
     """A photo of noise, uint8 [H, W, 3]."""
     return np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+
+
+def make_model(clip, **changes):
+    """A model with settings under which a small CLIP learns within a few steps."""
+    from depthtokens import DepthTokens
+
+    return DepthTokens(clip, **{"depth": "learned:5", "dense": "value", "scale": 50, "depth_range": (0.5, 10.0), **changes})

@@ -1,4 +1,4 @@
-"""The direction of imports: rooms know what is below them, never what is above; no two modules need each other, not even inside a function."""
+"""The direction of imports: rooms know what is below them, never what is above, and no two modules need each other."""
 
 from __future__ import annotations
 

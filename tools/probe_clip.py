@@ -26,7 +26,7 @@ from depthtokens.depth.settings import ModelSettings
 from depthtokens.experiment.controls import learn_controls
 from depthtokens.experiment.evaluate import head_of, score_heads
 from depthtokens.experiment.learn import Learner, fit
-from depthtokens.experiment.source import Reading, open_source, test_views
+from depthtokens.experiment.source import Reading, open_source, scored_views
 from depthtokens.features.views import Views
 from depthtokens.prompt.encoder import PromptEncoder
 
@@ -79,7 +79,7 @@ def main(config: Config) -> None:
             if model.trainable():
                 views = open_source(model, training, Views(), reading, together=config.modes)
                 fit([Learner(model, config.steps, lr=lr)], views, batch_size=config.batch)
-            source = open_source(model, held_out, test_views(protocol), reading, together=config.modes)
+            source = open_source(model, held_out, scored_views(protocol), reading, together=config.modes)
             found = score_heads({row: head_of(model)}, source, protocol, None if mean_map else controls)
             if not mean_map:
                 mean_map = found["mean map"].quoted["abs_rel"]

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .data.folder import Folder as Folder
     from .data.kitti import KITTI as KITTI
     from .data.nyu import NYUv2 as NYUv2
-    from .scenes.dataset import Scenes as Scenes
     from .depth.depthmap import DepthMap as DepthMap
     from .depth.loss import silog as silog
     from .depth.model import DepthTokens as DepthTokens
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from .experiment.learn import make_optimizer as make_optimizer
     from .experiment.train import train as train
     from .prompt.encoder import PromptEncoder as PromptEncoder
+    from .scenes.dataset import Scenes as Scenes
 
 _HOME = {
     "load_clip": "clip.load",

@@ -1,4 +1,4 @@
-"""python -m depthtokens"""
+"""What `python -m depthtokens` runs: the command line."""
 
 from .cli import main
 

@@ -31,7 +31,17 @@ class TrainingError(DepthTokensError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """A `UsageError` for a name that is not one of `known`, with the nearest name, or all names where none is near."""
+    """A `UsageError` for a name that is not known, which suggests the nearest known one, or lists all where none is near.
+
+    Args:
+        kind: what the name is of ("protocol").
+        name: as it was written.
+        known: all names that there are.
+
+    Example:
+        >>> str(unknown("protocol", "auty2022", ["auty2023", "pooled"]))
+        "unknown protocol 'auty2022': did you mean 'auty2023'?"
+    """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"

@@ -11,12 +11,13 @@ from typing import BinaryIO
 from .errors import DataError, DepthTokensError, UsageError
 
 LOCK = ".lock"
+"""Name of the lock file in a folder."""
 PATIENCE = 6.0
-"""Seconds that a lock is waited for: the reading processes of a killed run notice within five, and hold it until then."""
+"""Seconds to wait for a lock: when a run is killed, the processes that read its images hold it until they notice, within five seconds."""
 
 
 def user_path(text: str | Path) -> Path:
-    """A path as a person writes it, ~ included. Raises UsageError for the home of a user who is not there."""
+    """A path as a person writes it, with ~ for a home folder. Raises UsageError for the home of a user who does not exist."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -36,6 +37,12 @@ def cache_folder() -> Path:
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` for writing; rename it into place when the block ends well, else remove it.
 
+    Args:
+        path: the file that is to appear, whole, or be replaced.
+
+    Yields:
+        The temporary file, open for bytes.
+
     Raises:
         DepthTokensError: where it cannot be written (no room, no rights).
     """
@@ -54,7 +61,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all. Raises DepthTokensError as `atomic`."""
+    """Write a text file in UTF-8, whole or not at all. Raises DepthTokensError where it cannot be written."""
     with atomic(path) as file:
         file.write(text.encode())
 
@@ -65,7 +72,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 
     Args:
         folder: an existing folder; the lock is a file in it.
-        wait: until another process lets go, instead of a few seconds.
+        wait: whether to wait until another process lets go, instead of giving up after `PATIENCE` seconds.
 
     Raises:
         DataError: where another process holds it.

@@ -1,4 +1,4 @@
-"""How work under way tells where it stands: one callback for progress, one for a line of text."""
+"""The two callbacks of work under way: one for how far it is, one for a line of text."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called as often as there is something new; what it does with it (a bar, a line, nothing) is its own affair."""
+    """A callback for how far a piece of work is; it may show a bar, print a line, or do nothing."""
 
     def __call__(self, label: str, done: int, total: int, note: str = "") -> None:
-        """Say how far a piece of work is.
+        """Take note of how far a piece of work is.
 
         Args:
             label: what is being done ("reading train images").
-            done: how much of it is done.
-            total: of how much.
+            done: how much of it is done, in whatever unit `total` has.
+            total: how much there is in all.
             note: anything else worth a few words ("loss 1.234").
         """
         ...
 
 
 Notify = Callable[[str], None]
-"""Called with one line for a person, now and then: something is about to be stored, something was left out."""
+"""A callback for one line of text for a person: something is about to be stored, something was left out."""
 
 
 def silent(*_: object, **__: object) -> None:
@@ -30,7 +30,7 @@ def silent(*_: object, **__: object) -> None:
 
 
 def prefixed(progress: Progress, prefix: str) -> Progress:
-    """The same callback for a part of a larger piece of work, whose labels begin with `prefix`."""
+    """A callback for one part of a larger piece of work, which passes everything on with `prefix` before the label."""
 
     def labelled(label: str, done: int, total: int, note: str = "") -> None:
         progress(prefix + label, done, total, note)

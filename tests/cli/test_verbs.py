@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import warnings
@@ -13,7 +14,10 @@ from PIL import Image
 
 from depthtokens import DepthTokens
 from depthtokens.cli import VERBS
-from helpers import run
+from depthtokens.depth.checkpoint import read
+from depthtokens.depth.checkpoint import write as write_file
+from depthtokens.depth.depthmap import colourise
+from helpers import refused, run
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +100,101 @@ def test_predict_refuses_to_overwrite_and_reports_bad_files(capsys, tokens, phot
         capsys, "predict", tokens, tmp_path / "bad.jpg", tmp_path / "text.png", photos / "b.png", "--out", tmp_path / "o2"
     )
     assert code == 1 and "2 of 3 images could not be read" in err and (tmp_path / "o2" / "b_depth.png").is_file()
+    assert [line.split(":")[0] for line in err.splitlines() if "tmp" in line] == ["failed", "failed"]
     code, _, err = run(capsys, "predict", tokens, tmp_path / "nowhere" / "*.jpg")
     assert code == 1 and "no image at" in err
     (tmp_path / "a.jpg").write_bytes((photos / "a.jpg").read_bytes())
     code, _, err = run(capsys, "predict", tokens, photos / "a.jpg", tmp_path / "a.jpg", "--out", tmp_path / "o3")
     assert code == 2 and "same name" in err
+
+
+def test_predict_names_every_failure(capsys, tokens, photos, tmp_path):
+    for i in range(5):
+        (tmp_path / f"{i}.jpg").write_text("no image")
+    code, stdout, err = run(capsys, "predict", tokens, tmp_path, photos / "b.png", "--out", tmp_path / "out", "--formats", "npy", "--json")
+    found = json.loads(stdout)
+    assert code == 1 and len(found["images"]) == 1 and len(found["failed"]) == 5
+    assert all(f"{i}.jpg" in line for i, line in enumerate(found["failed"]))
+    assert sum(line.startswith("failed: ") for line in err.splitlines()) == 5 and "5 of 6 images could not be read" in err
+
+
+def test_predict_names_what_it_leaves_out(capsys, tokens, photos, tmp_path):
+    (tmp_path / "IMG_1.JPG").write_bytes((photos / "a.jpg").read_bytes())
+    (tmp_path / "._IMG_1.JPG").write_bytes(b"\0\5\x16\7")  # what a Mac leaves beside a file
+    (tmp_path / "IMG_2.HEIC").write_bytes(b"\0\0\0\x24ftypheic")
+    (tmp_path / "notes.txt").write_text("x")
+    words = ("predict", tokens, tmp_path, "--out", tmp_path / "out", "--formats", "npy")
+    code, _, err = run(capsys, *words)
+    assert code == 0 and "1 files look like photos and are not read" in err and "IMG_2.HEIC" in err and "notes" not in err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["IMG_1_depth.npy"]
+    code, stdout, _ = run(capsys, *words, "--overwrite", "--json")
+    assert code == 0 and json.loads(stdout)["left_out"] == [str(tmp_path / "IMG_2.HEIC")]
+    (tmp_path / "IMG_1.JPG").unlink()
+    code, _, err = run(capsys, *words, "--overwrite")
+    assert code == 1 and "no image to predict" in err and "IMG_2.HEIC" in err
+
+
+def test_predict_takes_a_run_s_folder_and_home(capsys, tokens, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "tokens.safetensors").write_bytes(tokens.read_bytes())
+    (tmp_path / "one.png").write_bytes((photos / "b.png").read_bytes())
+    for name in ("~/one.png", "~/o*.png"):
+        code, _, err = run(capsys, "predict", "~/runs/a", name, "--out", "~/depth", "--formats", "npy", "--overwrite")
+        assert code == 0 and (tmp_path / "depth" / "one_depth.npy").is_file(), err
+    assert not (tmp_path / "~").exists()
+
+
+def test_predict_with_a_long_name(capsys, tokens, photos, tmp_path):
+    names = ["ä" * 120 + ".png", "ä" * 119 + "b.png"]  # letters of two bytes each
+    for name in names:
+        (tmp_path / name).write_bytes((photos / "b.png").read_bytes())
+    code, _, err = run(capsys, "predict", tokens, tmp_path, "--out", tmp_path / "out", "--formats", "npy", "png")
+    found = [path.name for path in (tmp_path / "out").iterdir()]
+    assert code == 0 and len(found) == 4 and all(name.startswith("ä" * 80) and len(name.encode()) <= 200 for name in found), err
+
+
+def test_predict_at_another_scale(capsys, tokens, photos, tmp_path):
+    """`--side` and `--flip` reach the model, and a batch's colours mean the same metres in every picture."""
+    model = DepthTokens.load(tokens)
+    words = ("predict", tokens, photos / "a.jpg", photos / "b.png", "--formats", "npy", "colour", "--out")
+    assert run(capsys, *words, tmp_path / "plain")[0] == 0
+    assert run(capsys, *words, tmp_path / "other", "--side", 64, "--flip", "--colour-range", 2, 6)[0] == 0
+    for out, lo, hi, kwargs in (("plain", *model.depth_range, {}), ("other", 2, 6, {"side": 64, "flip": True})):
+        for name in ("a.jpg", "b.png"):
+            expected = model.predict(photos / name, **kwargs)
+            assert np.array_equal(np.load(tmp_path / out / f"{name[0]}_depth.npy"), expected.metres)
+            picture = np.asarray(Image.open(tmp_path / out / f"{name[0]}_colour.png"))
+            assert np.array_equal(picture, colourise(expected.metres, lo, hi))
+
+
+def test_no_number_is_a_figure(capsys, tokens, photos, tmp_path):
+    tensors, header = read(tokens)
+    tensors["tokens.depth"][1, 3] = float("nan")
+    write_file(tmp_path / "nan.safetensors", tensors, header)
+    for verb in (("predict", photos / "a.jpg", "--out", tmp_path / "out"), ("export", "--onnx", tmp_path / "m.onnx")):
+        said = refused(capsys, verb[0], tmp_path / "nan.safetensors", *verb[1:], code=1)
+        assert "'tokens.depth' holds 1 values that are no numbers" in said and "lower --lr" in said
+    assert not (tmp_path / "out").exists() and not (tmp_path / "m.onnx").exists()
+
+
+def test_the_scale_of_pngs_is_said(capsys, tiny_clip, photos, tmp_path):
+    DepthTokens(tiny_clip, depth_range=(0.001, 300.0)).save(tmp_path / "far.safetensors")
+    code, stdout, _ = run(capsys, "predict", tmp_path / "far.safetensors", photos / "a.jpg", "--out", tmp_path / "out")
+    assert code == 0 and "divided by 128" in stdout
+    assert Image.open(tmp_path / "out" / "a_depth.png").text["depth_scale"] == "128"
+
+
+def test_what_train_prints_next_can_be_run(capsys, nyu_tree, tiny_file, tmp_path):
+    root, out = tmp_path / "my data", tmp_path / "a run"
+    root.symlink_to(nyu_tree)
+    code, stdout, err = run(capsys, "train", "--data", f"nyu:{root}", "--clip", tiny_file, "--out", out, "--epochs", 1, "--batch-size", 6,
+                            "--crop", 64, 96, "--workers", 0)  # fmt: skip
+    line = next(line for line in stdout.splitlines() if line.startswith("next:"))
+    words = shlex.split(line.removeprefix("next:"))
+    assert code == 0 and words[0] == "depthtokens", err
+    assert run(capsys, *words[1:], "--workers", 0)[0] == 0
 
 
 def test_data_check(capsys, nyu_tree, tmp_path):
@@ -139,7 +233,12 @@ def test_data_check(capsys, nyu_tree, tmp_path):
     (["predict", "{tokens}"], 2, "no images given"),
     (["predict", "{tokens}", "{photo}", "--out", "{file}"], 1, "{file}"),
     (["predict", "{tokens}", "{photo}", "--out", "{file}/x"], 1, "{file}/x"),
-    (["predict", "{tokens}", "{strip}"], 1, "smaller than one 32x32 patch"),
+    (["predict", "{tokens}", "{strip}"], 1, "shown at 96x192000: crop it"),
+    (["predict", "{tokens}", "{photo}", "--side", "20"], 2, "side 20: needs a whole number of pixels, at least 32"),
+    (["predict", "{tokens}", "{photo}", "--colour-range", "3", "1"], 2, "the smaller first"),
+    (["predict", "{none}", "{photo}"], 1, "no token file"),
+    (["predict", "{root}", "{photo}"], 1, "is a folder without tokens.safetensors"),
+    (["predict", "~nobody-here/x", "{photo}"], 2, "no such home folder"),
     (["predict", "{tokens}", "{photo}", "--precision", "float8"], 2, "did you mean 'float"),
     (["train", "--data", "nyu:{root}", "--clip", "{clip}", "--out", "{file}"], 2, "is a file"),
     (["train", "--data", "nyu:{root}", "--clip", "{clip}", "--out", "{file}/x"], 1, "{file}/x"),
@@ -159,7 +258,7 @@ def test_mistakes_get_one_helpful_line(capsys, nyu_tree, tiny_file, tokens, tmp_
              "file": tmp_path / "file", "photo": tmp_path / "photo.png", "strip": tmp_path / "strip.png"}  # fmt: skip
     (tmp_path / "file").write_text("in the way")
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "photo.png")
-    Image.fromarray(np.zeros((20, 64, 3), np.uint8)).save(tmp_path / "strip.png")
+    Image.fromarray(np.zeros((1, 2000, 3), np.uint8)).save(tmp_path / "strip.png")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found, stdout, err = run(capsys, *(word.format(**names) for word in words))

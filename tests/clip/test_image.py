@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from depthtokens import UsageError
-from depthtokens.clip.family import resized_positions
+from depthtokens.clip.family import Mode, resized_positions
 from depthtokens.clip.image import ImageTower, dense_features
 from depthtokens.clip.resnet import RESNET, attention_pool, thinned_channels, trunk
 from depthtokens.clip.vit import VIT
@@ -108,3 +108,23 @@ def test_several_modes_from_one_pass(tiny_clip, vit):
         assert list(together) == list(modes)
         for mode, features in together.items():
             assert torch.equal(features, dense_features(visual, images, mode))
+
+
+def test_a_mode_may_read_another_trunk_with_patches_of_another_size(tiny_clip, monkeypatch):
+    """One entry is all that a mode with smaller patches is."""
+
+    def early(visual, images):
+        return visual.layer1(visual.stem(images))
+
+    def read(visual, x):
+        return F.normalize(x, dim=1)[:, : visual.output_dim]
+
+    monkeypatch.setitem(RESNET.modes, "early", Mode(read, finer=8, trunk=early, kept=lambda visual: (torch.arange(32), 32)))
+    tower, images = tiny_clip.image, torch.randn(2, 3, 64, 96)
+    assert (tower.stride("early"), tower.grid((64, 96), "early")) == (4, (16, 24))
+    both = tower.patches_in(images, ("early", "layer4"))
+    assert both["early"].shape == (2, 32, 16, 24) and torch.equal(both["layer4"], tiny_clip.dense(images, "layer4"))
+    assert torch.allclose(F.normalize(tower.folded("early")(images), dim=-1), both["early"].permute(0, 2, 3, 1), atol=1e-5)
+    assert tower.patches(images[..., :4, :9], "early").shape == (2, 32, 1, 2)
+    with pytest.raises(UsageError, match="image of 3x9 pixels is smaller than one 4x4 patch"):
+        tower.patches(images[..., :3, :9], "early")

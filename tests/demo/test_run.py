@@ -1,21 +1,24 @@
-"""The demonstration, small: its table, its report, what happens when it is interrupted or may not write."""
+"""The demonstration, small: its table, its token files, what happens when it is interrupted or may not write."""
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 
 import pytest
+import torch
+from safetensors import safe_open
 
 from depthtokens import DepthTokens, DepthTokensError
-from depthtokens.cli import main
 from depthtokens.demo import run as module
-from depthtokens.demo.page import write_report
 from depthtokens.demo.run import ROWS, DemoSettings, run_demo
+from depthtokens.depth.checkpoint import write
+from depthtokens.depth.metrics import METRICS
+from depthtokens.progress import silent
+from helpers import refused, run
 
 SMALL = DemoSettings(train=24, test=8, size=(96, 128), epochs=6)
-NAMES = ["constant", "mean map", *(row.name for row in ROWS)]
+NAMES = ["constant", "mean map", *ROWS]
 
 
 @pytest.fixture(scope="module")
@@ -24,23 +27,29 @@ def cache(tmp_path_factory):
 
 
 def table(demo):
-    return {result.name: (result.trained_parameters, result.scores.quoted) for result in demo.results}
+    return {name: (result.parameters, result.scores) for name, result in demo.results.items()}
 
 
 @pytest.mark.parametrize("domain", ["indoor", "road"])
-def test_two_runs_give_the_same_table_and_a_report(cache, tmp_path, domain):
-    settings = replace(SMALL, domain=domain)
-    first, again = (run_demo(settings, tmp_path / name, cache=cache) for name in "ab")
+def test_two_runs_give_the_same_table(tmp_path, domain):
+    settings, told = replace(SMALL, domain=domain), []
+    first = run_demo(settings, tmp_path / "a", lambda label, done, total, note="": told.append((label, done == total)), tmp_path / "cache")
+    again = run_demo(settings, tmp_path / "b", cache=tmp_path / "cache")
+    ended = [label for label, last in told if last]
+    assert ended[:2] == ["rendering train scenes", "rendering test scenes"]
+    assert ended[-6:-2] == [f"{name}: learning" for name in ("learned-7", "4o4d + depth-7", "4o4d + learned-7", "learned-20 log")]
+    assert ended[-2:] == ["reading training depths", "scoring test images"]
     assert list(table(first)) == NAMES and table(first) == table(again)
     width = first.clip.text.width
     trained = {name: count for name, (count, _) in table(first).items()}
     learned = {"learned-7": 7, "4o4d + depth-7": 8, "4o4d + learned-7": 15, "learned-20 log": 20}
-    assert trained == {"constant": 1, "mean map": 96 * 128} | {row.name: learned.get(row.name, 0) * width for row in ROWS}
-    write_report(first, tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
-    assert page.count("<tr") >= len(NAMES) + 7 and page.count("data:image/png;base64,") == 6 * 6 + 2
-    assert not re.search(r"(src|href)=.(?!data:)", page)  # self-contained
-    assert DepthTokens.load(first.tokens).settings["predict_side"] == 96
+    assert trained == {"constant": 1, "mean map": 96 * 128} | {name: learned.get(name, 0) * width for name in ROWS}
+    saved = DepthTokens.load(first.tokens)
+    assert saved.settings.predict_side == 96 and saved.settings == first.models["learned-7"].settings
+    assert torch.equal(saved.tokens["depth"], first.models["learned-7"].tokens["depth"])
+    rows = first.to_dict()["rows"]
+    assert [row["name"] for row in rows] == NAMES and [row["trained_parameters"] for row in rows] == list(trained.values())
+    assert all(row["scores"] == {metric: first.results[row["name"]].scores[metric][0] for metric in METRICS} for row in rows)
 
 
 def test_an_interrupted_run_goes_on(cache, tmp_path, monkeypatch):
@@ -50,7 +59,7 @@ def test_an_interrupted_run_goes_on(cache, tmp_path, monkeypatch):
     def counting(learners, *args, **kwargs):
         if len(learned) == 2:
             raise KeyboardInterrupt
-        learned.append(learners[0].model.settings["template"])
+        learned.append(learners[0].model.settings.template)
         return fit(learners, *args, **kwargs)
 
     monkeypatch.setattr(module, "fit", counting)
@@ -65,23 +74,46 @@ def test_an_interrupted_run_goes_on(cache, tmp_path, monkeypatch):
     assert table(run_demo(SMALL, tmp_path / "part", cache=cache)) == table(whole) and len(learned) == 1
 
 
+def test_tokens_of_other_settings_are_learned_again(cache, tmp_path, monkeypatch):
+    """Also where only the header says so; a file that tells of its training as this one does is taken, whoever wrote it."""
+    run_demo(SMALL, tmp_path, cache=cache)
+    path = tmp_path / "tokens" / "learned-7.safetensors"
+    with safe_open(path, "pt") as file:
+        tensors, header = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["depthtokens"])  # noqa: SIM118
+    assert header["training"] == json.loads(json.dumps({"demo": vars(SMALL), "renderer": module.RENDERER_VERSION}))
+    assert header["protocol"] == "auty2023" and header["model"]["template"] == "This object appears to be {depth}"
+    learned = []
+    monkeypatch.setattr(module, "fit", lambda learners, *args, **kwargs: learned.append(learners[0].model.settings.depth))
+    for changes in (
+        {"training": {**header["training"], "renderer": -1}},
+        {"training": {**header["training"], "demo": {**header["training"]["demo"], "lr": 0.5}}},
+        {"training": None},
+        {"model": {**header["model"], "scale": 39.0}},
+    ):
+        write(path, tensors, {key: value for key, value in (header | changes).items() if value is not None})
+        run_demo(SMALL, tmp_path, cache=cache)
+        assert learned == ["learned:7"], changes
+        learned.clear()
+    write(path, {name: value + 1 for name, value in tensors.items()}, {**header, "versions": {"depthtokens": "0.0.1"}})
+    demo = run_demo(SMALL, tmp_path, cache=cache)
+    assert not learned and torch.equal(demo.models["learned-7"].tokens["depth"], tensors["tokens.depth"] + 1)
+
+
 def test_command_prints_json_and_nothing_else(cache, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DEPTHTOKENS_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "DemoSettings", lambda **changes: replace(SMALL, **changes))
-    main(["demo", "--json"])
-    rows = json.loads(capsys.readouterr().out)["rows"]
-    assert [row["name"] for row in rows] == NAMES and all(row["scores"].keys() >= {"abs_rel", "rmse", "d1"} for row in rows)
+    code, printed, _ = run(capsys, "demo", "--json")
+    rows = json.loads(printed)["rows"]
+    assert code == 0 and [row["name"] for row in rows] == NAMES
+    assert all(row["scores"].keys() >= {"abs_rel", "rmse", "d1"} for row in rows)
     assert (tmp_path / "depthtokens-demo" / "report.html").is_file()
-    main(["demo"])
-    printed = capsys.readouterr().out
-    assert "learned-7" in printed and "report.html" in printed and printed.count("  depthtokens ") == 3
+    code, printed, _ = run(capsys, "demo")
+    assert code == 0 and "learned-7" in printed and "report.html" in printed and printed.count("  depthtokens ") == 3
 
 
 def test_nowhere_to_write(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DepthTokensError, match="cannot write to"):
-        run_demo(SMALL, tmp_path / "file" / "demo")
-    with pytest.raises(SystemExit) as stop:
-        main(["demo", "--out", str(tmp_path / "file")])
-    assert stop.value.code == 1 and capsys.readouterr().err.count("\n") == 1
+        run_demo(SMALL, tmp_path / "file" / "demo", silent)
+    assert "cannot write to" in refused(capsys, "demo", "--out", tmp_path / "file", code=1)

@@ -50,9 +50,10 @@ def agree(depth, expected):
     assert depth.depth_range == expected.depth_range and np.array_equal(depth.image, expected.image)
 
 
-@pytest.mark.parametrize("size", [(33, 63), (64, 64), (95, 161), (40, 300), (96, 96)])
-def test_any_size(model, graph, size):
-    agree(OnnxDepth(graph).predict(photo(*size)), model.predict(photo(*size)))
+@pytest.mark.parametrize("size", [(33, 63), (64, 64), (95, 161), (40, 300), (96, 96), (211, 150)])
+@pytest.mark.parametrize(("side", "flip"), [(None, False), (64, True)])
+def test_any_size(model, graph, size, side, flip):
+    agree(OnnxDepth(graph).predict(photo(*size), side, flip), model.predict(photo(*size), side=side, flip=flip))
 
 
 def test_photos_taller_than_those_of_training(model, graph, tmp_path):
@@ -68,14 +69,14 @@ def test_batches(model, graph):
     images = np.stack([photo(64, 96), photo(64, 96)[::-1]])
     depth, uncertainty, probs = OnnxDepth(graph).session.run(["depth", "uncertainty", "probs"], {"image": images})
     assert depth.shape == uncertainty.shape == (2, 1, 64, 96) and probs.shape == (2, 7, 2, 3)
-    assert np.abs(depth[1, 0] - model.predict(images[1]).metres).max() < 2e-3
+    assert np.abs(depth[1, 0] - model.predict(images[1], side=64).metres).max() < 2e-3
 
 
 def test_metadata(model, graph):
     opened = OnnxDepth(graph)
     assert opened.metadata["clip"]["fingerprint"] == model.clip.fingerprint and opened.metadata["size"] is None
     settings = opened.metadata["model"]
-    assert settings["template"] == model.settings["template"] and settings["words"] == model.words
+    assert settings["template"] == model.settings.template and settings["words"] == model.words
     assert settings["centres"] == model.centres.tolist() and settings["logit_scale"] == pytest.approx(378)
     assert 0 < opened.metadata["verified"]["max_difference_m"] < 2e-3
     assert (opened.predict_side, opened.stride) == (96, 32)
@@ -102,9 +103,12 @@ def test_position_embeddings_are_resized_in_the_graph(request, tmp_path, clip, d
 def test_fixed_size(model, tmp_path):
     export.export_onnx(model, tmp_path / "m.onnx", size=(64, 96))
     opened = OnnxDepth(tmp_path / "m.onnx")
-    agree(opened.predict(photo(64, 96)), model.predict(photo(64, 96)))
-    with pytest.raises(DataError, match="64x96 only"):
-        opened.predict(photo(96, 64))
+    agree(opened.predict(photo(64, 96), side=64), model.predict(photo(64, 96), side=64))
+    agree(opened.predict(photo(640, 950), side=64), model.predict(photo(640, 950), side=64))
+    with pytest.raises(DataError, match="shown at 96x160, but this graph takes 64x96 only.*--side"):
+        opened.predict(photo(64, 96))
+    with pytest.raises(DataError, match="this image: shown at 96x64"):
+        opened.predict(photo(96, 64), side=64)
     with pytest.raises(UsageError, match="smaller than one 32x32 patch"):
         export.export_onnx(model, tmp_path / "n.onnx", size=(64, 31))
 
@@ -143,7 +147,7 @@ def test_nan_is_a_difference(model, graph):
     proto = onnx.load(graph)
     weight = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     weight.raw_data = np.full(weight.dims, np.nan, np.float32).tobytes()
-    found = export.max_difference(export.Graph(export.FusedDepth(model)), proto.SerializeToString(), [(64, 64)])
+    found = export.max_difference(export.Graph(model.folded()), proto.SerializeToString(), [(64, 64)])
     assert not found <= export.TOLERANCE
 
 
@@ -154,6 +158,7 @@ def test_nan_is_a_difference(model, graph):
     (["export", "{tokens}", "--onnx", "{graph}"], 2, "--overwrite"),
     (["export", "{tokens}", "--onnx", "{none}.pt"], 2, "ends in .onnx"),
     (["export", "{none}", "--onnx", "{none}.onnx"], 1, "no token file"),
+    (["export", "{folder}", "--onnx", "{none}.onnx"], 1, "is a folder without tokens.safetensors"),
     (["export", "{tokens}"], 2, "--onnx"),
     (["predict", "{none}.onnx", "{photo}"], 1, "no ONNX file"),
     (["predict", "{cut}", "{photo}"], 1, "damaged or not an ONNX file"),
@@ -162,7 +167,7 @@ def test_nan_is_a_difference(model, graph):
     (["predict", "{foreign}", "{photo}"], 1, "not one that `depthtokens export` wrote"),
     (["predict", "{newer}", "{photo}"], 1, "format 99, expected 1"),
     (["predict", "{header}", "{photo}"], 1, "header cannot be read"),
-    (["predict", "{graph}", "{strip}"], 1, "smaller than one 32x32 patch"),
+    (["predict", "{graph}", "{strip}"], 1, "shown at 96x192000: crop it"),
     (["predict", "{graph}", "{text}"], 1, "it is not an image"),
     (["predict", "{graph}", "{photo}", "--engine", "torch"], 2, "give torch the token file"),
     (["predict", "{tokens}", "{photo}", "--engine", "onnx"], 2, "depthtokens export {tokens} --onnx tokens.onnx"),
@@ -185,12 +190,42 @@ def test_mistakes_get_one_helpful_line(capsys, tokens, graph, tmp_path, monkeypa
     names |= {"tokens": tokens, "graph": graph, "none": tmp_path / "none", "file": tmp_path / "file"}
     names |= {"photo": tmp_path / "photo.png", "strip": tmp_path / "strip.png"}
     names["file"].write_text("in the way")
+    names["folder"] = tmp_path
     Image.fromarray(photo(64, 64)).save(names["photo"])
-    Image.fromarray(photo(20, 64)).save(names["strip"])
+    Image.fromarray(photo(1, 2000)).save(names["strip"])
     found, stdout, err = run(capsys, *(word.format(**names) for word in words))
     lines = [line for line in err.splitlines() if line.startswith("depthtokens:")]
     assert found == code and len(lines) == 1 and message.format(**names) in lines[0] and not stdout
     assert "Traceback" not in err
+
+
+def test_a_graph_that_gives_no_numbers(graph, tmp_path):
+    proto = onnx.load(graph)
+    weight = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weight.raw_data = np.full(weight.dims, np.nan, np.float32).tobytes()
+    onnx.save(proto, tmp_path / "nan.onnx")
+    with pytest.raises(DataError, match="this image: the graph gives no numbers"):
+        OnnxDepth(tmp_path / "nan.onnx").predict(photo(96, 96))
+
+
+def test_an_engine_that_fails_says_so_in_one_line(graph, monkeypatch):
+    opened = OnnxDepth(graph)
+
+    class Session:
+        def run(self, *_):
+            raise RuntimeError("Failed to\nallocate memory")
+
+    monkeypatch.setattr(opened, "session", Session())
+    with pytest.raises(DataError, match="this image: onnxruntime cannot run the graph on it .Failed to allocate memory.*--side"):
+        opened.predict(photo(96, 96))
+
+
+def test_towers_beyond_what_a_file_holds(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "LARGEST", 1000)
+    monkeypatch.setattr(export, "to_onnx", lambda *_: pytest.fail("found out too late"))
+    with pytest.raises(UsageError, match="image tower takes .* GiB.*2 GiB.*predict it with torch"):
+        export.export_onnx(model, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_packages(model, graph, tmp_path, monkeypatch):

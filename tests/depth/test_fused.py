@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from depthtokens import DataError, DepthTokens, UsageError
+from depthtokens import DataError, DepthTokens, UsageError, WeightsError, load_clip
 from depthtokens.clip.resnet import RESNET
 from depthtokens.data.dataset import normalise
+from depthtokens.depth.protocol import find_protocol
 from helpers import photo
 
 SIZES = [(64, 64), (97, 133), (32, 71)]
@@ -66,14 +67,14 @@ def test_holds_the_folded_image_tower_and_nothing_else(tiny_clip, dense):
 
 def test_predict_is_clamped_and_resized(tiny_clip):
     model = DepthTokens(tiny_clip, depth="learned:5", bins="const80", depth_range=(1.0, 3.0))  # there is something to clamp
-    rgb = photo(70, 130)
+    rgb = photo(64, 128)
     with torch.no_grad():
         out = model(normalise(rgb.astype(np.float32) / np.float32(255))[None])
     low = out.depth.clamp(1.0, 3.0)
     spread = ((out.probs * (model.centres[:, None, None] - low) ** 2).sum(dim=1, keepdim=True)).sqrt()
     found = model.predict(rgb)
     for expected, values in ((low, found.metres), (spread, found.uncertainty)):
-        full = F.interpolate(expected, size=(70, 130), mode="bilinear", align_corners=True)[0, 0].numpy()
+        full = F.interpolate(expected, size=(64, 128), mode="bilinear", align_corners=True)[0, 0].numpy()
         assert values.dtype == np.float32 and np.abs(values - full).max() < 1e-4
     assert np.abs(found.probs - out.probs[0].numpy()).max() < 1e-4 and found.probs.dtype == np.float32
 
@@ -108,6 +109,41 @@ def test_kept_until_something_changes(tiny_clip, monkeypatch):
     assert model.fused("bfloat16") is not kept and model.fused("bfloat16") is model.fused("bfloat16")
 
 
+def test_changes_of_clip_are_noticed(tiny_file):
+    """Weights written to, replaced, cast or moved, in either tower, and the model's own settings."""
+    clip = load_clip(str(tiny_file))
+    model, rgb = DepthTokens(clip), photo(64, 64)
+
+    def changed():
+        before = model.fused()
+        now = model.predict(rgb).metres
+        again = model.folded().predict(rgb).metres
+        assert np.array_equal(now, again)
+        return before
+
+    kept = changed()
+    assert model.fused() is kept
+    with torch.no_grad():
+        clip.visual.conv1.weight.mul_(1.5)
+    assert changed() is not kept
+    kept = model.fused()
+    clip.visual.layer1[0].bn1.running_mean = clip.visual.layer1[0].bn1.running_mean + 1
+    assert changed() is not kept
+    kept = model.fused()
+    clip.visual.attnpool.v_proj.weight.data = clip.visual.attnpool.v_proj.weight.data.clone()
+    assert changed() is not kept  # other memory: it may hold anything
+    kept = model.fused()
+    model.settings = model.settings.changed(predict_side=128)
+    assert model.fused() is not kept and model.fused().predict_side == 128
+    kept = model.fused()
+    model.centres.data += 1
+    assert changed() is not kept
+    kept = model.fused()
+    state = {name: value.clone() for name, value in clip.model.state_dict().items()}
+    clip.model.load_state_dict(state)
+    assert model.fused() is not kept
+
+
 def test_not_kept_longer_than_the_model(tiny_clip):
     model = DepthTokens(tiny_clip)
     net = weakref.ref(model.fused())
@@ -133,5 +169,58 @@ def test_mistakes(tiny_clip):
     model = DepthTokens(tiny_clip)
     with pytest.raises(UsageError, match="did you mean 'float"):
         model.predict(photo(64, 64), "float8")
-    with pytest.raises(DataError, match="this image: image of 31x64 pixels is smaller than one 32x32 patch"):
-        model.predict(photo(31, 64))
+    with pytest.raises(DataError, match="this image: image of 15x64 pixels is smaller than one 32x32 patch.*--side"):
+        model.predict(photo(15, 64))
+    with pytest.raises(UsageError, match="side 31: needs a whole number of pixels, at least 32"):
+        model.predict(photo(64, 64), side=31)
+    with pytest.raises(DataError, match="would be shown at 480x240000: crop it"):
+        model.predict(photo(2, 1000), side=480)
+
+
+def test_flip_averaging_is_the_protocol_s(tiny_clip):
+    model = DepthTokens(tiny_clip, depth="learned:5", bins="const80", depth_range=(1.0, 3.0))
+    rgb = photo(64, 128)
+    images = normalise(rgb.astype(np.float32) / np.float32(255))[None]
+    expected = find_protocol("auty2023").predict(lambda x: model(x).depth, images, (1.0, 3.0))[0, 0].detach().numpy()
+    found = model.predict(rgb, flip=True)
+    assert np.abs(found.metres - expected).max() < 1e-4 and np.abs(found.metres - model.predict(rgb).metres).max() > 1e-4
+    probs = (model(images).probs + model(images.flip(-1)).probs.flip(-1)).detach()[0] / 2
+    assert np.abs(found.probs - probs.numpy()).max() < 1e-4
+    mirrored = model.predict(np.ascontiguousarray(rgb[:, ::-1]), flip=True)
+    assert np.abs(found.metres - mirrored.metres[:, ::-1]).max() < 1e-4  # it cannot tell left from right
+
+
+def test_what_is_seen_covers_the_photo_at_one_scale(tiny_clip):
+    model = DepthTokens(tiny_clip, predict_side=96)
+    grids = {size: model.predict(photo(*size)).probs.shape[1:] for size in [(48, 64), (96, 128), (192, 256), (256, 192), (95, 127)]}
+    assert grids == {(48, 64): (3, 4), (96, 128): (3, 4), (192, 256): (3, 4), (256, 192): (4, 3), (95, 127): (3, 4)}
+    assert model.predict(photo(96, 128), side=64).probs.shape[1:] == (2, 3)
+    assert DepthTokens(tiny_clip).predict(photo(95, 127)).probs.shape[1:] == (3, 4)  # its own scale, but all of it
+
+
+def test_no_number_names_its_cause(tiny_clip):
+    model = DepthTokens(tiny_clip)
+    model.tokens["depth"].data[2, 5] = float("nan")
+    for call in (model.folded, lambda: model.predict(photo(64, 64)), lambda: model.save("never.safetensors")):
+        with pytest.raises(WeightsError, match="this model: 'tokens.depth' holds 1 values that are no numbers.*lower --lr"):
+            call()
+    model = DepthTokens(tiny_clip)
+    model.log_scale.data.fill_(200.0)  # whose exponential is infinite
+    with pytest.raises(WeightsError, match="the prompts' features times the logit scale are no numbers"):
+        model.folded()
+    net = DepthTokens(tiny_clip).folded("float16")
+    with torch.no_grad():
+        next(net.tower.parameters()).fill_(float("inf"))  # as a weight beyond 65504 becomes
+    with pytest.raises(DataError, match="float16"):
+        net.predict(photo(64, 64))
+
+
+def test_too_little_memory_is_said(tiny_clip, monkeypatch):
+    net = DepthTokens(tiny_clip).folded()
+
+    def full(*_):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(net, "maps", full)
+    with pytest.raises(DataError, match="this image: not enough memory for this photo: show it smaller, with --side"):
+        net.predict(photo(64, 64))

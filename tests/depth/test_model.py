@@ -13,10 +13,11 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from depthtokens import DepthTokens, UsageError, WeightsError, load_clip, make_optimizer, silog
+from depthtokens import DepthTokens, TrainingError, UsageError, WeightsError, load_clip, make_optimizer, silog
+from depthtokens.depth.checkpoint import read, write
 from depthtokens.depth.settings import Provenance
-from depthtokens.errors import TrainingError
 from helpers import TINY_CONFIG
+from helpers import make_model as make
 
 
 def step(model, seed=0):
@@ -231,3 +232,41 @@ def test_phone_photos_are_turned_upright(tiny_clip, tmp_path):
     exif[0x0112] = 6  # rotate 90 degrees clockwise to show
     photo.save(tmp_path / "phone.jpg", exif=exif)
     assert DepthTokens(tiny_clip).predict(tmp_path / "phone.jpg").metres.shape == (96, 64)
+
+
+def test_path_tokens_learn_their_anchors_alone(tiny_clip):
+    model = make(tiny_clip, depth="path:3:9")
+    vectors, anchors = model.vectors(), model.tokens["depth"]
+    assert anchors.shape == (3, 64) and vectors.shape == (9, 64)
+    assert torch.allclose(vectors[[0, 4, 8]], anchors, atol=1e-6) and torch.allclose(vectors[2], (anchors[0] + anchors[1]) / 2, atol=1e-6)
+    silog(model.depth_from(torch.randn(1, 64, 2, 3), model.text_features()).depth, torch.rand(1, 1, 8, 9) + 1).backward()
+    assert anchors.grad is not None and (anchors.grad.abs().amax(dim=1) > 0).all()
+    for spec in ("path:7", "path:1:9", "path:9:7", "path:a:b", "path:7:x:256", "path:7:256:log"):
+        with pytest.raises(UsageError, match="path:7:256"):
+            make(tiny_clip, depth=spec)
+
+
+def test_path_tokens_are_saved_as_anchors(tiny_clip, tmp_path):
+    model = make(tiny_clip, depth="path:3:9", template="1o1d")
+    model.save(tmp_path / "path.safetensors")
+    again = DepthTokens.load(tmp_path / "path.safetensors", tiny_clip)
+    assert torch.equal(again.tokens["depth"], model.tokens["depth"]) and torch.equal(again.text_features(), model.text_features())
+
+
+def test_a_run_s_folder_stands_for_its_tokens(tiny_clip, tmp_path):
+    model = DepthTokens(tiny_clip)
+    model.save(tmp_path / "tokens.safetensors")
+    assert torch.equal(DepthTokens.load(tmp_path, tiny_clip).tokens["depth"], model.tokens["depth"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError, match="is a folder without tokens.safetensors"):
+        DepthTokens.load(tmp_path / "empty", tiny_clip)
+
+
+def test_token_files_that_hold_no_numbers(tiny_clip, tmp_path):
+    DepthTokens(tiny_clip, scale="learned").save(tmp_path / "t.safetensors")
+    tensors, header = read(tmp_path / "t.safetensors")
+    for name in tensors:
+        broken = {**tensors, name: torch.full_like(tensors[name], float("inf"))}
+        write(tmp_path / "broken.safetensors", broken, header)
+        with pytest.raises(WeightsError, match=f"broken.safetensors: '{name}' holds .* that are no numbers.*train again"):
+            DepthTokens.load(tmp_path / "broken.safetensors", tiny_clip)

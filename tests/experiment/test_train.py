@@ -1,9 +1,10 @@
-"""Training runs: recipe, resuming bit for bit, interruption, and what stops a run."""
+"""Training runs: resuming bit for bit, interruption, training from stores, and what stops a run."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +17,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from depthtokens import DataError, DepthTokens, Experiment, TrainingError, UsageError, evaluate, make_optimizer, train
+from depthtokens import DataError, DepthTokens, Experiment, TrainingError, UsageError, evaluate, train
 from depthtokens.data import open_dataset
-from depthtokens.experiment.controls import learn_controls
-from depthtokens.experiment.evaluate import head_of, score_heads
-from depthtokens.experiment.source import Reading, open_source
 from depthtokens.experiment.train import LOG, STATE, TOKENS
+from depthtokens.features.plan import plan
+from depthtokens.features.views import Views
+from depthtokens.features.write import write
 
 
 def experiment(nyu_tree, tiny_file, out, **changes):
@@ -47,37 +48,6 @@ def fail_at(step):
             raise Stop
 
     return progress
-
-
-def test_optimizer_is_the_released_recipe(tiny_clip):
-    optimizer, scheduler = make_optimizer(DepthTokens(tiny_clip), 100)
-    group = optimizer.param_groups[0]
-    assert group["weight_decay"] == 0.1 and group["lr"] == pytest.approx(3.57e-4 / 25) and group["betas"][0] == pytest.approx(0.95)
-    rates = []
-    for _ in range(99):
-        optimizer.step()
-        scheduler.step()
-        rates.append(group["lr"])
-    assert max(rates) == pytest.approx(3.57e-4, rel=1e-3) and rates[-1] == pytest.approx(3.57e-4 / 25 / 100, rel=1e-6)
-
-
-def test_a_learned_scale_goes_faster_and_does_not_decay(tiny_clip):
-    model = DepthTokens(tiny_clip, depth="depth-7", scale="learned")
-    optimizer, scheduler = make_optimizer(model, 100)
-    before = model.log_scale.item()
-    for _ in range(99):
-        model.log_scale.grad = torch.zeros(())
-        optimizer.step()
-        scheduler.step()
-    assert model.log_scale.item() == before  # no pull where the loss has none
-    optimizer, scheduler = make_optimizer(model, 100)
-    for _ in range(99):
-        model.log_scale.grad = torch.ones(())
-        optimizer.step()
-        scheduler.step()
-    assert model.log_scale.item() < before - 1  # can be an e-th within a hundred steps
-    tokens, scale = make_optimizer(DepthTokens(tiny_clip, scale="learned"), 100)[0].param_groups
-    assert (tokens["weight_decay"], scale["weight_decay"]) == (0.1, 0) and scale["lr"] == pytest.approx(100 * tokens["lr"])
 
 
 @pytest.mark.parametrize("changes", [{}, {"template": "1o1d", "batchnorm": "adapt", "scale": "learned", "bins": "log"}])
@@ -170,7 +140,7 @@ def test_nan_loss_keeps_the_last_good_checkpoint(nyu_tree, tiny_file, tmp_path, 
 
     silog = module.silog
     monkeypatch.setattr(module, "silog", broken)
-    with pytest.raises(TrainingError, match="stopped at step 5, the last good checkpoint stays.*not a number"):
+    with pytest.raises(TrainingError, match="stopped at step 5, the checkpoint in .* stays: .*not a number"):
         train(run)
     monkeypatch.setattr(module, "silog", silog)
     saved = DepthTokens.load(tmp_path / "run" / TOKENS)
@@ -193,7 +163,7 @@ def test_disk_full_leaves_the_last_checkpoint_whole(nyu_tree, tiny_file, tmp_pat
     with pytest.raises(DepthTokensError, match="cannot write.*No space left"):
         train(run)
     monkeypatch.undo()
-    assert not list((tmp_path / "run").glob(".*"))  # nothing half written
+    assert not list((tmp_path / "run").glob(".*.partial"))  # nothing half written
     whole = train(experiment(nyu_tree, tiny_file, tmp_path / "whole"))
     assert torch.equal(load_file(train(run, resume=True).tokens)["tokens.depth"], load_file(whole.tokens)["tokens.depth"])
 
@@ -227,42 +197,65 @@ def test_resume_survives_a_cut_log_line(nyu_tree, tiny_file, tmp_path):
     assert [json.loads(line)["step"] for line in (tmp_path / "run" / LOG).read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
 
 
-def test_controls(nyu_tree, tiny_clip):
-    training, test = (open_dataset(f"nyu:{nyu_tree}", split) for split in ("train", "test"))
-    controls = learn_controls(training, (0.001, 10.0), workers=0)
-    depths = np.stack([training.read(i)[1] for i in range(len(training))])
-    assert controls.constant == pytest.approx(np.exp(np.log(depths).mean()), rel=1e-5)
-    assert controls.mean_map[0, 0].numpy() == pytest.approx(np.exp(np.log(depths).mean(axis=0)), rel=1e-5)
-    model = DepthTokens(tiny_clip)
-    source = open_source(model, test, None, Reading(workers=0))
-    rows = score_heads({"tokens": head_of(model)}, source, "depthclip", controls)
-    assert list(rows) == ["tokens", "constant", "mean map"]
-    # The map is cropped as the image is, not squeezed.
-    target = test.read(0)[1][56:470, 60:600]
-    predicted = np.exp(np.log(depths).mean(axis=0))[56:470, 60:600]
-    assert rows["mean map"].per_image[0]["abs_rel"] == pytest.approx(np.mean(np.abs(predicted - target) / target), rel=1e-4)
+def test_fixed_views_are_stored_by_themselves_and_train_alike(nyu_tree, tiny_file, tmp_path):
+    settings = {"data": f"nyu:{nyu_tree}", "clip": str(tiny_file), "epochs": 2, "batch_size": 3, "workers": 0, "crop": (64, 96), "views": 2,
+                "dense": "value", "scale": "50"}  # fmt: skip
+    told = []
+    stored = train(Experiment(**settings, out=str(tmp_path / "stored")), notify=told.append)
+    again = train(Experiment(**settings, out=str(tmp_path / "again")), notify=told.append)
+    images = train(Experiment(**settings, cache=False, out=str(tmp_path / "images")), notify=told.append)
+    assert len(told) == 1 and "6 images" in told[0] and "--no-cache" in told[0]
+    assert again.epoch_losses == stored.epoch_losses == pytest.approx(images.epoch_losses, rel=1e-3)
 
 
-def test_experiment_to_toml_and_back(tmp_path):
-    first = Experiment(
-        data='nyu:a "quoted" folder\\x \U0001f4f7\x7f', crop=(64, 96), depth_range=(0.5, 10.0), weights=None, depth="near|far"
-    )
-    (tmp_path / "e.toml").write_text(first.to_toml())
-    second = Experiment.from_toml(tmp_path / "e.toml")
-    assert second == first and second.crop == (64, 96) and second.weights == "random"
+def source_store(path):
+    from depthtokens.features.store import FeatureStore
+
+    return FeatureStore(path)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ('data = "nyu:x"\nepoch = 3', "did you mean 'epochs'"), ('data = "nyu:x"\nepochs = "3"', "should be int"),
-    ('data = "nyu:x"\ncrop = [64]', "two numbers"), ('data = "nyu:x"\ncrop = [64, "x"]', "two numbers"),
-    ('data = "nyu:x"\nweight_decay = nan', "not be negative"), ('data = "nyu:x"\nseed = -1', "seed must be between"),
-    ("epochs = 3", "does not say `data`"), ("data = nyu", "not valid TOML"), ('data = "nyu:x"\nepochs = 0', "at least 1"),
-])  # fmt: skip
-def test_bad_toml(tmp_path, text, message):
-    (tmp_path / "e.toml").write_text(text)
-    with pytest.raises(UsageError) as caught:
-        Experiment.from_toml(tmp_path / "e.toml")
-    assert message in str(caught.value)
+def test_a_store_in_the_place_of_data(nyu_tree, tiny_file, tiny_clip, tmp_path):
+    data = open_dataset(f"nyu:{nyu_tree}", "train")
+    write(plan(tiny_clip, data, Views(), ["value"]), tmp_path / "store", workers=0)
+    settings = {"data": f"store:{tmp_path / 'store'}", "clip": str(tiny_file), "epochs": 1, "batch_size": 3, "scale": "50"}
+    result = train(Experiment(**settings, dense="value", out=str(tmp_path / "run")))
+    assert result.model.settings.predict_side == 480 and result.model.depth_range == (0.001, 10.0)
+    with pytest.raises(DataError, match="holds dense value, not layer4"):
+        train(Experiment(**settings, out=str(tmp_path / "other")))
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(UsageError, match="adapt"):
+        train(Experiment(**settings, dense="value", batchnorm="adapt", out=str(tmp_path / "other")))
+    with pytest.raises(DataError, match="normalised"):
+        train(Experiment(**settings, dense="value", normalisation="clip", out=str(tmp_path / "other")))
+    with pytest.raises(DataError, match="no mirror images"):
+        evaluate(result.model, source_store(tmp_path / "store"))
+    saved = DepthTokens.load(result.tokens).provenance.training["store"]
+    assert saved["split"] == "train" and saved["views"]["count"] == 1 and saved["data_fingerprint"] == data.fingerprint()
+    for changes, message in (({"views": 4}, "holds 1 views"), ({"crop": (64, 96), "views": 0}, "leave out --crop")):
+        with pytest.raises(UsageError, match=message):
+            train(Experiment(**settings, **changes, dense="value", out=str(tmp_path / "other")))
+
+
+def test_stores_that_are_not_trained_on(nyu_tree, tiny_file, tiny_clip, tmp_path):
+    shutil.copytree(nyu_tree, tmp_path / "data")
+    for split in ("train", "test"):
+        write(plan(tiny_clip, open_dataset(f"nyu:{tmp_path / 'data'}", split), Views(), ["layer4"]), tmp_path / split, workers=0)
+    settings = {"clip": str(tiny_file), "epochs": 1, "batch_size": 3, "out": str(tmp_path / "run")}
+    with pytest.raises(UsageError, match="holds a test split"):
+        train(Experiment(data=f"store:{tmp_path / 'test'}", **settings))
+    depth = next((tmp_path / "data" / "sync").rglob("sync_depth_00001.png"))
+    depth.write_bytes(next((tmp_path / "data" / "sync").rglob("sync_depth_00002.png")).read_bytes())
+    with pytest.raises(DataError, match="has changed since"):
+        train(Experiment(data=f"store:{tmp_path / 'train'}", **settings))
+    sizes = tmp_path / "sizes" / "train"
+    for kind in ("images", "depth"):
+        (sizes / kind).mkdir(parents=True)
+    for i, side in enumerate((64, 96)):
+        Image.fromarray(np.full((side, 96, 3), 99, np.uint8)).save(sizes / "images" / f"{i}.png")
+        Image.fromarray(np.full((side, 96), 2000, np.uint16)).save(sizes / "depth" / f"{i}.png")
+    with pytest.raises(UsageError, match=r"differ in size \(64x96, 96x96\): give --views K --crop"):
+        train(Experiment(data=f"folder:{tmp_path / 'sizes'}", depth_scale=1000, views=1, **settings))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

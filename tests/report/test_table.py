@@ -113,3 +113,20 @@ def test_what_does_not_fit():
         Table(["a", "b"], [["x"]])
     with pytest.raises(ValueError, match="1 kinds for 0 rows"):
         Table(["a"], [], kinds=["learned"])
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_a_narrow_terminal_loses_columns_never_digits(width):
+    names = [f"metric_{i}" for i in range(9)]
+    rows = [["tokens", *(0.12345 * i for i in range(9))], ["a photo of a long name 0123456789.jpg", *(1234.5 * i for i in range(9))]]
+    table = Table(["row", *names], rows, less=names[1:4])
+    shown, dropped = table.fitted(width)
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console.print(shown.console())
+    printed = console.file.getvalue()
+    assert [*shown.columns, *dropped] != [] and sorted([*shown.columns, *dropped]) == sorted(table.columns)
+    assert all(len(line) <= width for line in printed.splitlines()) and "…" not in printed
+    for row in shown.text():
+        assert all(f" {cell}" in printed for cell in row[1:])
+    assert "metric_0" in shown.columns and (width < 200 or not dropped)
+    assert not set(dropped) or set(dropped) <= set(names[1:4]) or set(names[1:4]) <= set(dropped)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ from depthtokens.reproduce.published import published_rows
 from depthtokens.reproduce.rows import BASE, EFFECTS, WORDS
 from depthtokens.reproduce.run import reproduce
 from depthtokens.reproduce.settings import Reproduction, parse_seeds, rows_for
-from depthtokens.reproduce.tables import lines, markdown, save, to_csv, to_html, to_json
+from depthtokens.reproduce.tables import save
 
 
 @pytest.fixture
@@ -85,26 +84,6 @@ def test_a_table_and_its_files(settings):
     tokens = DepthTokens.load(module.Path(done.settings.out) / "tokens" / "paper_t3_nyu_learned-7-seed1.safetensors")
     again = evaluate(tokens, open_dataset(done.settings.data[0], "test"), workers=0)
     assert again.quoted["abs_rel"] == pytest.approx(learned.scores["abs_rel"][1], abs=1e-4)
-    # Published and measured side by side, in every form.
-    line = next(line for line in lines(done)["nyu"] if line.result is learned)
-    assert line.published("abs_rel") == 0.319 and line.cell("abs_rel").startswith("0.319 → ")
-    assert 2 * learned.measured("abs_rel").std > 1 and not line.cell("abs_rel").endswith("*")  # three steps: seeds differ by more
-    assert replace(line, result=replace(learned, row=replace(learned.row, published={"abs_rel": 99.0}))).cell("abs_rel").endswith("*")
-    assert line.against_map is not None and line.against_base is None and line.name == "t3/learned-7"
-    values = to_json(done)
-    row = next(row for row in values["rows"] if row["name"] == "paper/t3/nyu/learned-7")
-    assert row["published"]["abs_rel"] == 0.319 and row["seeds"] == [0, 1]
-    assert row["measured"]["abs_rel"]["mean"] == pytest.approx(sum(learned.scores["abs_rel"]) / 2)
-    interval = row["measured"]["rmse"]["interval"]
-    assert interval["low"] < row["measured"]["rmse"]["mean"] < interval["high"]
-    assert row["difference_to_mean_map"]["seed_std"] > 0 and "±" in str(line.against_map)
-    table = list(csv.DictReader(to_csv(done).splitlines()))
-    assert len(table) == 2 * 2 + 4 + 2 and {r["published_d1"] for r in table if r["row"] == "paper/t3/nyu/learned-7"} == {"0.465"}
-    rendered = replace(done, settings=replace(done.settings, data=("scenes",)))  # no figures were published on scenes
-    assert {r["published_d1"] for r in csv.DictReader(to_csv(rendered).splitlines())} == {""}
-    assert "→" not in markdown(rendered).split("\n\n", 3)[-1] and not any(row["published"] for row in to_json(rendered)["rows"])
-    page = to_html(done)
-    assert page.count("<tr") == 9 and "http" not in page and "protocol auty2023" in page and "0.319 → " in markdown(done)
     assert [path.name for path in save(done)] == ["table.md", "table.csv", "table.html", "table.json"]
 
 
@@ -163,8 +142,6 @@ def test_effects(settings):
     assert plain.scores["abs_rel"][0] not in adapted.scores["abs_rel"] and adapted.seeds == [0, 1]
     others = [result.scores["abs_rel"] for result in rows.values()]
     assert len({tuple(values) for values in others}) == len(others)  # every effect has one
-    line = next(line for line in lines(done)["nyu"] if line.result.row.name.endswith("linear head"))
-    assert line.against_base is not None and line.against_base.images == 3
 
 
 def test_own_normalisation_is_no_second_row_where_it_is_imagenet_s(settings, tiny_clip, monkeypatch):

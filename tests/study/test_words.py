@@ -1,79 +1,23 @@
-"""The best word per bin: against all combinations on tiny problems, never worse than a start, and made of real words."""
+"""What may stand for {depth}, and the best words of a study: real words, never worse than a scale, judged on the patches it says."""
 
 from __future__ import annotations
 
-import itertools
+import json
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from depthtokens import DepthTokens, PromptEncoder, Scenes, UsageError
-from depthtokens.experiment.evaluate import source_for
+from depthtokens import DepthTokens, PromptEncoder, Scenes
+from depthtokens.experiment.source import Reading, open_source
 from depthtokens.prompt.scales import SCALES
-from depthtokens.study import words
-from depthtokens.study.patches import patches_with_truth, sample_patches
-from depthtokens.study.words import search_words, word_candidates, word_score
+from depthtokens.study.patches import sample_patches
+from depthtokens.study.run import in_words
+from depthtokens.study.search import word_score
+from depthtokens.study.vocabulary import vocabulary_features
+from depthtokens.study.words import word_candidates
 
-
-def problem(seed, bins=2, candidates=6, patches=40, channels=8):
-    """Random unit features, truths and centres in metres."""
-    generator = torch.Generator().manual_seed(seed)
-    patch, text = (F.normalize(torch.randn(n, channels, generator=generator), dim=1) for n in (patches, candidates))
-    truth = 0.5 + 9 * torch.rand(patches, generator=generator)
-    return patch, truth, text, torch.linspace(1, 9, bins)
-
-
-@pytest.mark.parametrize("scale", [3.0, 378.0])
-@pytest.mark.parametrize("seed", range(12))
-def test_against_every_combination(seed, scale):
-    """Each end is a place where no single change helps, by brute force, and from every start the best of all is found."""
-    patch, truth, text, centres = problem(seed)
-    scores = {pair: word_score(patch, truth, text[list(pair)], centres, scale) for pair in itertools.product(range(6), repeat=2)}
-    starts = [(0, 1), (5, 5)]
-    found = search_words(patch, truth, text, starts, centres, scale)
-    assert found.score == pytest.approx(scores[found.indices], rel=1e-5) and found.converged
-    assert found.start_scores[:2] == pytest.approx([scores[start] for start in starts], rel=1e-5)
-    for k, index in itertools.product(range(2), range(6)):
-        changed = list(found.indices)
-        changed[k] = index
-        assert found.score <= scores[tuple(changed)] * (1 + 1e-5)
-    everywhere = search_words(patch, truth, text, list(scores), centres, scale, random_starts=0)
-    assert everywhere.score == pytest.approx(min(scores.values()), rel=1e-5)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_never_worse_than_a_start_and_always_downwards(seed):
-    patch, truth, text, centres = problem(seed, bins=5, candidates=300, patches=200, channels=16)
-    starts = torch.randint(300, (3, 5), generator=torch.Generator().manual_seed(seed)).tolist()
-    done = []
-    found = search_words(patch, truth, text, starts, centres, 100.0, random_starts=2, progress=lambda *at: done.append(at))
-    assert done == [(i, 5) for i in range(1, 6)] and len(found.start_scores) == len(found.end_scores) == 5
-    for start, (before, after) in enumerate(zip(found.start_scores, found.end_scores, strict=True)):
-        way = [before, *(step.score for step in found.history if step.start == start)]
-        assert way == sorted(way, reverse=True) and len(set(way)) == len(way) and way[-1] == after
-    assert found.score == min(found.end_scores) < min(found.start_scores)
-    assert found.score == pytest.approx(word_score(patch, truth, text[list(found.indices)], centres, 100.0), rel=1e-6)
-    again = search_words(patch, truth, text, starts, centres, 100.0, random_starts=2)
-    assert again == found
-    short = search_words(patch, truth, text, starts, centres, 100.0, random_starts=0, sweeps=1)
-    assert not short.converged and min(short.start_scores) > short.score >= found.score
-
-
-def test_similarities_that_are_not_kept_give_the_same_words(monkeypatch):
-    patch, truth, text, centres = problem(0, bins=4, candidates=333, patches=100)
-    kept = search_words(patch, truth, text, [(0, 1, 2, 3)], centres, 50.0)
-    monkeypatch.setattr(words, "CACHE", 0)
-    monkeypatch.setattr(words, "TILE", 700)
-    made_again = search_words(patch, truth, text, [(0, 1, 2, 3)], centres, 50.0)
-    assert made_again.indices == kept.indices and made_again.score == pytest.approx(kept.score, rel=1e-5)
-
-
-def test_starts_that_do_not_fit_are_refused():
-    patch, truth, text, centres = problem(0)
-    for starts, drawn in (([(0, 1, 2)], 0), ([], 0)):
-        with pytest.raises(UsageError, match="at least one start, each of 2"):
-            search_words(patch, truth, text, starts, centres, 1.0, random_starts=drawn)
+SEVEN = {name for name, words in SCALES.items() if len(words) == 7}
 
 
 def test_candidates_are_the_vocabulary_and_the_scales(tiny_clip):
@@ -91,31 +35,38 @@ def test_candidates_are_the_vocabulary_and_the_scales(tiny_clip):
     assert set(only.scales) == {"depth-7"} and "very red" in only.names and "very green" not in only.names
 
 
-def test_patches_come_with_the_truth_under_them():
-    """Truth that is a known function of the pixel, features that name image, row and column."""
-    rows, columns = torch.meshgrid(torch.arange(7.0), torch.arange(13.0), indexing="ij")
-    truth = torch.stack([1 + rows + 20 * columns, 2 + rows + 20 * columns])[:, None]
-    truth[0, 0, 0, 0] = 0
-    grid = torch.stack(torch.meshgrid(torch.arange(2.0), torch.arange(3.0), torch.arange(5.0), indexing="ij"), dim=1)
-    features, depths = patches_with_truth(grid, truth, (0.5, 1000.0))
-    assert len(features) == 2 * 15 - 1 and len(features.unique(dim=0)) == 29
-    assert torch.equal(depths, 1 + features[:, 0] + 3 * features[:, 1] + 20 * 3 * features[:, 2])
-    assert float(patches_with_truth(grid, truth, (0.5, 50.0))[1].max()) <= 50
+def test_best_words_are_no_worse_than_any_scale(studied):
+    found = json.loads((studied / "study.json").read_text())["search"]
+    objective = found["objective"]
+    assert objective.keys() == {"tokens", "best words", *SEVEN} and 49_408 < found["candidates"] < 49_500 and found["patches"] == 200
+    assert all(objective["best words"] <= objective[name] + 1e-6 for name in SEVEN) and len(found["words"]) == 7
+    assert objective["best words"] < min(found["start_scores"]) and len(found["start_scores"]) == 7  # nearest words, scales, random
+    assert [objective[name] for name in SCALES if name in SEVEN] == pytest.approx(found["start_scores"][1:6], rel=1e-5)
 
 
-def test_patches_are_drawn_from_the_training_views(tiny_clip):
-    scenes = Scenes("indoor", "train", 6, size=(64, 96), seed=3)
-    model = DepthTokens(tiny_clip, dense="value")
-    source = source_for(model, scenes, workers=0)
-    features, depths = sample_patches(source, 1000, batch_size=4)
-    (everything,) = source.training(0, range(6), 6)
-    usable, under = patches_with_truth(everything.patches, everything.truth, scenes.depth_range)
-    assert features.shape == usable.shape and 30 < len(usable) <= 6 * 6
-    assert torch.allclose(features.sum(dim=0), usable.sum(dim=0), atol=1e-4)
-    assert torch.equal(depths.sort().values, under.sort().values)
-    few, same = sample_patches(source, 5, seed=1), sample_patches(source, 5, seed=1)
-    assert torch.equal(few[0], same[0]) and torch.equal(few[1], same[1]) and len(few[1]) == 5
-    assert not torch.equal(few[1], sample_patches(source, 5, seed=2)[1])
-    source.depth_range = (1000.0, 2000.0)
-    with pytest.raises(UsageError, match="no patch of"):
-        sample_patches(source, 5)
+def test_the_objective_is_that_of_the_patches(studied, tiny_clip, model_of, few_scenes):
+    """Computed anew from images and words: of the tokens, a scale, the best words, and the best words without one."""
+    found = json.loads((studied / "study.json").read_text())["search"]
+    model = model_of(tiny_clip)
+    patches, truth = sample_patches(open_source(model, Scenes("indoor", "train", 10), reading=Reading(workers=0)), 200, batch_size=1)
+    encoder = tiny_clip.tokenizer.tokenizer.encoder
+    said = [word if phrase else encoder[word] for word, phrase in zip(found["words"], found["phrases"], strict=True)]
+    rows = [_spoken(model, word) for word in said]
+    best = torch.cat(rows)
+
+    def objective(text, centres=model.centres):
+        return word_score(patches, truth, text.detach(), centres, 40.0)
+
+    expected = {"tokens": model.text_features(), "depth-7": in_words(model, "depth-7").text_features(), "best words": best}
+    for name, text in expected.items():
+        assert found["objective"][name] == pytest.approx(objective(text), rel=2e-3), name
+    for i, without in enumerate(found["without"]):
+        rest = [k for k in range(7) if k != i]
+        assert without == pytest.approx(objective(best[rest], model.centres[rest]), rel=2e-3)
+
+
+def _spoken(model, word):
+    """Features [1, C] of a phrase, or of the vocabulary entry of an id, in the model's template."""
+    if isinstance(word, int):
+        return vocabulary_features(model.encoder, model.settings.template, [word])[1]
+    return F.normalize(model.encoder([model.settings.template.replace("{depth}", word)]), dim=-1)

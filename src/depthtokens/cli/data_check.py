@@ -1,4 +1,4 @@
-"""depthtokens data check"""
+"""The verb `data check`."""
 
 from __future__ import annotations
 

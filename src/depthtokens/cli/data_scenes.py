@@ -1,4 +1,4 @@
-"""depthtokens data scenes"""
+"""The verb `data scenes`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .console import ProgressBar, parse, print_json
+from .console import ProgressBar, command, parse, print_json
 from .flags import JsonFlag
 
 
@@ -40,4 +40,5 @@ def main(arguments: Sequence[str]) -> None:
     if args.json:
         print_json({"folder": str(out), "train": args.count, "test": max(1, args.count // 5)})
     else:
-        print(f"{args.count} training and {max(1, args.count // 5)} test scenes in {out}\nnext: depthtokens data check folder:{out}")
+        print(f"{args.count} training and {max(1, args.count // 5)} test scenes in {out}")
+        print(f"next: {command('data check', f'folder:{out}')}")

@@ -1,4 +1,4 @@
-"""depthtokens demo"""
+"""The verb `demo`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .console import ProgressBar, parse, print_json, print_table
+from .console import ProgressBar, command, parse, print_json, print_table
 from .flags import JsonFlag
 
 
@@ -42,6 +42,6 @@ def main(arguments: Sequence[str]) -> None:
     print(protocol.describe(demo.test.depth_range, None))
     print_table(score_table(demo, list(METRICS), f"{demo.settings.test} unseen {args.domain} scenes, {demo.seconds:.0f} s"))
     print(f"\npage: {page}\ntokens: {demo.tokens}\n\ntry next:")
-    print(f"  depthtokens predict {demo.tokens} PHOTO.jpg                # depth of a picture (this CLIP knows rendered scenes only)")
+    print(f"  {command('predict', demo.tokens, 'PHOTO.jpg')}                # depth of a picture (this CLIP knows rendered scenes only)")
     print(f"  depthtokens data scenes my-scenes --domain {args.domain} --count 500   # scenes as files: train --data folder:my-scenes")
     print("  depthtokens train --clip RN50 --weights openai --data nyu:ROOT   # the real thing")

@@ -1,17 +1,22 @@
-"""depthtokens evaluate"""
+"""The verb `evaluate`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ..errors import DataError, UsageError
 from .console import ProgressBar, notify, parse, print_json, print_table
 from .flags import JsonFlag, ScoringFlags
+
+if TYPE_CHECKING:
+    from ..data.dataset import DepthDataset
+    from ..depth.model import DepthTokens
+    from ..experiment.source import Data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +38,12 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, evaluate, print."""
     args = parse(Evaluate, "evaluate", arguments)
 
-    from ..depth.metrics import METRICS
+    from ..depth.metrics import METRICS, QUOTED
     from ..experiment.controls import learn_controls
     from ..experiment.evaluate import head_of, score_heads
-    from ..experiment.source import open_source, test_views
-    from ..report.table import Table
+    from ..experiment.source import open_source, scored_views
+    from ..features.store import FeatureStore
+    from ..report.table import Cell, Table
 
     if args.csv and not args.csv.parent.is_dir():
         raise UsageError(f"no folder {args.csv.parent} to write --csv to")
@@ -48,8 +54,9 @@ def main(arguments: Sequence[str]) -> None:
         training = named.split("train", args.train_list) if args.controls else None
     except DataError as error:
         raise DataError(f"no training split for the controls ({error}): give its list with --train-list, or use --no-controls") from error
+    _warn(model, data, training)
     with ProgressBar() as progress:
-        source = open_source(model, data, test_views(protocol, model.settings.normalisation), args.reading(progress))
+        source = open_source(model, data, scored_views(protocol, model.settings.normalisation), args.reading(progress))
         depth_range = protocol.depth_range or source.depth_range
         controls = learn_controls(training, depth_range, args.workers, progress) if training is not None else None
         rows = score_heads({"tokens": head_of(model)}, source, protocol, controls, progress)
@@ -63,6 +70,27 @@ def main(arguments: Sequence[str]) -> None:
     for title, pooled in (("mean over images", False), ("pooled over pixels", True)):
         mark = " (the protocol's figures)" if pooled == (protocol.average == "pixel") else ""
         figures = {name: row.pixel_wise if pooled else row.image_wise for name, row in rows.items()}
-        print_table(Table(["", *METRICS], [[name, *values.values()] for name, values in figures.items()], title=title + mark))
+        cells: list[list[Cell]] = [[name, *values.values()] for name, values in figures.items()]
+        print_table(Table(["", *METRICS], cells, title=title + mark, less=[name for name in METRICS if name not in QUOTED]))
+    for name, row in rows.items():
+        if row.not_finite:
+            notify(f"warning: {row.not_finite:,} depths of '{name}' were no numbers, and an end of the range was scored in their place")
+    if (scale := data.meta["data"]["depth_scale"] if isinstance(data, FeatureStore) else data.depth_scale) is not None:
+        print(f"\ndepth files: {scale:g} units per metre; truth counts from {scores.depth_range[0]:g} to {scores.depth_range[1]:g} m")
     if scores.skipped:
         notify(f"note: {len(scores.skipped)} images without valid depth were skipped: {', '.join(scores.skipped[:3])}")
+
+
+def _warn(model: DepthTokens, data: Data, training: DepthDataset | None) -> None:
+    """Say what makes the scores mean less than they seem to."""
+    from ..experiment.controls import shared_images
+    from ..features.store import FeatureStore
+
+    side = min(data.image_height, data.image_sizes[0][1]) if isinstance(data, FeatureStore) else min(data.image_size(0))
+    trained = model.settings.predict_side
+    if trained is not None and side != trained:
+        notify(f"warning: the shorter side of images is {side} pixels, that of training's was {trained}: CLIP sees things at another scale")
+    if data.split != "test":
+        notify(f"warning: these are images of the split '{data.split}', which tokens and controls may have been learned on")
+    elif training is not None and not isinstance(data, FeatureStore) and (shared := shared_images(training, data)):
+        notify(f"warning: {shared} of {len(data)} test images are in the training split too, which the controls are learned on")

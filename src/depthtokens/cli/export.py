@@ -1,4 +1,4 @@
-"""depthtokens export"""
+"""The verb `export`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from .console import parse, print_json
+from ..files import user_path
+from .console import command, parse, print_json
 from .flags import JsonFlag, TokenFlags
 
 
@@ -18,7 +19,7 @@ class Export(JsonFlag, TokenFlags):
     """Write tokens and their CLIP's image tower as one ONNX file: photo in, metres out, without torch."""
 
     tokens: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")]
-    """Token file, as `train` writes it."""
+    """Token file, as `train` writes it, or the run's folder."""
     onnx: Path
     """The .onnx file to write."""
     size: tuple[int, int] | None = None
@@ -33,8 +34,9 @@ def main(arguments: Sequence[str]) -> None:
 
     from ..deploy.export import check_target, export_onnx
 
-    check_target(args.onnx, args.overwrite)  # before CLIP is loaded, which takes a while
-    done = export_onnx(args.load(args.tokens), args.onnx, args.size, args.overwrite)
+    target = user_path(args.onnx)
+    check_target(target, args.overwrite)  # before CLIP is loaded, which takes a while
+    done = export_onnx(args.load(args.tokens), target, args.size, args.overwrite)
     if args.json:
         print_json({
             "file": str(done.path), "bytes": done.bytes, "max_difference_m": done.max_difference, "sizes": done.sizes,
@@ -43,4 +45,4 @@ def main(arguments: Sequence[str]) -> None:
         return
     sizes = ", ".join(f"{height}x{width}" for height, width in done.sizes)
     print(f"{done.path}: {done.bytes / 1e6:.1f} MB, depth within {done.max_difference:.2g} m of torch's at {sizes}")
-    print(f"next: depthtokens predict {done.path} PHOTO ...")
+    print(f"next: {command('predict', done.path, 'PHOTO.jpg')}")

@@ -1,4 +1,4 @@
-"""depthtokens features"""
+"""The verb `features`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tyro
 
 from ..errors import UsageError
 from ..experiment.config import ClipFlags, DataFlags, RunFlags
-from .console import ProgressBar, notify, parse, print_json
+from .console import ProgressBar, command, notify, parse, print_json
 from .flags import JsonFlag
 
 
@@ -95,5 +95,5 @@ def main(arguments: Sequence[str]) -> None:
     if args.split == "test" and not args.mirror:
         print("evaluation averages with mirror images: run the same with --mirror, into another folder, to evaluate on it")
     else:
-        verb = "train --data" if args.split == "train" else "evaluate TOKENS --data"
-        print(f"next: depthtokens {verb} store:{store.path}")
+        words = ("train",) if args.split == "train" else ("evaluate", "TOKENS")
+        print(f"next: {command(*words, '--data', f'store:{store.path}')}")

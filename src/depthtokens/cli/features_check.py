@@ -1,4 +1,4 @@
-"""depthtokens features check"""
+"""The verb `features check`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from .console import notify
 if TYPE_CHECKING:
     from ..depth.model import DepthTokens
     from ..depth.protocol import Protocol
-    from ..experiment.source import NamedData, Reading
+    from ..experiment.named import NamedData
+    from ..experiment.source import Reading
     from ..progress import Progress
 
 
@@ -75,7 +76,7 @@ class ScoringFlags(RunFlags, DataFlags, TokenFlags):
 
     def named(self, data: str, model: DepthTokens) -> NamedData:
         """The data of that name, for this model."""
-        from ..experiment.source import NamedData
+        from ..experiment.named import NamedData
 
         return NamedData(data, self.depth_scale, self.depth_range, model.provenance.experiment)
 

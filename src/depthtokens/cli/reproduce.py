@@ -1,4 +1,4 @@
-"""depthtokens reproduce"""
+"""The verb `reproduce`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""depthtokens train"""
+"""The verb `train`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..experiment.config import Experiment
-from .console import ProgressBar, notify, parse, print_json
+from ..files import user_path
+from .console import ProgressBar, command, notify, parse, print_json
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -17,25 +18,29 @@ def main(arguments: Sequence[str]) -> None:
     words, config = _take(list(arguments), "--config")
     words, folder = _take(words, "--resume")
     as_json = "--json" in words
-    words = [word for word in words if word != "--json"]
+    force = "--force" in words
+    words = [word for word in words if word not in ("--json", "--force")]
     if config and folder:
         raise UsageError("--config and --resume cannot be given together: a resumed run keeps its own settings")
     default = None
     if folder:
-        file = Path(folder) / "experiment.toml"
+        file = user_path(folder) / "experiment.toml"
         if not file.is_file():
             raise UsageError(f"nothing to resume in {folder}: no experiment.toml there")
         default = replace(Experiment.from_toml(file), out=folder)
     elif config:
         default = Experiment.from_toml(config)
     if {"-h", "--help"} & set(words):
-        print("Besides the settings below: --config FILE.toml (settings from a file), --resume FOLDER (go on with a run), --json.\n")
+        print(
+            "Besides the settings below: --config FILE.toml (settings from a file), --resume FOLDER (go on with a run), --json,\n"
+            "--force (train even where depths look out of proportion).\n"
+        )
     experiment = parse(Experiment, "train", words, default)
 
     from ..experiment.train import train
 
     with ProgressBar() as progress:
-        result = train(experiment, resume=folder is not None, progress=progress, notify=notify)
+        result = train(experiment, resume=folder is not None, progress=progress, notify=notify, force=force)
     if result.skipped:
         notify(f"note: {result.skipped} images had no valid depth and taught nothing")
     if as_json:
@@ -44,13 +49,28 @@ def main(arguments: Sequence[str]) -> None:
             "interrupted": result.interrupted, "trained_parameters": sum(p.numel() for p in result.model.trainable().values()),
         })  # fmt: skip
     elif result.interrupted:
-        print(f"stopped after step {result.steps} and saved; go on with: depthtokens train --resume {experiment.out}")
+        print(f"stopped after step {result.steps} and saved; go on with: {command('train', '--resume', experiment.out)}")
     else:
         losses = ", ".join(f"{loss:.3f}" for loss in result.epoch_losses[-5:])
         print(f"tokens: {result.tokens}  (mean loss of the last epochs: {losses})")
-        print(f"next:   depthtokens evaluate {result.tokens} --data {experiment.data}")
+        print(f"next:   {evaluation(result.tokens, experiment)}")
     if result.interrupted:
         sys.exit(130)
+
+
+def evaluation(tokens: Path, experiment: Experiment) -> str:
+    """The command that scores the tokens of a run on the test split of its data; of a store, that of the data it was made from."""
+    if not experiment.data.startswith("store:"):
+        return command("evaluate", tokens, "--data", experiment.data)
+    from ..features.store import FeatureStore
+
+    store = FeatureStore(experiment.data.removeprefix("store:"))
+    words = ["--data", store.data]
+    if store.data.startswith("folder:"):  # whose own description may be silent
+        lo, hi = store.depth_range
+        scale = store.meta["data"]["depth_scale"]
+        words += [*(["--depth-scale", f"{scale:g}"] if scale else []), "--depth-range", f"{lo:g}", f"{hi:g}"]
+    return command("evaluate", tokens, *words)
 
 
 def _take(words: list[str], flag: str) -> tuple[list[str], str | None]:

@@ -13,7 +13,8 @@ class CLIPIdentity:
     """Which CLIP it was, as files made with it say.
 
     Attributes:
-        name, weights: what it was loaded as.
+        name: an open_clip model name, a file or folder, or "bundled": what it was loaded as.
+        weights: the tag or file of its weights, None where the name says it all.
         fingerprint: SHA-256 over its weights, 64 hex digits.
     """
 

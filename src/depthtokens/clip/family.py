@@ -17,7 +17,8 @@ class Mode:
 
     Attributes:
         read: from an open_clip image module and its trunk's output to features [B, C, h, w].
-        finer: how many times smaller its stride is than the trunk's.
+        finer: how many times smaller its stride is than the family's.
+        trunk: as `Family.trunk`, for a mode that reads something else than the others do, an earlier layer for example.
         project: of the module, the one linear layer that the mode is from the trunk's output on (before its L2 norm), if it is that.
         kept: of the module, which of the trunk's channels the mode keeps (after its L2 norm), int64 [C], and how many the trunk has, if it
             is no more than that.
@@ -25,6 +26,7 @@ class Mode:
 
     read: Callable[[Any, Any], Tensor]
     finer: int = 1
+    trunk: Callable[[Any, Tensor], Any] | None = None
     project: Callable[[Any], nn.Linear] | None = None
     kept: Callable[[Any], tuple[Tensor, int]] | None = None
 
@@ -40,8 +42,8 @@ class Family:
 
     Attributes:
         fits: whether an open_clip image module is of this kind.
-        trunk: from a module and images [B, 3, H, W] to what all modes share.
-        stride: pixels per position of the trunk's output.
+        trunk: from a module and images [B, 3, H, W] to what modes read, unless they have a trunk of their own.
+        stride: pixels per position of that trunk's output.
         modes: name -> `Mode`.
         drop: what comes behind the trunk is taken away from the module; None where nothing does.
     """
@@ -51,6 +53,10 @@ class Family:
     stride: Callable[[Any], int]
     modes: dict[str, Mode]
     drop: Callable[[Any], None] | None = None
+
+    def trunk_of(self, mode: str) -> Callable[[Any, Tensor], Any]:
+        """The trunk that a mode reads."""
+        return self.modes[mode].trunk or self.trunk
 
 
 def resized_positions(positions: Tensor, h: int, w: int) -> Tensor:

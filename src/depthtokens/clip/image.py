@@ -30,7 +30,7 @@ class ImageTower:
     Attributes:
         visual: open_clip's module, which owns the weights.
         modes: name -> `family.Mode`.
-        trunk_stride: pixels per position of the trunk's output.
+        trunk_stride: pixels per position of the family's trunk's output.
         channels: width C of the joint embedding, and so of patch features.
         image_size: (H, W) of the images that the tower was trained on.
 
@@ -42,15 +42,16 @@ class ImageTower:
     """
 
     def __init__(self, visual: nn.Module) -> None:
-        self.visual: Any = visual
         family = next((family for family in FAMILIES if family.fits(visual)), None)
         if family is None:
             raise UsageError(f"no dense features for a {type(visual).__name__} image tower: use a CLIP ResNet or an open_clip ViT")
+        self.visual: Any = visual
         self.family, self.modes = family, family.modes
-        self.trunk_stride = family.stride(self.visual)
-        self.channels = int(self.visual.output_dim)
-        own: Any = getattr(self.visual, "image_size", 224)
-        self.image_size = (int(own[0]), int(own[1])) if isinstance(own, tuple | list) else (int(own), int(own))
+        module: Any = visual
+        self.trunk_stride, self.channels = family.stride(module), int(module.output_dim)
+        own = getattr(module, "image_size", 224)
+        height, width = own if isinstance(own, tuple | list) else (own, own)
+        self.image_size = (int(height), int(width))
 
     def check_mode(self, mode: str) -> None:
         """Raise UsageError unless this tower can be read in `mode`."""
@@ -69,16 +70,16 @@ class ImageTower:
         stride = self.stride(mode)
         return size[0] // stride, size[1] // stride
 
-    def trunk(self, images: Tensor) -> Any:
-        """What all modes share, of images [B, 3, H, W]; for a ResNet its last feature map [B, D, h, w]."""
-        return self.family.trunk(self.visual, images)
+    def trunk(self, images: Tensor, mode: str) -> Any:
+        """What a mode reads, of images [B, 3, H, W]; for a ResNet a feature map [B, D, h, w]."""
+        return self.family.trunk_of(mode)(self.visual, images)
 
     def patches(self, images: Tensor, mode: str) -> Tensor:
         """Patch features [B, C, h, w]; see `dense_features`."""
         return self.patches_in(images, (mode,))[mode]
 
     def patches_in(self, images: Tensor, modes: Sequence[str]) -> dict[str, Tensor]:
-        """Patch features in several modes from one pass over the trunk.
+        """Patch features in several modes from one pass over each trunk that they read.
 
         Args:
             images: [B, 3, H, W], normalised.
@@ -92,19 +93,20 @@ class ImageTower:
         """
         for mode in modes:
             self.check_mode(mode)
-        self.check_size(images)
+            self.check_size(images, mode)
         count = self._at_once(images)
+        trunks = {mode: self.family.trunk_of(mode) for mode in modes}
         parts = []
         for piece in [images] if count is None else images.split(count):
-            x = self.trunk(piece)
-            parts.append([self.modes[mode].read(self.visual, x) for mode in modes])
+            seen = {trunk: trunk(self.visual, piece) for trunk in set(trunks.values())}
+            parts.append([self.modes[mode].read(self.visual, seen[trunks[mode]]) for mode in modes])
         return {mode: same[0] if len(same) == 1 else torch.cat(same) for mode, same in zip(modes, zip(*parts, strict=True), strict=True)}
 
-    def check_size(self, images: Tensor) -> None:
-        """Raise UsageError for images [..., H, W] that are smaller than one patch."""
-        height, width = images.shape[-2:]
-        if min(height, width) < self.trunk_stride:
-            raise UsageError(f"image of {height}x{width} pixels is smaller than one {self.trunk_stride}x{self.trunk_stride} patch")
+    def check_size(self, images: Tensor, mode: str) -> None:
+        """Raise UsageError for images [..., H, W] that are smaller than one of a mode's patches."""
+        (height, width), stride = images.shape[-2:], self.stride(mode)
+        if min(height, width) < stride:
+            raise UsageError(f"image of {height}x{width} pixels is smaller than one {stride}x{stride} patch")
 
     def _at_once(self, images: Tensor) -> int | None:
         """How many images go through the tower together.
@@ -218,9 +220,9 @@ class Folded(nn.Module):
         Raises:
             UsageError: for images smaller than one patch.
         """
-        self._tower.check_size(images)
+        self._tower.check_size(images, self.mode)
         images = self._tower.normalised(images, normalisation).to(self.dtype, memory_format=torch.channels_last)
-        x = self._tower.trunk(images) if self.linear else self._tower.patches(images, self.mode)
+        x = self._tower.trunk(images, self.mode) if self.linear else self._tower.patches(images, self.mode)
         x = x.float().permute(0, 2, 3, 1)  # a 1x1 convolution is a matrix product over the last axis, which lies together in memory
         return x if self.project is None else self.project(x)
 

@@ -30,7 +30,8 @@ class FrozenCLIP(nn.Module):
 
     Attributes:
         model: the open_clip model.
-        name, weights: what it was loaded as.
+        name: what it was loaded as.
+        weights: the tag or file of its weights, None where the name says it all.
         fingerprint: SHA-256 over names, shapes and values of its weights (float32), 64 hex digits.
         text: its `TextTower`.
 
@@ -77,7 +78,7 @@ class FrozenCLIP(nn.Module):
         return CLIPIdentity(self.name, self.weights, self.fingerprint)
 
     def dense(self, images: Tensor, mode: str = "layer4") -> Tensor:
-        """Patch features [B, C, h, w] of normalised images [B, 3, H, W]; see `clip.image.dense_features`."""
+        """Patch features [B, C, h, w] of normalised images [B, 3, H, W], read in `mode`; see `clip.image.dense_features`."""
         return self.image.patches(images, mode)
 
     def train(self, mode: bool = True) -> FrozenCLIP:
@@ -88,14 +89,22 @@ class FrozenCLIP(nn.Module):
 def load_clip(name: str = "RN50", weights: str | None = "openai") -> FrozenCLIP:
     """Load and freeze a CLIP, in float32 on the CPU.
 
-    name: an open_clip model name (with `weights` one of its tags, a weights file, or None for random weights), `hf-hub:org/model`,
-    or itself a file (OpenAI's .pt, safetensors, a plain state dict; the architecture is read off the tensors, with OpenAI's QuickGELU)
-    or an open_clip folder (`open_clip_config.json` + weights); `weights` is then not used. "bundled" is the small CLIP that comes with
-    the package (`clip/bundled/MODEL_CARD.md`).
-
     A file under the name of one of OpenAI's (`RN50.pt`, ...) must have the SHA-256 that OpenAI published. Pickles are read as tensors
-    only; code in them is never executed. Raises UsageError for an unknown name or tag, WeightsError for weights that cannot be had,
-    are damaged or do not fit.
+    only; code in them is never executed.
+
+    Args:
+        name: one of
+            - an open_clip model name, whose weights `weights` names;
+            - `hf-hub:org/model`;
+            - a file: OpenAI's .pt, safetensors, or a plain state dict; the architecture is read off the tensors, with OpenAI's QuickGELU;
+            - an open_clip folder (`open_clip_config.json` and weights);
+            - "bundled", the small CLIP that comes with the package (`clip/bundled/MODEL_CARD.md`).
+        weights: one of that open_clip model's tags, a weights file, or None or "random" for random weights; not used where `name` is
+            anything but an open_clip model name.
+
+    Raises:
+        UsageError: for an unknown name or tag.
+        WeightsError: for weights that cannot be had, are damaged or do not fit.
     """
     if name == "bundled":
         return _from_folder(checked_folder(), "bundled")
@@ -122,6 +131,7 @@ def load_clip(name: str = "RN50", weights: str | None = "openai") -> FrozenCLIP:
 
 
 def _from_path(name: str) -> FrozenCLIP:
+    """The CLIP in a file or an open_clip folder."""
     path = user_path(name)
     if name and path.is_dir():
         return _from_folder(path.resolve())
@@ -144,6 +154,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def _fetched(name: str, tag: str | None) -> nn.Module:
+    """A model with weights from the hub, or from open_clip's cache of it."""
     # open_clip leaves a tag's QuickGELU to the caller: OpenAI's weights under the plain name `RN50` need it.
     config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
     try:
@@ -154,6 +165,7 @@ def _fetched(name: str, tag: str | None) -> nn.Module:
 
 
 def _from_folder(path: Path, name: str | None = None) -> FrozenCLIP:
+    """The CLIP in an open_clip folder, under `name` or under its path."""
     if not (path / "open_clip_config.json").is_file():
         raise WeightsError(f"{path} has no open_clip_config.json: not an open_clip folder")
     try:
@@ -169,6 +181,7 @@ def _from_folder(path: Path, name: str | None = None) -> FrozenCLIP:
 
 
 def _from_file(path: Path) -> FrozenCLIP:
+    """The CLIP in a file in OpenAI's layout, whose architecture is read off its tensors."""
     state = read_state_dict(path)
     try:
         model = build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32)
@@ -182,6 +195,7 @@ def _from_file(path: Path) -> FrozenCLIP:
 
 
 def _from_named_file(name: str, path: Path) -> FrozenCLIP:
+    """An open_clip model by name, with the weights in a file."""
     state = read_state_dict(path)
     openai = bool(NOT_WEIGHTS & state.keys())
     model = _create(name, force_quick_gelu=openai)
@@ -196,6 +210,7 @@ def _from_named_file(name: str, path: Path) -> FrozenCLIP:
 
 
 def _first_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    """In words, the first way in which tensors are not those expected."""
     for key, value in expected.items():
         if key not in found:
             return f"'{key}' is missing"
@@ -212,7 +227,7 @@ def _create(name: str, force_quick_gelu: bool = False) -> nn.Module:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without open_clip's and the hub's own log lines: errors and warnings here are ours to give, once."""
+    """A context without the log lines of open_clip and the hub: what is wrong is said once, by this package's own errors."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,7 +1,7 @@
 """Embeddings to text features: the text tower of any open_clip model, entered after the token lookup.
 
-open_clip's `encode_text` takes ids only and always runs the full context. Here a prompt may hold vectors that have no id, causal
-towers stop at the end-of-text token, and what all prompts of a call share (their prefix) is computed once.
+open_clip's `encode_text` takes ids only and always runs the full context. Here a prompt may hold vectors that have no id; causal
+towers are run up to the end-of-text token and no further; and what all prompts of a call share (their prefix) is computed once.
 """
 
 from __future__ import annotations
@@ -16,14 +16,25 @@ from torch import Tensor, nn
 PrefixStates = list[tuple[Tensor, Tensor]]
 """Keys and values [heads, P, width / heads] of a prefix of P positions, block by block."""
 PREFIXES_KEPT = 16
+"""Prefixes of ordinary words whose states a tower keeps; the oldest goes first."""
 FEW = 4
+"""Own positions per prompt up to which attention is written out position by position, which is then faster than matrix products."""
 
 
 class TextTower:
-    """The text side of an open_clip model, in either layout (`CLIP` keeps it flat, `CustomTextCLIP` under `.text`).
+    """The text side of an open_clip model. The twin of `image.ImageTower`.
 
-    causal: whether features can be read from a sequence cut at end-of-text, with the prefix shared (`after_prefix`); towers that
-    are bidirectional, pool elsewhere, append a class token or are not open_clip's own take `full_length`.
+    Attributes:
+        model: the whole open_clip model.
+        tower: its text side: the model itself in open_clip's `CLIP` layout, `model.text` in its `CustomTextCLIP` layout.
+        embedding: the token embedding.
+        width: numbers per token embedding, and so per vector in a prompt.
+        context_length: positions in its longest prompt.
+        causal: whether features can be read from a sequence cut at end-of-text, with the prefix shared (`after_prefix`); towers that
+            are bidirectional, pool elsewhere, append a class token or are not open_clip's own take `full_length`.
+
+    Args:
+        model: an open_clip model.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -46,7 +57,11 @@ class TextTower:
         self._kept: dict[tuple[Any, ...], PrefixStates] = {}
 
     def prefix_states(self, prefix: Tensor) -> PrefixStates:
-        """What later positions read of a prefix [P, width] of token embeddings without position: each block's keys and values."""
+        """What later positions read of a prefix: each block's keys and values.
+
+        Args:
+            prefix: [P, width], token embeddings without position embedding.
+        """
         x = (prefix + self.tower.positional_embedding[: len(prefix)])[None]
         states = []
         for block in self.tower.transformer.resblocks:
@@ -57,7 +72,7 @@ class TextTower:
         return states
 
     def word_prefix_states(self, ids: Tensor) -> PrefixStates:
-        """`prefix_states` of ordinary words, ids [P]: computed once, since the tower is frozen, and kept for the next call."""
+        """`prefix_states` of ordinary words, given as ids [P]: computed once, since the tower is frozen, and kept for the next call."""
         key = (ids.device, *ids.tolist())
         if key not in self._kept:
             if len(self._kept) == PREFIXES_KEPT:
@@ -68,10 +83,17 @@ class TextTower:
         return self._kept[key]
 
     def after_prefix(self, states: PrefixStates, suffix: Tensor, last: Tensor) -> Tensor:
-        """Features of N prompts that begin alike, exact for causal towers (nothing after end-of-text reaches it).
+        """Features of N prompts that begin alike; each prompt costs only the positions that are its own.
 
-        states: of the prefix; suffix [N, S, width]: token embeddings without position; last [N]: index of the position that is read
-        (end-of-text) in the suffix. Returns [N, C], not normalised. Every prompt pays for its own positions alone.
+        Exact for causal towers, in which nothing behind the end-of-text token reaches it.
+
+        Args:
+            states: of the prefix that all prompts share, from `prefix_states`.
+            suffix: [N, S, width], token embeddings of what follows it, without position embedding.
+            last: [N], the position in the suffix that is read: that of end-of-text.
+
+        Returns:
+            [N, C], not normalised.
         """
         length, own = states[0][0].shape[1], suffix.shape[1]
         x = suffix + self.tower.positional_embedding[length : length + own]
@@ -93,8 +115,13 @@ class TextTower:
     def full_length(self, ids: Tensor, slots: Tensor, vectors: Tensor | None) -> Tensor:
         """Features by the tower's own forward pass, with vectors put in behind its token lookup.
 
-        ids [N, context_length]: an ordinary word's id stands in for each slot, and what it looks up is replaced; slots the same
-        shape: index into vectors [V, width], -1 where a word stands. Returns [N, C], not normalised.
+        Args:
+            ids: [N, context_length]; where a vector goes, any word's id stands in for it, and what that looks up is replaced.
+            slots: [N, context_length], index into `vectors`, -1 where a word stands.
+            vectors: [V, width], None where there are only words.
+
+        Returns:
+            [N, C], not normalised.
         """
 
         def replace(_module: nn.Module, _inputs: Any, embedded: Tensor) -> Tensor:
@@ -107,6 +134,7 @@ class TextTower:
             handle.remove()
 
     def _project(self, x: Tensor) -> Tensor:
+        """The tower's final norm and projection, [N, width] -> [N, C]."""
         x = self.tower.ln_final(x)
         projection = self.tower.text_projection
         if projection is None:
@@ -115,7 +143,16 @@ class TextTower:
 
 
 def put(embedded: Tensor, slots: Tensor, vectors: Tensor | None) -> Tensor:
-    """Replace embeddings [..., L, width] by vectors [V, width] wherever slots [..., L] is not -1."""
+    """Put vectors in the place of token embeddings.
+
+    Args:
+        embedded: [..., L, width], token embeddings.
+        slots: [..., L], index into `vectors`, -1 where the embedding stays.
+        vectors: [V, width], None where all embeddings stay.
+
+    Returns:
+        [..., L, width].
+    """
     if vectors is None:
         return embedded
     return torch.where((slots >= 0)[..., None], vectors[slots.clamp(min=0)].to(embedded.dtype), embedded)
@@ -129,8 +166,8 @@ def _heads(block: Any, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
 def _attend(q: Tensor, k: Tensor, v: Tensor, shared_k: Tensor, shared_v: Tensor, mask: Tensor) -> Tensor:
     """Attention of q [N, Q, heads, d] to a shared prefix [heads, P, d] and to own positions k, v [N, S, heads, d]; as q in shape.
 
-    The prefix is never copied per prompt. Own positions are mostly two, and products over them are faster written out than as
-    thousands of tiny matrices.
+    The prefix is not copied for each prompt. A prompt has mostly two positions of its own: sums over those, written out, are faster
+    than thousands of tiny matrix products.
     """
     length, own = shared_k.shape[1], k.shape[1]
     few = own <= FEW

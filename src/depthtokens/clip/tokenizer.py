@@ -10,9 +10,13 @@ from ..errors import UsageError
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A CLIP's vocabulary as prompts need it: pieces of text to ids, and what stands before, after and behind them.
+    """A CLIP's vocabulary as prompts need it: pieces of text to ids, and the ids that stand around every text.
 
-    start, end: ids before and after every text; the last of `end` is the end-of-text token. pad: id behind the end.
+    Attributes:
+        tokenizer: open_clip's own.
+        start: ids before every text.
+        end: ids after every text; the last is the end-of-text token.
+        pad: the id that fills up positions behind the end.
     """
 
     tokenizer: Any
@@ -22,7 +26,7 @@ class Tokenizer:
 
     @classmethod
     def of(cls, tokenizer: Any) -> Tokenizer:
-        """Wrap open_clip's `SimpleTokenizer` (CLIP's BPE) or its `HFTokenizer`."""
+        """Wrap open_clip's `SimpleTokenizer` (CLIP's BPE) or its `HFTokenizer`. Raises UsageError for one that prompts cannot follow."""
         if hasattr(tokenizer, "sot_token_id"):
             return cls(tokenizer, (tokenizer.sot_token_id,), (tokenizer.eot_token_id,), 0)
         inner = tokenizer.tokenizer
@@ -34,15 +38,19 @@ class Tokenizer:
         return cls(tokenizer, tuple(framed[:at]), tuple(framed[at + 1 :]), inner.pad_token_id)
 
     def ids(self, text: str) -> list[int]:
-        """Ids of a piece of text; BPE works word by word, so pieces split at white space encode as the whole would."""
+        """Ids of a piece of text. BPE works word by word, so pieces split at white space get the ids they have in the whole text."""
         if hasattr(self.tokenizer, "encode"):
             return list(self.tokenizer.encode(text))
         return list(self.tokenizer.tokenizer(self.tokenizer.clean_fn(text), add_special_tokens=False).input_ids)
 
     def token_id(self, token: str) -> int:
-        """Id of one entry of CLIP's vocabulary: the word-final form (`token</w>`) unless it exists as a fragment only.
+        """Id of one entry of CLIP's vocabulary.
 
-        Raises UsageError where the vocabulary has neither.
+        Args:
+            token: the entry, without `</w>`. Its word-final form (`token</w>`) is taken, or the fragment where there is only that.
+
+        Raises:
+            UsageError: where the vocabulary has neither.
         """
         encoder = getattr(self.tokenizer, "encoder", {})
         for form in (f"{token}</w>", token):

@@ -21,9 +21,16 @@ NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read tensors from safetensors, a TorchScript archive or a pickled state dict, never executing code from a pickle.
+    """Read a CLIP's tensors from a file; code in a pickle is never executed.
 
-    Raises WeightsError where the file is damaged, holds code, or is not what OpenAI published under its name.
+    Args:
+        path: safetensors, a TorchScript archive or a pickled state dict.
+
+    Returns:
+        Tensors by name, without a leading "module.".
+
+    Raises:
+        WeightsError: where the file is damaged, holds code, or is not what OpenAI published under its name.
     """
     _check_published(path)
     try:
@@ -54,6 +61,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

@@ -178,20 +178,47 @@ def find_photos(folder: Path) -> tuple[list[Path], list[Path]]:
     return [path for path in names if path.suffix.lower() in ENDINGS], [path for path in names if path.suffix.lower() in UNREAD]
 
 
-def shown_at(rgb: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
-    """A photo as CLIP is shown it.
+LARGEST = 16_000_000
+"""Pixels that a photo is enlarged to at most; as many as fifty images of 480x640."""
+
+
+def shown_at(rgb: NDArray[np.uint8], side: int | None, stride: int) -> NDArray[np.uint8]:
+    """A photo as CLIP is shown it: at the scale of its training, without a pixel that no patch covers.
 
     Args:
         rgb: [H, W, 3] uint8.
-        side: the height in pixels that a taller photo is brought to, its width along with it; None to leave it as it is.
+        side: pixels that the shorter side is brought to, up or down, so that a portrait gets as many patches as the same photo lying down;
+            None keeps the photo's own scale.
+        stride: pixels per patch; both sides become the nearest multiple of it.
 
     Returns:
         [h, w, 3] uint8.
+
+    Raises:
+        DataError: for a photo that is less than half a patch high or wide, or would have to be enlarged beyond `LARGEST` pixels.
+        UsageError: for a side of less than a patch.
     """
+    if side is not None and (not isinstance(side, int | np.integer) or side < stride):
+        raise UsageError(f"side {side}: needs a whole number of pixels, at least {stride}, which is one patch")
     height, width = rgb.shape[:2]
-    if side is None or height <= side:
-        return rgb
-    return np.array(Image.fromarray(rgb).resize((max(32, round(width * side / height)), side), Image.Resampling.BICUBIC))
+    h, w = shown_size((height, width), side, stride)
+    if min(h, w) == 0:
+        raise DataError(f"image of {height}x{width} pixels is smaller than one {stride}x{stride} patch: show it larger with --side 480")
+    if h * w > max(LARGEST, height * width):
+        raise DataError(f"image of {height}x{width} pixels would be shown at {h}x{w}: crop it, or give a smaller --side than {side}")
+    return rgb if (h, w) == (height, width) else np.array(Image.fromarray(rgb).resize((w, h), Image.Resampling.BICUBIC))
+
+
+def shown_size(size: tuple[int, int], side: int | None, stride: int) -> tuple[int, int]:
+    """Height and width at which a photo of `size` (H, W) is shown, as `shown_at` says; 0 where not half a patch is left.
+
+    Example:
+        >>> shown_size((3000, 4000), 480, 32), shown_size((4000, 3000), 480, 32), shown_size((375, 1242), 352, 32)
+        ((480, 640), (640, 480), (352, 1152))
+    """
+    scale = 1.0 if side is None else side / min(size)
+    height, width = (stride * int(length * scale / stride + 0.5) for length in size)
+    return height, width
 
 
 def named(image: Photo) -> str:

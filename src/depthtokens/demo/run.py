@@ -70,7 +70,7 @@ class DemoSettings:
 
     def model(self, options: ModelOptions, depth_range: tuple[float, float]) -> ModelSettings:
         """All settings of a row's model, on scenes of that range (metres)."""
-        return replace(options, dense=self.dense, scale=self.scale, seed=self.seed).on(depth_range, self.size[0])
+        return replace(options, dense=self.dense, scale=self.scale, seed=self.seed).on(depth_range, min(self.size))
 
     def steps(self) -> int:
         """Optimiser steps of one row."""
@@ -149,7 +149,7 @@ def run_demo(settings: DemoSettings, out: Path, progress: Progress = silent, cac
     # All rows read the same patch features, so those of any of them serve all.
     reading = Reading(cache=True, batch_size=8, workers=0, folder=cache.parent, progress=progress)
     views = Views(mirrored=True)
-    training = open_source(models[LEARNED], train, views, reading, flip_seed=settings.seed)
+    training = open_source(models[LEARNED], train, views, reading, flip=True)
     testing = open_source(models[LEARNED], test, views, reading)
     for name, model in models.items():
         path = token_file(folder, name)

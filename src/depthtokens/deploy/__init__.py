@@ -1,1 +1,1 @@
-"""Models outside of training: as one file that needs no torch."""
+"""A model outside of training: as one ONNX file, which runs without torch."""

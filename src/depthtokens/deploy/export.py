@@ -21,18 +21,29 @@ from .._version import versions
 from ..depth.fused import FusedDepth
 from ..depth.model import DepthTokens
 from ..errors import DepthTokensError, UsageError
-from ..files import atomic
+from ..files import atomic, user_path
 from .runtime import FORMAT, KEY, OnnxDepth, first_line, need, open_session
 
 TOLERANCE = 2e-3
-"""metres by which a graph may differ from torch anywhere; what float rounding leaves is a hundred times less."""
+"""Metres by which a graph's depth may differ from torch's at any pixel; rounding alone makes a hundred times less."""
+LARGEST = 2**31 - 2**24
+"""Bytes of weights that one ONNX file holds: protobuf ends at 2 GiB, and a graph needs some beside its weights."""
 OPSET = 18
+"""Version of ONNX's operators that graphs use."""
 OUTPUTS = ("depth", "uncertainty", "probs")
+"""Names of a graph's outputs, in order."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export_onnx` wrote: the file, its size in bytes, the largest difference from torch in metres, the sizes (H, W) compared."""
+    """What `export_onnx` wrote.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        max_difference: metres, the largest difference from torch's depth that was seen.
+        sizes: (H, W) of the images that it was compared on.
+    """
 
     path: Path
     bytes: int
@@ -41,30 +52,44 @@ class Exported:
 
 
 class Graph(nn.Module):
-    """image uint8 [B, H, W, 3] RGB -> depth and uncertainty [B, 1, H, W] metres, probs [B, N, h, w]."""
+    """What is exported: from RGB images uint8 [B, H, W, 3] to depth and uncertainty [B, 1, H, W] metres and probs [B, N, h, w].
+
+    Args:
+        fused: the model in the form that predicts.
+    """
 
     def __init__(self, fused: FusedDepth) -> None:
         super().__init__()
         self.fused = fused
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One graph from pixels to metres."""
+        """Maps of images uint8 [B, H, W, 3], in their own size."""
         return self.fused.maps(image, (image.shape[1], image.shape[2]))
 
 
 def export_onnx(model: DepthTokens, path: str | Path, size: tuple[int, int] | None = None, overwrite: bool = False) -> Exported:
-    """Write `model` as one ONNX file that needs neither torch nor CLIP.
+    """Write a model as one ONNX file, which needs neither torch nor CLIP.
 
-    Input `image`: uint8 [B, H, W, 3] RGB, of any size from one patch on, or of `size` (H, W) alone. Outputs: `depth` [B, 1, H, W] and
-    `uncertainty` [B, 1, H, W] in metres, `probs` [B, N, h, w]. The metadata `depthtokens` says what the model is (JSON).
-    The graph is run on images of several sizes beside torch. Raises DepthTokensError where they differ by more than `TOLERANCE`, or
-    the file cannot be written (found out first); UsageError for a size below one patch, a missing package, an existing file, or a
-    model that exports only with a fixed size.
+    The graph's input is `image`, uint8 [B, H, W, 3] RGB; its outputs are `depth` [B, 1, H, W] and `uncertainty` [B, 1, H, W] in metres,
+    and `probs` [B, N, h, w]. Its metadata `depthtokens` says what the model is (JSON). Before the file is written, the graph is run on
+    images of several sizes and compared with torch.
+
+    Args:
+        model: what is exported.
+        path: the file, ending in .onnx.
+        size: (H, W), the only size of image that the graph is to take; None for any size from one patch on.
+        overwrite: whether a file that exists may be replaced.
+
+    Raises:
+        DepthTokensError: where graph and torch differ by more than `TOLERANCE`, or the file cannot be written (found out first).
+        UsageError: for a size below one patch, a missing package, a bad or taken file name, a model that exports only with a fixed
+            size, or an image tower that passes what one file holds (2 GiB).
     """
-    path = Path(path)
+    path = user_path(path)
     check_target(path, overwrite)
     for package in ("onnx", "onnxscript", "onnxruntime"):
         need(package)
+    check_bytes(model)
     graph = Graph(model.folded().cpu())
     if size is not None and min(size) < graph.fused.stride:
         raise UsageError(f"size {size[0]}x{size[1]} is smaller than one {graph.fused.stride}x{graph.fused.stride} patch")
@@ -87,7 +112,16 @@ def export_onnx(model: DepthTokens, path: str | Path, size: tuple[int, int] | No
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """Raise now what would only be found out after the work: UsageError for a bad or taken name, DepthTokensError for no rights."""
+    """Find out before the work whether a file can be written after it.
+
+    Args:
+        path: the file.
+        overwrite: whether a file that exists may be replaced.
+
+    Raises:
+        UsageError: for a name that does not end in .onnx, or is taken.
+        DepthTokensError: where nothing can be written there.
+    """
     if path.suffix != ".onnx":
         raise UsageError(f"{path}: an ONNX file's name ends in .onnx")
     if path.exists() and not overwrite:
@@ -102,8 +136,30 @@ def check_target(path: Path, overwrite: bool) -> None:
         raise DepthTokensError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check_bytes(model: DepthTokens) -> None:
+    """Raise UsageError for an image tower that one ONNX file cannot hold, before the work of writing it."""
+    size = sum(value.numel() * 4 for value in model.visual.parameters())
+    if size > LARGEST:
+        raise UsageError(
+            f"this CLIP's image tower takes {size / 2**30:.2f} GiB, and one ONNX file holds 2 GiB at most: predict it with torch, or export the "
+            "tokens of a smaller CLIP"
+        )
+
+
 def to_onnx(graph: nn.Module, size: tuple[int, int] | None, outputs: tuple[str, ...] = OUTPUTS) -> Any:
-    """The onnx ModelProto of a module that takes uint8 images [B, H, W, 3]; B is free, H and W too unless `size` fixes them."""
+    """The graph of a module, for any number of images.
+
+    Args:
+        graph: takes images uint8 [B, H, W, 3].
+        size: (H, W), the only size of image that it is to take; None for any.
+        outputs: names of what the module returns.
+
+    Returns:
+        onnx's ModelProto.
+
+    Raises:
+        UsageError: for a module that does not export.
+    """
     example = torch.zeros(2, *(size or (97, 161)), 3, dtype=torch.uint8)
     free = dict(enumerate("B" if size else "BHW"))
     try:
@@ -118,7 +174,16 @@ def to_onnx(graph: nn.Module, size: tuple[int, int] | None, outputs: tuple[str, 
 
 
 def max_difference(graph: nn.Module, content: bytes, sizes: list[tuple[int, int]]) -> float:
-    """The largest difference in metres of full-size depth between torch and onnxruntime: one image of each size, and a batch of three."""
+    """By how much full-size depth from onnxruntime differs from torch's, on one image of each size and a batch of three.
+
+    Args:
+        graph: in torch.
+        content: the same as an ONNX file.
+        sizes: (H, W) of the images.
+
+    Returns:
+        Metres, the largest difference at any pixel; NaN where either side gives NaN.
+    """
     session = open_session(content)
     generator = torch.Generator().manual_seed(0)
     differences = []
@@ -135,15 +200,17 @@ def max_difference(graph: nn.Module, content: bytes, sizes: list[tuple[int, int]
 
 
 def _hint(size: tuple[int, int] | None) -> str:
+    """The end of an error: what else may be tried."""
     return "" if size else ": it may with a fixed --size H W"
 
 
 def _sizes(model: DepthTokens, stride: int) -> list[tuple[int, int]]:
-    """One patch, a few with pixels left over, the tower's own grid, and a common photo."""
+    """Sizes (H, W) to compare on: one patch, a few patches and some pixels, what the tower was trained on, and a common photo."""
     return [(stride, stride), (3 * stride + 5, 4 * stride + 7), model.tower.image_size, (480, 640)]
 
 
 def _describe(model: DepthTokens, stride: int, size: tuple[int, int] | None) -> dict[str, Any]:
+    """What the file says of the model, as plain values."""
     return {
         "format": FORMAT,
         "versions": versions("torch"),
@@ -156,7 +223,7 @@ def _describe(model: DepthTokens, stride: int, size: tuple[int, int] | None) -> 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Without the exporter's log lines, prints and warnings; what is wrong comes as an exception."""
+    """A context without the exporter's log lines, prints and warnings; what is wrong comes as an exception."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -13,22 +13,38 @@ from numpy.typing import NDArray
 from ..data.images import Photo, named, read_photo, shown_at
 from ..depth.depthmap import DepthMap
 from ..errors import DataError, UsageError, WeightsError
+from ..files import user_path
 
 FORMAT = 1
+"""Version of the JSON in a graph's metadata."""
 KEY = "depthtokens"
-"""Where the graph's metadata holds our JSON."""
+"""Name of the metadata entry that holds that JSON."""
 
 
 class OnnxDepth:
-    """A graph written by `depthtokens export`, opened for prediction on the CPU.
+    """A graph that `depthtokens export` wrote, opened for prediction on the CPU.
 
-    threads: of one prediction; None leaves it to onnxruntime (all cores). metadata: what the file says of itself: "model" (template,
-    words, centres and range in metres, dense mode, scale, ...), "clip" (name, fingerprint), "verified" (largest difference from torch,
-    metres). Raises WeightsError for a file that is not there, damaged, or not one of ours; UsageError where onnxruntime is not installed.
+    Attributes:
+        session: onnxruntime's.
+        metadata: what the file says of itself: "model" (the settings, with centres in metres), "clip" (name, fingerprint), "verified"
+            (largest difference from torch, metres), ...
+        predict_side: shorter side of the training images, pixels, to which `predict` brings that of photos; None leaves them as they are.
+        centres: [N] metres.
+        depth_range: (lo, hi) metres.
+        stride: pixels per patch.
+        size: [H, W], the only size that the graph takes; None for any.
+
+    Args:
+        path: the file.
+        threads: of one prediction; None leaves it to onnxruntime (all cores).
+
+    Raises:
+        WeightsError: for a file that is not there, is damaged, or is not one that `depthtokens export` of this version wrote.
+        UsageError: where onnxruntime is not installed.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        path = Path(path)
+        path = user_path(path)
         if not path.is_file():
             raise WeightsError(f"no ONNX file at {path}")
         try:
@@ -53,33 +69,66 @@ class OnnxDepth:
         if version != FORMAT:
             raise WeightsError(f"{path} was exported by another version (format {version}, expected {FORMAT}): export it again")
 
-    def predict(self, image: Photo) -> DepthMap:
+    def predict(self, image: Photo, side: int | None = None, flip: bool = False) -> DepthMap:
         """Depth of one photo, as `DepthTokens.predict` gives it.
 
-        Raises DataError for a file that is no image, one smaller than a patch, or of another size than a graph of fixed size takes.
+        Args:
+            image: a file, a PIL image, or an RGB array uint8 [H, W, 3].
+            side: pixels of the shorter side as CLIP is shown it, instead of the one kept with the tokens.
+            flip: average with the mirrored photo.
+
+        Raises:
+            DataError: for a file that is no image, one smaller than a patch, one of another size than a graph of fixed size takes, or
+                one of which the graph makes no numbers.
+            UsageError: for an array that is no RGB image, or a side of less than a patch.
         """
         rgb = read_photo(image)
-        shown = shown_at(rgb, self.predict_side)
-        height, width = shown.shape[:2]
-        if min(height, width) < self.stride:
-            patch = f"{self.stride}x{self.stride}"
-            raise DataError(f"{named(image)}: image of {height}x{width} pixels is smaller than one {patch} patch")
-        if self.size and [height, width] != self.size:
-            fixed = "x".join(map(str, self.size))
-            raise DataError(f"{named(image)}: shown at {height}x{width}, but this graph takes {fixed} only: export it with that --size")
-        metres, uncertainty, probs = (output[0] for output in self.session.run(None, {"image": shown[None]}))
-        if shown.shape == rgb.shape:
+        try:
+            shown = shown_at(rgb, self.predict_side if side is None else side, self.stride)
+            if self.size and list(shown.shape[:2]) != self.size:
+                height, width, fixed = *shown.shape[:2], "x".join(map(str, self.size))
+                raise DataError(f"shown at {height}x{width}, but this graph takes {fixed} only: export it with that --size, or give --side")
+            metres, uncertainty, probs = self._run(shown)
+            mirrored = self._run(np.ascontiguousarray(shown[:, ::-1]))[2] if flip else None
+        except DataError as error:
+            raise DataError(f"{named(image)}: {error}") from error
+        size = rgb.shape[0], rgb.shape[1]
+        if mirrored is None and shown.shape == rgb.shape:
             return DepthMap(metres[0], uncertainty[0], probs, self.depth_range, rgb)
         # The graph's maps have the size of what it was shown; resizing those again would not be what torch does.
-        centres = self.centres[:, None, None]
-        depth = (probs * centres).sum(axis=0).clip(*self.depth_range)
-        spread = np.sqrt((probs * (centres - depth) ** 2).sum(axis=0))
-        size = rgb.shape[0], rgb.shape[1]
+        centres: NDArray[np.float32] = self.centres[:, None, None]
+        depth = self._depth(probs)
+        if mirrored is not None:
+            depth = np.asarray((depth + self._depth(mirrored)[:, ::-1]) / 2, np.float32)
+            probs = np.asarray((probs + mirrored[..., ::-1]) / 2, np.float32)
+        spread = np.asarray(np.sqrt((probs * (centres - depth) ** 2).sum(axis=0)), np.float32)
         return DepthMap(resized(depth, size), resized(spread, size), probs, self.depth_range, rgb)
+
+    def _run(self, shown: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Depth and uncertainty [1, h, w] and probs [N, h, w] of a photo as it is shown."""
+        try:
+            maps = [output[0] for output in self.session.run(None, {"image": shown[None]})]
+        except Exception as error:  # onnxruntime's errors have no base class
+            raise DataError(f"onnxruntime cannot run the graph on it ({first_line(error)}): show it smaller, with --side") from error
+        if not np.isfinite(maps[2]).all():
+            raise DataError("the graph gives no numbers for this photo, so there is no depth: is the file whole?")
+        return maps
+
+    def _depth(self, probs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Depth [h, w] metres in the model's range, of probabilities."""
+        return np.asarray((probs * self.centres[:, None, None]).sum(axis=0).clip(*self.depth_range), np.float32)
 
 
 def open_session(source: str | bytes, threads: int | None = None) -> Any:
-    """An onnxruntime session on the CPU, of a file or its bytes. Raises UsageError where onnxruntime is not installed."""
+    """An onnxruntime session on the CPU.
+
+    Args:
+        source: a file's name, or the content of one.
+        threads: of one run; None leaves it to onnxruntime.
+
+    Raises:
+        UsageError: where onnxruntime is not installed.
+    """
     onnxruntime = need("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its complaints come as exceptions too
@@ -97,12 +146,20 @@ def need(package: str) -> Any:
 
 
 def resized(low: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Bilinear resize [h, w] -> [H, W] with align_corners=True, as the product U_h low U_w^T."""
+    """Bilinear resize with align_corners=True, as a product of three matrices (it is separable).
+
+    Args:
+        low: [h, w].
+        size: (H, W).
+
+    Returns:
+        [H, W] float32.
+    """
     return np.asarray(_interpolation(low.shape[0], size[0]) @ low @ _interpolation(low.shape[1], size[1]).T, np.float32)
 
 
 def _interpolation(count: int, target: int) -> NDArray[np.float32]:
-    """[target, count]: row i holds the two weights with which output i is made of the inputs beside it."""
+    """[target, count]: row i holds the weights of the one or two inputs that output i lies on or between."""
     where = np.linspace(0, count - 1, target)
     return np.clip(1 - np.abs(where[:, None] - np.arange(count)), 0, 1).astype(np.float32)
 

@@ -12,11 +12,24 @@ DEPTHCLIP_CENTRES = (1.00, 1.50, 2.00, 2.25, 2.50, 2.75, 3.00)
 
 
 def bin_centres(spec: str | Sequence[float], count: int, depth_range: tuple[float, float]) -> tuple[float, ...]:
-    """Centres in metres of `count` bins over `depth_range` = (lo, hi).
+    """Centres of depth bins.
 
-    spec: "linear[:N]" (centres of N equal cells), "log[:N]" (of N cells equal in log depth), "const80[:N]" (log over 0.001-80 m
-    whatever the range), "depthclip", or the centres themselves (a sequence, or "1|1.5|2"). N may be left out: it is `count`.
-    Raises UsageError for an unknown layout, a count that differs from the number of depth words, or centres outside the range.
+    Args:
+        spec: "linear[:N]" (centres of N equal cells), "log[:N]" (of N cells equal in log depth), "const80[:N]" (log over 0.001-80 m
+            whatever the range), "depthclip", or the centres themselves in metres (a sequence, or "1|1.5|2"). N may be left out: it is
+            `count`.
+        count: number of bins, that of the depth words or tokens.
+        depth_range: (lo, hi) metres.
+
+    Returns:
+        `count` centres, metres.
+
+    Raises:
+        UsageError: for an unknown layout, a number of centres other than `count`, or centres outside the range.
+
+    Example:
+        >>> bin_centres("linear", 4, (0.5, 4.5))
+        (1.0, 2.0, 3.0, 4.0)
     """
     lo, hi = depth_range
     if not (0 < lo < hi < math.inf):
@@ -39,14 +52,17 @@ def bin_centres(spec: str | Sequence[float], count: int, depth_range: tuple[floa
 
 
 def _linear(lo: float, hi: float, share: float) -> float:
+    """The depth at a share of the way from lo to hi."""
     return lo + share * (hi - lo)
 
 
 def _log(lo: float, hi: float, share: float) -> float:
+    """The same with the way measured in log depth."""
     return math.exp(math.log(lo) + share * (math.log(hi) - math.log(lo)))
 
 
 def _numbers(spec: str | Sequence[float]) -> tuple[float, ...]:
+    """Centres as they were written out."""
     try:
         return tuple(float(c) for c in (spec.split("|") if isinstance(spec, str) else spec))
     except ValueError:
@@ -54,5 +70,6 @@ def _numbers(spec: str | Sequence[float]) -> tuple[float, ...]:
 
 
 def _same(bins: int, words: int, spec: object) -> None:
+    """Raise UsageError unless there are as many bins as words."""
     if bins != words:
         raise UsageError(f"{words} depth words or tokens need {words} bins, but bins '{spec}' makes {bins}")

@@ -15,21 +15,32 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import UsageError, WeightsError
-from ..files import atomic
+from ..files import atomic, user_path
 from .settings import Header
 
 Tensors = dict[str, Tensor]
+TOKENS = "tokens.safetensors"
+"""What `train` calls the token file in a run's folder."""
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON header to a .safetensors file, whole or not at all."""
+    """Write tensors and a JSON header to a .safetensors file, whole or not at all.
+
+    Args:
+        path: the file.
+        tensors: by name.
+        metadata: what the header holds, as plain values.
+
+    Raises:
+        DepthTokensError: where the file cannot be written.
+    """
     content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, {"depthtokens": json.dumps(metadata)})
     with atomic(path) as file:
         file.write(content)
 
 
 def read(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors and JSON header of a file written by `write`. Raises WeightsError for a file that is not one, or is damaged."""
+    """Tensors and JSON header of a file that `write` wrote. Raises WeightsError for any other file, or a damaged one."""
     if not path.is_file():
         raise WeightsError(f"no token file at {path}")
     try:
@@ -47,17 +58,70 @@ def read(path: Path) -> tuple[Tensors, dict[str, Any]]:
 
 
 def write_tokens(path: Path, tensors: Mapping[str, Tensor], header: Header) -> None:
-    """Write a token file."""
+    """Write a token file.
+
+    Args:
+        path: the file.
+        tensors: what was trained, by name, as `DepthTokens.state` gives it.
+        header: everything else.
+
+    Raises:
+        DepthTokensError: where the file cannot be written.
+    """
     write(path, tensors, header.to_dict())
 
 
 def read_tokens(path: Path) -> tuple[Tensors, Header]:
-    """What `write_tokens` wrote. Raises WeightsError for a file that is damaged, of another kind, or does not fit together."""
+    """What `write_tokens` wrote.
+
+    Args:
+        path: the file, or the folder of the run that wrote it.
+
+    Returns:
+        Tensors by name, and the header.
+
+    Raises:
+        WeightsError: for a file that is damaged or of another kind, whose header and tensors do not fit together, or whose tensors are no
+            numbers.
+    """
+    path = token_file(path)
     tensors, metadata = read(path)
     try:
-        return tensors, Header.from_dict(metadata, {name: tuple(value.shape) for name, value in tensors.items()})
+        header = Header.from_dict(metadata, {name: tuple(value.shape) for name, value in tensors.items()})
     except UsageError as error:
         raise WeightsError(f"{path}: {error}") from error
+    check_finite(tensors, str(path))
+    return tensors, header
+
+
+def token_file(path: str | Path) -> Path:
+    """A token file as a person names it: by its path, ~ included, or by the folder of the run that wrote it.
+
+    Raises:
+        WeightsError: for a folder that holds none.
+    """
+    path = user_path(path)
+    if not path.is_dir():
+        return path
+    if not (path / TOKENS).is_file():
+        raise WeightsError(f"{path} is a folder without {TOKENS}: name a token file, or the folder of a run that has ended")
+    return path / TOKENS
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise WeightsError, with what to do, for tensors that hold NaN or infinity: no depth comes of them.
+
+    Args:
+        tensors: by name.
+        source: what the error calls their owner.
+    """
+    for name, value in tensors.items():
+        if not bool(value.isfinite().all()):
+            count = int((~value.isfinite()).sum())
+            raise WeightsError(
+                f"{source}: '{name}' holds {count} values that are no numbers (of {value.numel()}): its training went astray; "
+                "train again with a lower --lr, or take tokens from before"
+            )
 
 
 def restore(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from ..errors import UsageError
-from ..files import atomic
+from ..errors import DataError, UsageError
+from ..files import atomic, user_path
+
+MOST = 65535.4
+"""Steps that still round to the last of a 16-bit PNG's."""
+PICTURE = 1000
+"""Pixels of the longer side from which on a picture beside others is thinned: it is drawn at half of that."""
+ROWS = 256
+"""Rows that are turned into 16-bit steps at a time, so that a map of 100 megapixels needs no copy of twice its size."""
 
 
 @dataclass(frozen=True)
 class DepthMap:
     """Depth of one image.
 
-    metres: [H, W] float32. uncertainty: [H, W] float32 metres, the standard deviation of depth over the bins' probabilities.
-    probs: [N, h, w] float32 at patch resolution. depth_range: metres. image: the photo, uint8 [H, W, 3].
+    Attributes:
+        metres: [H, W] float32, depth.
+        uncertainty: [H, W] float32 metres, the standard deviation of depth over the bins' probabilities.
+        probs: [N, h, w] float32, probabilities of the bins at patch resolution.
+        depth_range: (lo, hi) metres, of the model.
+        image: uint8 [H, W, 3], the photo.
+
+    Raises:
+        UsageError: for maps that are not [H, W], both.
+        DataError: for depth or uncertainty that is not a finite number: a map without holes is what everything behind it relies on.
     """
 
     metres: NDArray[np.float32]
@@ -28,36 +44,70 @@ class DepthMap:
     depth_range: tuple[float, float]
     image: NDArray[np.uint8]
 
-    def save(self, path: str | Path) -> None:
-        """Write depth as .npy (metres) or as 16-bit .png: millimetres, or 1/256 m where the range passes 65.535 m (KITTI's).
+    def __post_init__(self) -> None:
+        if self.metres.ndim != 2 or self.metres.shape != self.uncertainty.shape:
+            shapes = f"{list(self.metres.shape)} and {list(self.uncertainty.shape)}"
+            raise UsageError(f"a depth map needs depth and uncertainty [H, W] in metres; these are {shapes}")
+        for name, values in (("depth", self.metres), ("uncertainty", self.uncertainty)):
+            if bad := values.size - int(np.isfinite(values).sum()):
+                raise DataError(f"{name} is no number at {bad} of {values.size} pixels: there is no map to save or show")
 
-        The PNG says its units per metre in the text field `depth_scale`. Raises UsageError for another ending.
+    def save(self, path: str | Path) -> None:
+        """Write depth to a file.
+
+        Args:
+            path: ends in .npy (float32 metres) or .png (16 bits in steps of 1 / `png_scale` m, which the file's text field `depth_scale`
+                holds; less than a step becomes one step, since 0 means that there is no depth).
+
+        Raises:
+            UsageError: for another ending.
+            DataError: for a .png of depth below 0.
+            DepthTokensError: where the file cannot be written.
         """
-        path = Path(path)
-        if path.suffix == ".npy":
+        path = user_path(path)
+        if path.suffix.lower() == ".npy":
             with atomic(path) as file:
                 np.save(file, self.metres)
-        elif path.suffix == ".png":
+        elif path.suffix.lower() == ".png":
             info = PngImagePlugin.PngInfo()
             info.add_text("depth_scale", str(self.png_scale))
-            steps = np.rint(self.metres.astype(np.float64) * self.png_scale).clip(0, 65535).astype(np.uint16)
+            steps = self._png_steps()
             with atomic(path) as file:
                 Image.fromarray(steps).save(file, format="PNG", pnginfo=info)
         else:
             raise UsageError(f"depth is saved as .png or .npy, not '{path.suffix}'")
 
     @property
-    def png_scale(self) -> int:
-        """Units per metre in a 16-bit PNG."""
-        return 1000 if self.depth_range[1] * 1000 <= 65535 else 256
+    def png_scale(self) -> int | float:
+        """Steps per metre in a 16-bit PNG: 1000 where it holds the depth range (and this map), else KITTI's 256, else a power of two."""
+        return png_scale(max(self.depth_range[1], float(self.metres.max(initial=0))))
+
+    def _png_steps(self) -> NDArray[np.uint16]:
+        """Depth in steps of a 16-bit PNG."""
+        if self.metres.min(initial=0) < 0:
+            raise DataError(f"depth of {self.metres.min():.4g} m is below 0, which a 16-bit PNG cannot hold: save it as .npy")
+        scale, steps = self.png_scale, np.empty(self.metres.shape, np.uint16)
+        for top in range(0, len(steps), ROWS):
+            metres = self.metres[top : top + ROWS].astype(np.float64)
+            steps[top : top + ROWS] = np.where(metres > 0, np.rint(metres * scale).clip(1), 0)
+        return steps
 
     def colour(self, depth_range: tuple[float, float] | None = None) -> Image.Image:
-        """Depth in colour (near = bright), over `depth_range` in metres, or over this map's own values."""
+        """Depth in colour, near = bright.
+
+        Args:
+            depth_range: (lo, hi) metres, the ends of the colour map; None takes this map's own smallest and largest depth.
+        """
         lo, hi = depth_range or (float(self.metres.min()), float(self.metres.max()))
         return Image.fromarray(colourise(self.metres, lo, hi))
 
-    def side_by_side(self) -> Image.Image:
-        """Photo, depth in colour with a scale in metres, and uncertainty, in one picture."""
+    def side_by_side(self, depth_range: tuple[float, float] | None = None) -> Image.Image:
+        """Photo, depth in colour with a scale in metres, and uncertainty, in one picture.
+
+        Args:
+            depth_range: (lo, hi) metres, the ends of depth's colour map; None takes this map's own smallest and largest depth. Uncertainty
+                always has its own.
+        """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -65,13 +115,15 @@ class DepthMap:
         figure = Figure(figsize=(15, 15 / 3 * height / width + 0.7), dpi=100, layout="constrained")
         canvas = FigureCanvasAgg(figure)
         axes: Any = figure.subplots(1, 3)
-        axes[0].imshow(self.image)
+        thin = max(1, max(height, width) // PICTURE)
+        axes[0].imshow(self.image[::thin, ::thin])
         axes[0].set_title("image")
-        for ax, values, title, cmap in (
-            (axes[1], self.metres, "depth (m)", "magma_r"),
-            (axes[2], self.uncertainty, "uncertainty (m)", "viridis"),
+        lo, hi = depth_range or (None, None)
+        for ax, values, title, cmap, least, most in (
+            (axes[1], self.metres, "depth (m)", "magma_r", lo, hi),
+            (axes[2], self.uncertainty, "uncertainty (m)", "viridis", None, None),
         ):
-            figure.colorbar(ax.imshow(values, cmap=cmap), ax=ax, shrink=0.85)
+            figure.colorbar(ax.imshow(values[::thin, ::thin], cmap=cmap, vmin=least, vmax=most), ax=ax, shrink=0.85)
             ax.set_title(title)
         for ax in axes:
             ax.set_axis_off()
@@ -79,8 +131,30 @@ class DepthMap:
         return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
+def png_scale(largest: float) -> int | float:
+    """Steps per metre of a 16-bit PNG that holds depths up to `largest` metres.
+
+    Example:
+        >>> [png_scale(metres) for metres in (10.0, 80.0, 300.0, 100_000.0)]
+        [1000, 256, 128, 0.5]
+    """
+    for scale in (1000, 256):
+        if largest * scale < MOST:
+            return scale
+    return 2 ** math.floor(math.log2(MOST / largest))
+
+
 def colourise(metres: NDArray[np.float32], lo: float, hi: float) -> NDArray[np.uint8]:
-    """Depth [H, W] metres -> RGB uint8 [H, W, 3]; lo bright, hi dark, outside values at the ends of the colour map."""
+    """Depth in colour, near = bright.
+
+    Args:
+        metres: [H, W].
+        lo: metres, the bright end of the colour map; nearer depths look the same.
+        hi: metres, the dark end; farther depths look the same.
+
+    Returns:
+        RGB uint8 [H, W, 3].
+    """
     from matplotlib import colormaps
 
     share = np.clip((metres - lo) / max(hi - lo, 1e-6), 0, 1)

@@ -8,23 +8,31 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..clip.device import dtype_of
 from ..clip.image import ImageTower
 from ..data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from ..data.images import Photo, named, read_photo, shown_at
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, WeightsError
 from .depthmap import DepthMap
 from .settings import ModelSettings
+from .shapes import need, need_images
 
 _EPSILON = 1e-12  # as in F.normalize
 
 
 class Output(NamedTuple):
-    """depth [B, 1, h, w] metres and probs [B, N, h, w] over bins, at the resolution of the patch features."""
+    """What a head gives, at the resolution of the patch features.
+
+    Attributes:
+        depth: [B, 1, h, w] metres.
+        probs: [B, N, h, w], probabilities of the bins.
+    """
 
     depth: Tensor
     probs: Tensor
@@ -39,16 +47,21 @@ class FusedDepth(nn.Module):
     Attributes:
         stride: pixels per patch.
         tower: the folded image tower.
+        weight: [N, D], what a trunk's output is multiplied with.
+        centres: [N] metres.
+        mean: [3, 1, 1], ImageNet's mean of pixels in 0-1.
+        std: [3, 1, 1], ImageNet's standard deviation.
 
     Args:
         settings: of the model.
-        tower: its image tower.
-        text: [N, C], its text features times its logit scale.
+        tower: the model's image tower, which is copied.
+        text: [N, C], the model's text features times its logit scale.
         centres: [N] metres.
         precision: of the tower; from its output on everything is float32.
 
     Raises:
         UsageError: for an unknown precision.
+        WeightsError: for text features or a logit scale that are no numbers.
     """
 
     mean: Tensor
@@ -63,6 +76,8 @@ class FusedDepth(nn.Module):
         self.tower = tower.folded(settings.dense, dtype_of(precision))
         self.stride = tower.stride(settings.dense)
         self.register_buffer("weight", self.tower.weights_for(text.detach().float()))  # [N, D]
+        if not bool(self.weight.isfinite().all()):
+            raise WeightsError("the prompts' features times the logit scale are no numbers: are tokens, scale and CLIP whole?")
         self.register_buffer("centres", centres.detach().clone())
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values, device=centres.device)[:, None, None])
@@ -75,38 +90,76 @@ class FusedDepth(nn.Module):
             images: [B, 3, H, W], normalised with ImageNet's mean and standard deviation.
 
         Raises:
-            UsageError: for images smaller than one patch.
+            UsageError: for images of another shape, or smaller than one patch.
         """
+        need_images(images)
         x = self.tower(images, self.normalisation)
         logits = F.linear(x, self.weight) / x.norm(dim=-1, keepdim=True).clamp_min(_EPSILON)
         probs = logits.softmax(dim=-1)
         return Output((probs @ self.centres)[:, None], probs.permute(0, 3, 1, 2))
 
-    def maps(self, photos: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    def maps(self, photos: Tensor, size: tuple[int, int], flip: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Full-size maps of photos.
 
         Args:
             photos: uint8 [B, H, W, 3] RGB.
             size: (H, W) of the maps.
+            flip: whether the mirrored photos are looked at too: depth is the mean of both, mirrored back, as in the evaluation protocols,
+                and so are the probabilities.
 
         Returns:
             Depth and uncertainty [B, 1, *size], both in metres, and probs [B, N, h, w]. Depth is clamped to the model's range at patch
             resolution, uncertainty is the standard deviation over bins; both are resized bilinearly (align_corners=True).
+
+        Raises:
+            UsageError: for photos of another shape or type, or smaller than one patch.
         """
-        depth, probs = self((photos.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
+        need(photos, "photos", "[B, H, W, 3]", torch.uint8)
+        images = (photos.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        depth, probs = self(images)
         depth = depth.clamp(*self.depth_range)
+        if flip:
+            mirrored = self(images.flip(-1))
+            depth = (depth + mirrored.depth.clamp(*self.depth_range).flip(-1)) / 2
+            probs = (probs + mirrored.probs.flip(-1)) / 2
         spread = (probs * (self.centres[:, None, None] - depth).square()).sum(dim=1, keepdim=True).sqrt()
         full = F.interpolate(torch.cat([depth, spread], dim=1), size=size, mode="bilinear", align_corners=True)
         return full[:, :1], full[:, 1:], probs
 
     @torch.inference_mode()
-    def predict(self, image: Photo) -> DepthMap:
-        """See `DepthTokens.predict`."""
+    def predict(self, image: Photo, side: int | None = None, flip: bool = False) -> DepthMap:
+        """Depth of one photo; see `DepthTokens.predict`, also for what it raises.
+
+        Args:
+            image: a file, a PIL image, or an RGB array uint8 [H, W, 3].
+            side: pixels of the shorter side as CLIP is shown it; None takes the model's `predict_side`.
+            flip: average with the mirrored photo.
+        """
         rgb = read_photo(image)
-        shown = torch.from_numpy(shown_at(rgb, self.predict_side))[None].to(self.weight.device)
-        with torch.autocast(shown.device.type, enabled=False):  # a precision asked for outside is for training, not for this head
-            try:
-                depth, spread, probs = (t[0].cpu().numpy() for t in self.maps(shown, rgb.shape[:2]))
-            except UsageError as error:
-                raise DataError(f"{named(image)}: {error}") from error
+        try:
+            shown = shown_at(rgb, self.predict_side if side is None else side, self.stride)
+            photos = torch.from_numpy(shown)[None].to(self.weight.device)
+            with torch.autocast(photos.device.type, enabled=False):  # a precision asked for outside is for training, not for this head
+                depth, spread, probs = self._one(photos, (rgb.shape[0], rgb.shape[1]), flip)
+        except DataError as error:
+            raise DataError(f"{named(image)}: {error}") from error
+        except (RuntimeError, MemoryError) as error:  # torch has a class of its own for a GPU's memory only
+            if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+                raise
+            raise DataError(f"{named(image)}: not enough memory for this photo: show it smaller, with --side") from error
+        if not np.isfinite(probs).all():
+            raise DataError(f"{named(image)}: {self._no_numbers()}")
         return DepthMap(depth[0], spread[0], probs, self.depth_range, rgb)
+
+    def _one(self, photos: Tensor, size: tuple[int, int], flip: bool) -> list[NDArray[np.float32]]:
+        """Depth, uncertainty and probs of the one photo in a batch. Raises DataError where the tower refuses it."""
+        try:
+            return [maps[0].cpu().numpy() for maps in self.maps(photos, size, flip)]
+        except UsageError as error:
+            raise DataError(str(error)) from error
+
+    def _no_numbers(self) -> str:
+        """Why probabilities are no numbers, and what helps."""
+        if self.precision == "float16":
+            return "values of the image tower pass what float16 holds (65504), so there is no depth: use --precision bfloat16 or float32"
+        return "the image tower gives no numbers for this photo, so there is no depth: are the CLIP's weights whole?"

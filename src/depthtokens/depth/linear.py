@@ -7,13 +7,24 @@ from torch import Tensor, nn
 
 from .fused import Output
 from .model import DepthTokens
+from .shapes import need_features
 
 
 class LinearHead(nn.Module):
-    """A 1×1 convolution from patch features to depth bins, (C + 1)·N trained numbers: what the features hold, language or not.
+    """A 1×1 convolution from patch features to depth bins: how much depth the features hold, whether language can say it or not.
 
-    It takes a model's bins, dense mode and logit scale, and stands where its text features stand, without being bound to what a
-    sentence can say or to unit length.
+    It has the bins, mode and logit scale of a model, and its weights stand where that model's text features stand; they are bound
+    neither to what a sentence can say nor to unit length. (C + 1)·N numbers are trained.
+
+    Attributes:
+        settings: the model's.
+        depth_range: (lo, hi) metres.
+        clip: the model's CLIP.
+        tower: the model's image tower.
+        centres: [N] metres.
+        scale: the model's logit scale.
+        weight: [N, C], trained.
+        bias: [N], trained.
 
     Args:
         model: whose settings, CLIP and bins it takes.
@@ -38,7 +49,8 @@ class LinearHead(nn.Module):
         return self.weight
 
     def depth_from(self, patches: Tensor, text: Tensor) -> Output:
-        """As `DepthTokens.depth_from`, with a bias."""
+        """As `DepthTokens.depth_from`, with a bias per bin."""
+        need_features(patches, text, len(self.centres))
         logits = nn.functional.conv2d(patches.float(), self.scale * text[:, :, None, None], self.bias)
         probs = logits.softmax(dim=1)
         return Output(nn.functional.conv2d(probs, self.centres[None, :, None, None]), probs)

@@ -8,18 +8,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
+from .shapes import need
 
-MIN_TRUTH = 0.001  # metres; ground truth at or below is "no ground truth"
+MIN_TRUTH = 0.001
+"""Metres; ground truth at or below it counts as none."""
 
 
 def silog(depth: Tensor, target: Tensor) -> Tensor:
-    """Scale-invariant log loss, 10 sqrt(var(g) + 0.15 mean(g)^2) with g = log depth - log target over valid pixels.
+    """Scale-invariant log loss: 10 sqrt(var(g) + 0.15 mean(g)^2) with g = log depth - log target over all valid pixels of the batch.
 
-    depth: [B, 1, h, w] metres, resized here (bilinear, align_corners=True) to target: [B, 1, H, W] metres, valid where > 0.001.
-    Released code; the paper's eq. 1 prints mean(g^2) + 0.15 mean(g)^2 without the root, which is not what was run. Differentiable
-    once, with respect to depth. Raises DataError where no pixel is valid.
+    Source: released code. The paper's eq. 1 prints mean(g^2) + 0.15 mean(g)^2 without the root, which is not what was run.
+
+    Args:
+        depth: [B, 1, h, w] metres; resized here to the target's size (bilinear, align_corners=True).
+        target: [B, 1, H, W] metres; pixels count where it is above 0.001.
+
+    Returns:
+        One number, differentiable once with respect to `depth`.
+
+    Raises:
+        DataError: where no pixel is valid.
+        UsageError: for other shapes, or another number of images in the two.
+
+    Example:
+        >>> two, one = torch.full((1, 1, 3, 4), 2.0), torch.ones(1, 1, 6, 8)
+        >>> round(silog(two, one).item(), 3)  # 10 sqrt(0.15) log 2: a global factor costs only this share
+        2.685
     """
+    need(depth, "silog's depth", "[B, 1, h, w]")
+    need(target, "silog's target", "[B, 1, H, W]", hint="metres, 0 where there is no ground truth")
+    if len(depth) != len(target):
+        raise UsageError(f"silog: needs one target for each depth map; these are {len(depth)} maps and {len(target)} targets")
     with torch.autocast(depth.device.type, enabled=False):
         return _Silog.apply(depth.float(), target)
 
@@ -27,9 +47,10 @@ def silog(depth: Tensor, target: Tensor) -> Tensor:
 class _Silog(torch.autograd.Function):
     """Resizing, loss and gradient in one pass over the pixels.
 
-    Resizing is separable, D = R d Cᵀ, and the gradient with respect to D is a (g - 0.85 mean(g)) / D with one number a, so the gradient
-    with respect to d is a (Rᵀ (g / D) C - 0.85 mean(g) Rᵀ (1 / D) C): both sums are gathered before a and mean(g) are known, and no
-    full-size map outlives its image. On a CPU images go one by one, so that a map stays in cache.
+    Resizing is separable: a small map d becomes D = R d Cᵀ, where R resizes its rows and C its columns. The gradient with respect to D is
+    a (g - 0.85 mean(g)) / D with one number a for the whole batch, so the gradient with respect to d is
+    a (Rᵀ (g / D) C - 0.85 mean(g) Rᵀ (1 / D) C). The two products in it do not need a or mean(g), which are known only after the last
+    image: they are computed image by image, and no full-size map is kept. On a CPU images go one by one, so that a map stays in cache.
     """
 
     @staticmethod
@@ -76,7 +97,16 @@ class _Silog(torch.autograd.Function):
 
 @lru_cache(maxsize=32)
 def resize_matrix(small: int, large: int, device: torch.device) -> Tensor:
-    """[large, small]: bilinear resizing of one axis with align_corners=True."""
+    """The matrix that resizes one axis bilinearly with align_corners=True.
+
+    Args:
+        small: length of the axis before.
+        large: length of the axis after.
+        device: where the matrix goes.
+
+    Returns:
+        [large, small] float32.
+    """
     position = torch.arange(large, dtype=torch.float64) * ((small - 1) / max(large - 1, 1))
     left = position.long().clamp(max=max(small - 2, 0))
     share = position - left

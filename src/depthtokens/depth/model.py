@@ -15,13 +15,15 @@ from .._version import versions
 from ..clip.load import FrozenCLIP, load_clip
 from ..data.images import Photo
 from ..errors import DepthTokensError, WeightsError
+from ..files import user_path
 from ..prompt.encoder import PromptEncoder
 from ..prompt.template import Segment, parse_template
 from ..prompt.tokens import path_matrix, random_vectors, vectors_from_words
-from .checkpoint import Tensors, read_tokens, restore, write_tokens
+from .checkpoint import Tensors, check_finite, read_tokens, restore, token_file, write_tokens
 from .depthmap import DepthMap
 from .fused import FusedDepth, Output
 from .settings import STATISTICS, Header, ModelSettings, Provenance, spoken
+from .shapes import need_features, need_images
 
 
 class DepthTokens(nn.Module):
@@ -32,14 +34,18 @@ class DepthTokens(nn.Module):
         tokens: learned or random vectors, nn.Parameter: "depth" [N, width] where depth words are vectors, "context" [slots, width], in
             reading order, where the template has {ctx} slots.
         centres: [N] metres.
-        clip: the CLIP; tower: the image tower that is read, the CLIP's own unless its BatchNorm adapts.
-        provenance: how the tokens were had, saved with them.
+        depth_range: (lo, hi) metres.
+        words: the depth words as text, bin 0 first; empty where depth words are vectors.
+        clip: the CLIP.
+        tower: the image tower that is read: the CLIP's own, or a copy of it where batchnorm="adapt" changes it.
+        log_scale: logarithm of the logit scale; a parameter that is trained where scale="learned".
+        provenance: where the tokens come from, saved with them.
 
     Args:
         clip: from `load_clip`.
         template: text with {depth} and {ctx} slots, or a name in `prompt.template.TEMPLATES`.
         depth: "learned:N", "random:N", "path:K:N" (N vectors on a line through K learned anchors), a scale's name, or words, one per bin.
-        bins: "linear:N", "log:N", "depthclip", or centres in metres, within depth_range.
+        bins: "linear:N", "log:N", "const80:N", "depthclip", or centres in metres; see `bins.bin_centres`.
         depth_range: (lo, hi) metres.
         dense: how patch features are read, see `clip.image.dense_features`.
         scale: factor on the cosine similarities: "auty2023" (1000 / sqrt(N), the released code's), "depthclip" (1000), a number, or
@@ -47,11 +53,11 @@ class DepthTokens(nn.Module):
         batchnorm: "frozen", or "adapt": the trunk's BatchNorm layers follow the training data, as in the released run.
         seed: of vectors that are drawn.
         init: what learned depth tokens start from: "random", a scale's name, or words.
-        predict_side: height of the training images, to which `predict` brings taller photos.
+        predict_side: shorter side of the training images in pixels, to which `predict` brings that of photos.
         normalisation: "imagenet" (as released) or "clip", whose mean and standard deviation the trunk sees pixels in.
 
     Raises:
-        UsageError: for anything unknown, or words and bins of different number.
+        UsageError: for an unknown name, a mode that the CLIP does not have, or another number of bins than of words.
     """
 
     def __init__(
@@ -102,13 +108,13 @@ class DepthTokens(nn.Module):
         )
         self.layout = self.encoder.layout([parsed.fill(filling) for filling in fillings])
         self.log_scale = nn.Parameter(torch.tensor(math.log(settings.logit_scale)), requires_grad=scale == "learned")
-        self._fused: tuple[dict[str, Tensor], FusedDepth] | None = None
+        self._fused: tuple[tuple[object, ...], dict[str, Tensor], FusedDepth] | None = None
         self.to(clip.text.embedding.weight.device)
         self.eval()
 
     @classmethod
     def of(cls, clip: FrozenCLIP, settings: ModelSettings) -> DepthTokens:
-        """The model that settings describe."""
+        """The model that `settings` describe, on `clip`. Raises UsageError as `DepthTokens`."""
         return cls(clip, **settings.arguments())
 
     def text_features(self) -> Tensor:
@@ -117,7 +123,7 @@ class DepthTokens(nn.Module):
         return F.normalize(self.encoder.encode(self.layout, vectors if len(vectors) else None), dim=-1)
 
     def vectors(self) -> Tensor:
-        """What stands in the prompts' slots: context vectors, then depth vectors, [slots + N, width] (or fewer: words need none)."""
+        """What stands in the prompts' slots: context vectors, then depth vectors (none where depth words are words), [slots + N, width]."""
         parts = [self.tokens[kind] for kind in ("context", "depth") if kind in self.tokens]
         if self.path is not None:
             parts[-1] = self.path @ parts[-1]
@@ -132,15 +138,43 @@ class DepthTokens(nn.Module):
 
         Returns:
             [B, C, h, w] float32.
+
+        Raises:
+            UsageError: for images of another shape, or smaller than one patch.
         """
+        need_images(images)
         return self.tower.encode(images, self.settings.dense, self.settings.normalisation, precision)
 
     def forward(self, images: Tensor) -> Output:
-        """Normalised images [B, 3, H, W] -> depth in metres and bin probabilities at patch resolution."""
+        """Depth of images, at patch resolution.
+
+        Args:
+            images: [B, 3, H, W], normalised with ImageNet's mean and standard deviation.
+
+        Returns:
+            Depth [B, 1, h, w] metres and probabilities of the bins [B, N, h, w].
+
+        Raises:
+            UsageError: for images of another shape, or smaller than one patch.
+        """
         return self.depth_from(self.image_features(images), self.text_features())
 
     def depth_from(self, patches: Tensor, text: Tensor) -> Output:
-        """Correlate patch features [B, C, h, w] with text features [N, C]; softmax over bins; expectation of the bin centres."""
+        """Depth from features: similarities times the logit scale, softmax over bins, expectation of the bin centres.
+
+        Source: the paper, section 3.
+
+        Args:
+            patches: [B, C, h, w].
+            text: [N, C].
+
+        Returns:
+            Depth [B, 1, h, w] metres and probabilities of the bins [B, N, h, w].
+
+        Raises:
+            UsageError: for features of other shapes, or that do not fit together.
+        """
+        need_features(patches, text, len(self.centres))
         with torch.autocast(patches.device.type, enabled=False):  # half precision would cost millimetres here, and gain nothing
             kernel = (self.log_scale.exp() * text.float())[:, :, None, None]
             probs = F.conv2d(patches.float(), kernel).softmax(dim=1)
@@ -160,47 +194,69 @@ class DepthTokens(nn.Module):
                 layer.train(mode)
         return self
 
-    def predict(self, image: Photo, precision: str = "float32") -> DepthMap:
-        """Depth of one photo, which has the photo's own size.
+    def predict(self, image: Photo, precision: str = "float32", side: int | None = None, flip: bool = False) -> DepthMap:
+        """Depth of one photo, in the photo's own size.
 
-        Images taller than `predict_side` (the height of the training images, kept with the tokens) are brought to it for CLIP. The first
-        call folds the model into its fastest form, which is kept until tokens, scale, statistics, device or precision change.
+        CLIP is shown every photo at one scale: its shorter side is brought to `predict_side` (that of the training images, kept with the
+        tokens), up or down, and then both sides to the nearest multiple of a patch, so that patches cover the whole photo. Where nothing
+        was trained, the photo's own scale stays. The first call folds the model into its fastest form (`fused`).
 
         Args:
             image: a file, a PIL image, or an RGB array uint8 [H, W, 3].
             precision: of the image tower: float32, bfloat16 or float16.
+            side: pixels of the shorter side as CLIP is shown it, instead of `predict_side`.
+            flip: average with the mirrored photo, as the evaluation protocols do; takes twice as long.
 
         Raises:
-            DataError: for a file that is no image, or one smaller than a patch.
-            UsageError: for an array that is no RGB image.
+            DataError: for a file that is no image, one smaller than a patch, or one of which the model makes no numbers.
+            UsageError: for an array that is no RGB image, or a side of less than a patch.
+            WeightsError: for tokens that are no numbers.
         """
-        return self.fused(precision).predict(image)
+        return self.fused(precision).predict(image, side, flip)
 
     def fused(self, precision: str = "float32") -> FusedDepth:
-        """The model in its fastest form, for inference: made on first use, and again when the model has changed."""
+        """The model in its fastest form, for inference: made on first use, and again when the model has changed.
+
+        A change of tokens, scale, centres, statistics or settings is noticed whatever made it; a change of CLIP's weights where torch
+        counts it (all but writing through `.data` into the same memory), as are another device or type of theirs.
+
+        Args:
+            precision: of the image tower: float32, bfloat16 or float16.
+
+        Raises:
+            UsageError: for an unknown precision.
+            WeightsError: for tokens that are no numbers.
+        """
+        # By value: version counters miss what is written through `.data`, and these are a few thousand numbers.
         state = {name: value.detach() for name, value in self._changing().items()}
+        key = precision, self.centres.device, self.settings, self._weights()
         if self._fused is not None:
-            known, kept = self._fused
-            same_place = (precision, self.centres.device) == (kept.precision, kept.centres.device)
-            # By value: version counters miss what is written through `.data`, and tokens are a few thousand numbers.
-            if same_place and all(torch.equal(value, known[name]) for name, value in state.items()):
+            known, values, kept = self._fused
+            if known == key and all(torch.equal(value, values[name]) for name, value in state.items()):
                 return kept
         folded = self.folded(precision)
-        self._fused = {name: value.clone() for name, value in state.items()}, folded
+        self._fused = key, {name: value.clone() for name, value in state.items()}, folded
         return folded
 
+    def _weights(self) -> tuple[tuple[object, ...], ...]:
+        """What tells CLIP's weights from changed ones without reading them: where they lie, their type, and how often they were written."""
+        modules = (self.visual, self.clip.model) if self.settings.batchnorm == "adapt" else (self.clip.model,)
+        weights = (value for module in modules for value in (*module.parameters(), *module.buffers()))
+        return tuple((w.data_ptr(), w.dtype, w.device, 0 if w.is_inference() else w._version) for w in weights)
+
     def folded(self, precision: str = "float32") -> FusedDepth:
-        """The same, made anew, and not kept: what it is given to may do with it as it likes."""
+        """As `fused`, but made anew and not kept by the model: the caller may change it or move it."""
+        check_finite(self._changing(), "this model")
         with torch.no_grad():
             text = self.log_scale.exp() * self.text_features().float()
         return FusedDepth(self.settings, self.tower, text, self.centres, precision)
 
     def _changing(self) -> Tensors:
         """Everything that may change after the model was made."""
-        return {**self.state(), "log_scale": self.log_scale}
+        return {**self.state(), "log_scale": self.log_scale, "centres": self.centres}
 
     def state(self) -> Tensors:
-        """What training may have changed, by name: tokens, a learned scale, and with batchnorm="adapt" the trunk's running statistics."""
+        """What training may have changed, by name: tokens, a learned scale, the trunk's running statistics where batchnorm="adapt"."""
         tensors: Tensors = {f"tokens.{kind}": value for kind, value in self.tokens.items()}
         if self.log_scale.requires_grad:
             tensors["log_scale"] = self.log_scale
@@ -210,23 +266,29 @@ class DepthTokens(nn.Module):
         return tensors
 
     def save(self, path: str | Path) -> None:
-        """Write tokens and everything needed to use them, but not CLIP, to one .safetensors file (a few KB)."""
+        """Write tokens and all that using them needs, except CLIP, to one .safetensors file (a few KB).
+
+        Raises:
+            WeightsError: for tokens that are no numbers.
+            DepthTokensError: where the file cannot be written.
+        """
+        check_finite(self.state(), "this model")
         header = Header(self.settings, self.clip.identity, self.provenance, versions("torch", "open_clip"))
-        write_tokens(Path(path), self.state(), header)
+        write_tokens(user_path(path), self.state(), header)
 
     @staticmethod
     def load(path: str | Path, clip: FrozenCLIP | None = None, force: bool = False) -> DepthTokens:
         """Read a token file.
 
         Args:
-            path: the file.
-            clip: None loads the CLIP that the file names.
-            force: take the tokens with another CLIP than theirs.
+            path: the file, or the folder of the run that wrote it.
+            clip: the CLIP to use the tokens with; None loads the one that the file names.
+            force: use the tokens even with another CLIP than they were learned on.
 
         Raises:
             WeightsError: for a file that is damaged, of another kind, or of another CLIP (unless `force`).
         """
-        path = Path(path)
+        path = token_file(path)
         tensors, header = read_tokens(path)
         if clip is None:
             try:

@@ -1,9 +1,10 @@
-"""A model's settings: what `DepthTokens` is made of beside a CLIP, and how files keep it. Loads no torch."""
+"""A model's settings: what a `DepthTokens` is made of besides its CLIP, and how files keep it. Loads no torch."""
 
 from __future__ import annotations
 
 import math
 import types
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -19,6 +20,8 @@ BATCHNORM = ("frozen", "adapt")
 SCALES = ("auty2023", "depthclip", "learned")
 STATISTICS = ("running_mean", "running_var")
 """What a token file keeps of each BatchNorm layer that adapts."""
+MOST_BINS = 2**16
+"""Bins that a model can have at most."""
 Shape = tuple[int, ...]
 T = TypeVar("T")
 
@@ -68,18 +71,27 @@ class ModelOptions:
         return scale_value(self.scale, self.words.count)
 
     def on(self, depth_range: tuple[float, float], predict_side: int | None = None) -> ModelSettings:
-        """These options, on data of that range (metres) and that height of images (pixels)."""
+        """These options together with what data decides.
+
+        Args:
+            depth_range: (lo, hi) metres.
+            predict_side: shorter side of the training images, pixels; None where nothing is trained.
+
+        Raises:
+            UsageError: for what is unknown, or does not fit together.
+        """
         options = {field.name: getattr(self, field.name) for field in fields(ModelOptions)}
         return ModelSettings(**options, depth_range=depth_range, predict_side=predict_side)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings(ModelOptions):
-    """All settings of a model. `DepthTokens.settings` is one, token files, ONNX files and studies keep one.
+    """All settings of a model: what `DepthTokens.settings` is, and what token files, ONNX files and studies keep.
 
     Attributes:
         depth_range: (lo, hi) metres.
-        predict_side: pixels, the height of the images it was trained on; `predict` brings photos to it.
+        predict_side: shorter side of the images it was trained on, pixels, to which `predict` brings that of photos; None leaves them as
+            large as they are.
 
     Raises:
         UsageError: for what is unknown, or does not fit together.
@@ -93,7 +105,13 @@ class ModelSettings(ModelOptions):
             raise unknown("batchnorm", self.batchnorm, BATCHNORM)
         if self.normalisation not in NORMALISATIONS:
             raise unknown("normalisation", self.normalisation, NORMALISATIONS)
-        _ = self.words, self.parsed, self.centres, self.logit_scale
+        if self.predict_side is not None and self.predict_side < 1:
+            raise UsageError(f"predict_side {self.predict_side}: needs a positive number of pixels")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed must be between 0 and 2**63 - 1, not {self.seed}")
+        if self.words.count > MOST_BINS:
+            raise UsageError(f"'{self.depth}': {self.words.count} bins are more than the {MOST_BINS} that a model can have")
+        _ = self.parsed, self.centres, self.logit_scale
 
     @cached_property
     def centres(self) -> tuple[float, ...]:
@@ -111,11 +129,23 @@ class ModelSettings(ModelOptions):
     def to_header(self) -> dict[str, Any]:
         """As plain values for a file's header, with the template, centres and words spelled out."""
         words = [str(word) for word in self.words.words]
-        return {**asdict(self), "template": self.parsed.text, "centres": list(self.centres), "words": words}
+        return {
+            **asdict(self),
+            "template": self.parsed.text,
+            "centres": array("f", self.centres).tolist(),
+            "words": words,
+        }
 
     @classmethod
     def from_header(cls, values: Any) -> ModelSettings:
-        """The inverse of `to_header`. Raises UsageError for values of the wrong type, or out of bounds."""
+        """The inverse of `to_header`, also for headers in which words and centres are still lists.
+
+        Args:
+            values: a file's header, as JSON gives it back; keys that are no settings do no harm.
+
+        Raises:
+            UsageError: for values of the wrong type, or out of bounds.
+        """
         known = {field.name for field in fields(cls)}
         if not isinstance(values, Mapping) or not {"template", "depth", "bins"} <= values.keys():
             raise UsageError("its settings are no table with template, depth and bins")
@@ -123,7 +153,11 @@ class ModelSettings(ModelOptions):
         return read_dataclass(cls, stated, "settings")
 
     def shapes(self, width: int | None = None) -> dict[str, Shape]:
-        """Names and shapes of what training may change, as a token file holds it; a width of None is not looked at (-1)."""
+        """Names and shapes of the tensors that a token file with these settings must hold, BatchNorm statistics apart.
+
+        Args:
+            width: of the text tower; None for any, which stands as -1.
+        """
         wide = -1 if width is None else width
         found: dict[str, Shape] = {}
         if self.parsed.contexts:
@@ -140,8 +174,8 @@ class Provenance:
     """Where tokens come from.
 
     Attributes:
-        protocol: the protocol that `evaluate` uses for them unless told otherwise; None where nobody said.
-        training: what their training was, as plain values: `experiment` (of `train`), `row` (of `reproduce`), losses, data.
+        protocol: name of the protocol that `evaluate` uses for them unless another is asked for; None where none was stated.
+        training: how they were trained, as plain values: `experiment` (settings of `train`), `row` (of `reproduce`), losses, data.
     """
 
     protocol: str | None = None
@@ -149,14 +183,21 @@ class Provenance:
 
     @property
     def experiment(self) -> Mapping[str, Any]:
-        """The settings of the training run, where one is told of; else empty."""
+        """The settings of the training run; empty where none are kept."""
         found = (self.training or {}).get("experiment", {})
         return found if isinstance(found, Mapping) else {}
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a token file says beside its tensors."""
+    """What a token file says besides its tensors.
+
+    Attributes:
+        model: the model's settings.
+        clip: the CLIP that the tokens were learned on.
+        provenance: where the tokens come from.
+        versions: package -> version that wrote the file.
+    """
 
     model: ModelSettings
     clip: CLIPIdentity
@@ -167,24 +208,24 @@ class Header:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
-        told = {"protocol": self.provenance.protocol, "training": self.provenance.training}
+        optional = {"protocol": self.provenance.protocol, "training": self.provenance.training}
         return {
             "format": self.FORMAT, "model": self.model.to_header(), "clip": asdict(self.clip), "versions": dict(self.versions),
-            **{name: value for name, value in told.items() if value is not None},
+            **{name: value for name, value in optional.items() if value is not None},
         }  # fmt: skip
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Header:
-        """The inverse of `to_dict`, checked before anything is built from it.
+        """The inverse of `to_dict`, checked before any model is built from it.
 
         Args:
-            values: the header of a file.
+            values: the header of a file, as JSON gives it back.
             shapes: of the tensors that the file holds, by name.
 
         Raises:
             UsageError: for another format, values of the wrong type or out of bounds, or tensors that are not those of the settings.
         """
-        if values.get("format") != cls.FORMAT or not {"model", "clip"} <= values.keys():
+        if type(values.get("format")) is not int or values["format"] != cls.FORMAT or not {"model", "clip"} <= values.keys():
             raise UsageError(f"not a token file of this version (format {values.get('format')}, expected {cls.FORMAT})")
         model = ModelSettings.from_header(values["model"])
         named = values["clip"]
@@ -200,7 +241,15 @@ class Header:
 
 
 def check_shapes(settings: ModelSettings, shapes: Mapping[str, Shape]) -> None:
-    """Raise UsageError unless tensors of these shapes are what a model with these settings may have trained."""
+    """Raise UsageError unless a token file with these settings may hold tensors of these shapes.
+
+    Args:
+        settings: as the file states them.
+        shapes: of the tensors in the file, by name.
+
+    Raises:
+        UsageError: for a tensor that is missing, of another shape, or of no use to such a model.
+    """
     expected = settings.shapes()
     for name, shape in expected.items():
         found = shapes.get(name)
@@ -214,14 +263,30 @@ def check_shapes(settings: ModelSettings, shapes: Mapping[str, Shape]) -> None:
 
 
 def spoken(value: Any) -> Any:
-    """A list of words or numbers as one string with bars, "near|far"; anything else as it is."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return value
-    return "|".join(str(item) if isinstance(item, str) else repr(float(item)) for item in value)
+    """A list or array of words or numbers as one string with bars, "near|far"; anything else as it is."""
+    items = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(items, str) or not isinstance(items, Sequence):
+        return items
+    if not all(isinstance(item, str | float | int) for item in items):
+        raise UsageError(f"{list(items)[:4]} should be words or numbers")
+    return "|".join(item if isinstance(item, str) else repr(float(item)) for item in items)
 
 
 def scale_value(scale: str | float, count: int) -> float:
-    """The logit scale that a setting stands for, for that many bins. Raises UsageError for one that is none."""
+    """The factor on similarities that a setting stands for.
+
+    Args:
+        scale: "auty2023" (1000 / sqrt(count), the released code's), "depthclip" (1000, DepthCLIP's released code), "learned" (starts from
+            auty2023's), or a positive number.
+        count: number of bins.
+
+    Raises:
+        UsageError: for an unknown name, or a number that is not positive.
+
+    Example:
+        >>> scale_value("auty2023", 100)
+        100.0
+    """
     if scale in ("auty2023", "learned"):
         return 1000 / math.sqrt(count)
     if scale == "depthclip":
@@ -252,7 +317,7 @@ def read_dataclass(kind: type[T], values: Mapping[str, Any], source: str) -> T:
         if name not in known:
             raise unknown(f"setting in {source}", name, known)
         if not _fits(value, hints[name]):
-            raise UsageError(f"{source}: {name} = {value!r} should be {_said(hints[name])}")
+            raise UsageError(f"{source}: {name} = {value!r} should be {_in_words(hints[name])}")
     try:
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
     except DepthTokensError:
@@ -262,7 +327,7 @@ def read_dataclass(kind: type[T], values: Mapping[str, Any], source: str) -> T:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value may stand for an annotation: true and false are no numbers, and numbers are finite."""
+    """Whether a plain value has the type that an annotation asks for; true and false are no numbers, and nor is NaN."""
     if get_origin(hint) in (Union, types.UnionType):
         return any(_fits(value, option) for option in get_args(hint))
     if get_origin(hint) is tuple:
@@ -276,10 +341,10 @@ def _fits(value: Any, hint: Any) -> bool:
     return type(value) is (hint or type(None))
 
 
-def _said(hint: Any) -> str:
+def _in_words(hint: Any) -> str:
     """An annotation in words."""
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_said(option) for option in get_args(hint) if option is not type(None))
+        return " or ".join(_in_words(option) for option in get_args(hint) if option is not type(None))
     if get_origin(hint) is tuple:
         inner = get_args(hint)
         return "a list" if inner[-1] is Ellipsis else f"{'two' if len(inner) == 2 else len(inner)} numbers"

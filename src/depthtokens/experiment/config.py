@@ -6,6 +6,7 @@ Settings that several verbs share stand in small dataclasses, of which experimen
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,6 +95,8 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
         for name in ("lr", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
+        if math.isinf(self.lr):
+            raise UsageError("lr must be a finite number")
         for name in ("weight_decay", "views"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative")
@@ -104,18 +107,28 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
         if not self.weights:
             object.__setattr__(self, "weights", "random")
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON, which has no infinities: those are written out, "inf"."""
+        return {name: _toml(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in asdict(self).items()}
+
     def to_toml(self) -> str:
         """The experiment as TOML: `name = value` lines, fields that are None left out."""
         lines = []
         for name, value in asdict(self).items():
             if value is not None:
-                text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON's strings are TOML's but for DEL
-                lines.append(f"{name} = {text}")
+                lines.append(f"{name} = {_toml(value)}")
         return "\n".join(lines) + "\n"
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Experiment:
-        """Read a TOML file. Raises UsageError for a missing file, bad syntax, an unknown key or a value of the wrong type."""
+        """Read a TOML file.
+
+        Args:
+            path: the file.
+
+        Raises:
+            UsageError: for a missing file, bad syntax, an unknown key, or a value of the wrong type or out of bounds.
+        """
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -126,7 +139,15 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str = "configuration") -> Experiment:
-        """From plain values, as TOML or JSON gives them. Raises UsageError as `from_toml`."""
+        """An experiment from plain values, as TOML or JSON gives them.
+
+        Args:
+            values: setting -> value.
+            source: what errors call the place that the values come from.
+
+        Raises:
+            UsageError: for an unknown key, or a value of the wrong type or out of bounds.
+        """
         if "data" not in values:
             raise UsageError(f"{source} does not say `data`")
         return read_dataclass(cls, values, source)
@@ -137,7 +158,7 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
         return self.views >= 1 and self.batchnorm == "frozen"
 
     def open_dataset(self) -> DepthDataset:
-        """The training split that this experiment names, with its views. Raises as `data.open_dataset`."""
+        """The training split that this experiment names, opened to show its views. Raises as `data.open_dataset`."""
         from ..data import open_dataset, states_units
 
         return open_dataset(
@@ -152,5 +173,22 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
         )
 
     def model_settings(self, depth_range: tuple[float, float], predict_side: int | None = None) -> ModelSettings:
-        """Settings of the model this experiment describes, on data of that range (metres) and height (pixels)."""
+        """Settings of the model that this experiment trains.
+
+        Args:
+            depth_range: (lo, hi) metres, of the data; the experiment's own goes first.
+            predict_side: shorter side of the training images, pixels.
+
+        Raises:
+            UsageError: for what is unknown, or does not fit together.
+        """
         return self.on(self.depth_range or depth_range, predict_side)
+
+
+def _toml(value: Any) -> str:
+    """A plain value as TOML writes it: JSON, but for infinities and the character DEL."""
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

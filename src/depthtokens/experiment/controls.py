@@ -1,4 +1,4 @@
-"""Controls that need no image: one constant depth, and the mean depth map, both learned from the training split."""
+"""Controls: two heads that never look at the image, one constant depth and one mean depth map, learned from the training split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..progress import Progress, silent
 CONSTANT, MEAN_MAP = "constant", "mean map"
 """Names of the two rows."""
 MOST = 2000
-"""Training depth maps read at most, evenly spaced over the split."""
+"""How many depth maps of a training split are read at most, evenly spaced over it."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Controls:
     """What is known of depth without looking at the image.
 
     Attributes:
-        constant: geometric mean depth, metres.
-        mean_map: [1, 1, H, W] geometric mean per pixel, metres.
-        maps: training maps read.
+        constant: metres, the geometric mean of all training depths.
+        mean_map: [1, 1, H, W] metres, the geometric mean of the training depths at each pixel.
+        maps: number of training maps that were read.
     """
 
     constant: float
@@ -36,7 +36,11 @@ class Controls:
     maps: int
 
     def heads(self, protocol: Protocol) -> dict[str, Head]:
-        """The two controls as heads of an evaluation by `protocol`, whose input crop the map gets as the images do."""
+        """The two controls as heads, by the names of their rows.
+
+        Args:
+            protocol: by which they are to be scored; its input crop is taken from the mean map as it is from images.
+        """
         constant, mean_map = torch.full((1, 1, 1, 1), self.constant), protocol.shown(self.mean_map)
         return {
             CONSTANT: lambda patches: constant.expand(len(patches), -1, -1, -1),
@@ -45,17 +49,18 @@ class Controls:
 
     @property
     def parameters(self) -> dict[str, int]:
-        """How many numbers each of them is."""
+        """How many numbers each of them consists of, by row."""
         return {CONSTANT: 1, MEAN_MAP: self.mean_map.numel()}
 
 
 def learn_controls(dataset: DepthDataset, depth_range: tuple[float, float], workers: int = 2, progress: Progress = silent) -> Controls:
-    """Geometric means over valid depths of a training split.
+    """Learn both controls: geometric means over the valid depths of a training split.
+
+    Maps of another size than the first are resized to it (nearest). A pixel at which no training image has depth takes the constant.
 
     Args:
-        dataset: the split, opened without augmentation. Maps of another size than the first are resized to it (nearest); pixels that no
-            training image has depth for take the constant.
-        depth_range: metres, of the depths that count.
+        dataset: the split, opened without augmentation.
+        depth_range: (lo, hi) metres, of the depths that count.
         workers: processes that read depth maps.
         progress: called as maps are read.
 
@@ -82,8 +87,17 @@ def learn_controls(dataset: DepthDataset, depth_range: tuple[float, float], work
     return Controls(constant, mean_map[None, None], count)
 
 
+def shared_images(training: DepthDataset, test: DepthDataset) -> int:
+    """How many images of a test set the training set has too, by their files."""
+
+    def keys(data: DepthDataset) -> set[tuple[str, str]]:
+        return {(str(image.absolute()), name) for (image, _), name in zip(data.pairs, data.names, strict=True)}
+
+    return len(keys(training) & keys(test))
+
+
 class _Depths:
-    """Depth maps [H, W] metres of a data set, without normalised images."""
+    """Depth maps [H, W] metres of a data set, read without preparing images for CLIP."""
 
     def __init__(self, dataset: DepthDataset) -> None:
         self.dataset = dataset

@@ -1,4 +1,4 @@
-"""Evaluation: one protocol for models and for the controls that never look at the image."""
+"""Evaluation: heads are scored by a protocol, learned ones and controls alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..depth.linear import Trainable
 from ..depth.metrics import METRICS, MetricAccumulator, Target
 from ..depth.model import DepthTokens
-from ..depth.protocol import Head, Protocol, find_protocol
+from ..depth.protocol import Head, Protocol, count_not_finite, find_protocol
 from ..errors import DataError
 from ..files import write_text
 from ..progress import Progress, silent
@@ -25,14 +25,16 @@ from .source import Data, Reading, Source, open_source
 
 @dataclass(frozen=True)
 class Scores:
-    """What the evaluation of one head found.
+    """What the evaluation of one head gave.
 
     Attributes:
         protocol: by which it was scored.
-        depth_range: metres, of the truth that counts.
-        image_wise, pixel_wise: metric name -> value, as the mean over images and pooled over pixels.
-        per_image: one row per image with its name and metrics.
+        depth_range: (lo, hi) metres, of the truth that counted.
+        image_wise: metric name -> mean over images.
+        pixel_wise: metric name -> figure over all pixels of all images.
+        per_image: for each image a dict of its "name", its metrics, and how many "pixels" counted.
         skipped: names of images without any valid ground truth.
+        not_finite: predicted depths, at patch resolution, that were NaN or infinite; the protocol scored an end of its range instead.
     """
 
     protocol: Protocol
@@ -41,23 +43,25 @@ class Scores:
     pixel_wise: dict[str, float]
     per_image: list[dict[str, Any]]
     skipped: list[str]
+    not_finite: int = 0
 
     @property
     def quoted(self) -> dict[str, float]:
-        """The figures that the protocol quotes."""
+        """Metric name -> the figure that the protocol quotes: image-wise or pixel-wise."""
         return self.pixel_wise if self.protocol.average == "pixel" else self.image_wise
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the per-image table."""
+        """As plain values, for JSON; without the figures of each image."""
         return {
             "protocol": self.protocol.to_dict(), "depth_range": list(self.depth_range), "images": len(self.per_image),
-            "skipped": self.skipped, "scores": self.quoted, "image_wise": self.image_wise, "pixel_wise": self.pixel_wise,
+            "skipped": self.skipped, "not_finite": self.not_finite, "scores": self.quoted, "image_wise": self.image_wise,
+            "pixel_wise": self.pixel_wise,
         }  # fmt: skip
 
     def save_csv(self, path: str | Path) -> None:
-        """Write the per-image table."""
+        """Write the figures of each image to a CSV file. Raises DepthTokensError where it cannot be written."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, ["name", *METRICS, "protocol"], lineterminator="\n")
+        writer = csv.DictWriter(text, ["name", *METRICS, "pixels", "protocol"], lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "protocol": self.protocol.name} for row in self.per_image)
         write_text(Path(path), text.getvalue())
@@ -75,26 +79,27 @@ def evaluate(
     """Score a model on a data set or a store of patch features, on the device where the model is.
 
     Args:
-        model: the model.
-        dataset: what it is scored on.
-        protocol: "auty2023", "pooled", "depthclip", or one's own `Protocol`; its depth range defaults to the data set's.
+        model: what is scored.
+        dataset: test images, or a store of their features.
+        protocol: "auty2023", "pooled", "depthclip", or a `Protocol` of one's own.
         batch_size: images that go through the trunk together.
         workers: processes that read images.
-        precision: of the image tower.
+        precision: of the image tower: float32, bfloat16 or float16.
         progress: called as images are scored.
 
     Returns:
         The scores; images without valid ground truth are skipped and named there.
 
     Raises:
-        DataError: where no image is left, or the store is not of this CLIP, mode and protocol.
+        DataError: where no image has valid ground truth, images cannot be read, or the store is not of this CLIP, mode and protocol.
+        UsageError: for an unknown protocol or precision, or a store where the model's trunk is no longer the CLIP's.
     """
     source = open_source(model, dataset, None, Reading(batch_size=batch_size, workers=workers, precision=precision))
     return score_heads({"tokens": head_of(model)}, source, protocol, progress=progress)["tokens"]
 
 
 def head_of(model: Trainable) -> Head:
-    """The half of a model behind the image tower. The text side runs once, here, never per image."""
+    """The part of a model that comes behind the image tower, as a head. The text side runs once, here, and never again per image."""
     model.eval()
     with torch.inference_mode():
         text = model.text_features()
@@ -113,28 +118,30 @@ def score_heads(
     controls: Controls | None = None,
     progress: Progress = silent,
 ) -> dict[str, Scores]:
-    """Score several heads by one protocol in one pass over the source, whose patch features are had once for all of them.
+    """Score several heads by one protocol, in one pass over the source: patch features are computed or read once for all of them.
 
     Args:
-        heads: by name.
+        heads: by the name of their row.
         source: of test images.
-        protocol: or its name.
-        controls: the two rows that do not look at the image, scored behind the heads; averaging with the mirrored image is left out
-            for them.
+        protocol: by which to score, or its name.
+        controls: scored behind the heads, without flip averaging, since they do not look at the image; None for no controls.
         progress: called as images are scored.
 
     Returns:
-        Scores by name: of the heads, then of the controls.
+        Scores by row: of the heads, then of the controls.
 
     Raises:
-        DataError: as `evaluate`.
+        DataError: where no image has valid ground truth, images cannot be read, or a store does not hold what the protocol shows.
+        UsageError: for an unknown protocol.
     """
     protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
     depth_range = protocol.depth_range or source.depth_range
     image_free = controls.heads(protocol) if controls else {}
     rows = {**heads, **image_free}
     sums = {name: MetricAccumulator() for name in rows}
+    not_finite = dict.fromkeys(rows, 0)
     names: list[str] = []
+    pixels: list[int] = []
     skipped: list[str] = []
     done = 0
     for indices, patches, mirrored, whole in source.evaluation(protocol):
@@ -145,9 +152,12 @@ def score_heads(
         names += [source.names[indices[i]] for i in counted]
         skipped += [source.names[index] for i, index in enumerate(indices) if i not in counted]
         targets = {i: Target(truth[i], valid[i]) for i in counted}
+        pixels += [target.pixels for target in targets.values()]
         for name, head in rows.items():
             flipped = None if mirrored is None or name in image_free else head(mirrored)
-            depth = protocol.full_size(head(patches), flipped, size, depth_range).cpu()
+            low = head(patches)
+            depth = protocol.full_size(low, flipped, size, depth_range).cpu()
+            not_finite[name] += count_not_finite(low, flipped)
             for i, target in targets.items():
                 sums[name].add(target.moments(depth[i]), target.pixels)
         done += len(indices)
@@ -156,7 +166,8 @@ def score_heads(
         raise DataError(f"no image of {source.name} ({source.split}) has valid ground truth in the range and crop of this protocol")
     scores = {}
     for name, total in sums.items():
-        per_image = [{"name": image, **values} for image, values in zip(names, total.per_image, strict=True)]
+        found = zip(names, total.per_image, pixels, strict=True)
+        per_image = [{"name": image, **values, "pixels": counted} for image, values, counted in found]
         used = replace(protocol, flip=False) if name in image_free else protocol
-        scores[name] = Scores(used, depth_range, total.image_wise(), total.pixel_wise(), per_image, skipped)
+        scores[name] = Scores(used, depth_range, total.image_wise(), total.pixel_wise(), per_image, skipped, not_finite[name])
     return scores

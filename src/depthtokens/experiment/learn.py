@@ -1,8 +1,8 @@
-"""Learning: the one training loop, for one model or many side by side."""
+"""Learning: the one training loop, for one model or for many side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -16,17 +16,20 @@ from ..depth.model import DepthTokens
 from ..errors import TrainingError
 from ..progress import Progress, silent
 from ..prompt.encoder import joined
-from .source import Batch, Source
+from .source import ORDER, Batch, Source, drawn
 
 SCALE_LR = 100
-"""How many times faster than tokens a learned logit scale goes."""
+"""How many times larger the learning rate of a learned logit scale is than that of tokens."""
 
 
 class TextPass:
-    """Text features of several models on one CLIP, as `text_features` of each gives them, in as few passes as can be.
+    """Text features of several models, the same as `text_features` of each gives, in as few passes over the text tower as possible.
 
-    A pass over a few prompts costs little more than reading the tower's weights, so models whose template has no learned context take
-    one together. What nothing trains is computed once.
+    A pass over a few prompts costs little more than reading the tower's weights, so models with the same template, none of whose context
+    is learned, share one. Text features that training does not change are computed once.
+
+    Args:
+        models: on one CLIP or several.
     """
 
     def __init__(self, models: Sequence[Trainable]) -> None:
@@ -63,21 +66,27 @@ class TextPass:
         return [found[i] for i in range(len(self.models))]
 
     def _prompted(self, group: list[int]) -> list[DepthTokens]:
+        """The models of a group that have prompts, which are all of them where a group has several."""
         return [model for model in (self.models[i] for i in group) if isinstance(model, DepthTokens)]
 
 
 class Learner:
-    """One model with AdamW and OneCycle as released.
+    """One model with its optimiser (AdamW) and its schedule (OneCycle), as released.
 
     Attributes:
-        done: steps taken.
+        model: what is trained.
+        steps: number of steps in the whole schedule.
+        done: number of steps so far; one whose batch had no valid truth counts.
+        clip_norm: largest gradient norm.
+        optimizer: torch's AdamW.
+        scheduler: torch's OneCycleLR.
 
     Args:
         model: what is trained.
-        steps: of the whole schedule.
+        steps: number of steps in the whole schedule.
         lr: peak learning rate.
         weight_decay: of everything but a learned logit scale.
-        clip_norm: largest gradient norm.
+        clip_norm: larger gradients are scaled down to this norm.
 
     Raises:
         TrainingError: where the model has nothing to learn.
@@ -89,7 +98,14 @@ class Learner:
         self.done = 0
 
     def apply(self, loss: Tensor) -> None:
-        """Step along the gradient that stands. Raises TrainingError, changing nothing, where it or the loss is not a number."""
+        """Change the model along the gradient that its parameters hold.
+
+        Args:
+            loss: that the gradient is of.
+
+        Raises:
+            TrainingError: where the loss or the gradient is not a finite number; then the model stays as it is.
+        """
         norm = torch.nn.utils.clip_grad_norm_(list(self.model.trainable().values()), self.clip_norm)
         if not torch.isfinite(loss + norm):
             raise TrainingError(
@@ -103,20 +119,56 @@ class Learner:
         if self.done < self.steps:
             self.scheduler.step()
 
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What a checkpoint keeps of optimiser and schedule: tensors by name, and plain values."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.model.trainable().items():
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        plain = {k: v for k, v in self.scheduler.state_dict().items() if isinstance(v, int | float | str | bool | list)}
+        return tensors, {"step": self.done, "groups": groups, "scheduler": plain}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken.
+
+        Args:
+            tensors: its tensors; others do no harm.
+            values: its plain values; others do no harm.
+        """
+        for name, parameter in self.model.trainable().items():
+            prefix = f"optimizer.{name}."
+            moments = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            self.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in moments.items()}
+        for group, saved in zip(self.optimizer.param_groups, values["groups"], strict=True):
+            group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), **values["scheduler"], "total_steps": self.steps})
+        self.done = int(values["step"])
+
+    def follow(self, steps: int) -> None:
+        """From the next step on, follow a schedule of so many steps in all."""
+        self.steps = self.scheduler.total_steps = steps
+        fresh = make_optimizer(self.model, steps)[1]
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), "_schedule_phases": fresh.state_dict()["_schedule_phases"]})
+        self.scheduler.last_epoch = self.done - 1
+        self.scheduler.step()
+
 
 def make_optimizer(
     model: Trainable, total_steps: int, lr: float = 3.57e-4, weight_decay: float = 0.1
 ) -> tuple[torch.optim.AdamW, OneCycleLR]:
-    """AdamW over the model's tokens and OneCycle (div 25, final div 100, momentum 0.85-0.95; released code).
+    """AdamW over what a model trains, and OneCycle (div 25, final div 100, momentum 0.85-0.95).
 
-    A learned logit scale, which the released code does not have, goes `SCALE_LR` times as fast and does not decay: at the tokens' rate
-    its logarithm could not leave where it starts.
+    Source: released code. A learned logit scale, which it does not have, gets `SCALE_LR` times the learning rate and no weight decay: at
+    the tokens' rate its logarithm would hardly move from where it starts.
 
     Args:
         model: what is trained.
-        total_steps: of the whole schedule.
+        total_steps: number of steps in the whole schedule.
         lr: peak learning rate.
         weight_decay: of everything but a learned logit scale.
+
+    Returns:
+        The optimiser and the schedule of its learning rate.
 
     Raises:
         TrainingError: where the model has nothing to learn.
@@ -130,6 +182,11 @@ def make_optimizer(
         groups.append({"params": vectors, "lr": lr})
     if "log_scale" in trainable:
         groups.append({"params": [trainable["log_scale"]], "lr": SCALE_LR * lr, "weight_decay": 0.0})
+    return _one_cycle(groups, total_steps, weight_decay)
+
+
+def _one_cycle(groups: list[dict[str, Any]], total_steps: int, weight_decay: float) -> tuple[torch.optim.AdamW, OneCycleLR]:
+    """AdamW over parameter groups whose "lr" is their peak, and its schedule."""
     optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
     peaks = [group["lr"] for group in groups]
     scheduler = OneCycleLR(
@@ -139,9 +196,20 @@ def make_optimizer(
 
 
 def update(learners: Sequence[Learner], texts: TextPass, views: Sequence[Batch]) -> list[float]:
-    """One step of each learner on its own batch; returns the losses before it, NaN (and no step) where a batch has no valid truth.
+    """Take one step with each learner, on a batch of its own.
 
-    Losses of different models share no parameter, so the gradient of their sum is each one's own. Raises TrainingError as `Learner.apply`.
+    The losses of different models share no parameter, so in the gradient of their sum each model finds its own.
+
+    Args:
+        learners: the models.
+        texts: gives the text features of these models, in the same order.
+        views: a batch for each learner.
+
+    Returns:
+        The loss of each learner before the step; NaN, and no step, where its batch has no valid truth.
+
+    Raises:
+        TrainingError: where a loss or gradient is not a finite number.
     """
     features = texts()
     losses: dict[int, Tensor] = {}
@@ -159,16 +227,22 @@ def update(learners: Sequence[Learner], texts: TextPass, views: Sequence[Batch])
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> list[int]:
-    """The order of images in an epoch, from seed and epoch only."""
-    return torch.randperm(images, generator=torch.Generator().manual_seed(seed + epoch)).tolist()
+    """The order of images in an epoch, which depends on seed and epoch only.
+
+    Args:
+        images: how many there are.
+        seed: of the run.
+        epoch: counted from 0.
+    """
+    return drawn(seed, epoch, ORDER).permutation(images).tolist()
 
 
 class Step(NamedTuple):
     """One step of all learners.
 
     Attributes:
-        losses: before the step, one per learner; NaN (and no step) where a batch had no valid truth.
-        without_truth: images of the first learner's batch that have none.
+        losses: of each learner before the step; NaN, and no step, where its batch had no valid truth.
+        without_truth: how many images in the first learner's batch have no valid truth.
     """
 
     losses: list[float]
@@ -176,18 +250,21 @@ class Step(NamedTuple):
 
 
 def learn(learners: Sequence[Learner], source: Source, *, batch_size: int = 16) -> Iterator[Step]:
-    """Train models side by side until their schedules end, each in its own order of images, by its seed; yields after every step.
+    """Train models side by side until their schedules end.
 
-    Every learner comes out as if trained alone, within rounding. Learners that have taken steps before go on where they were, in the
-    middle of an epoch too.
+    Each model sees the images in the order that its seed gives, and comes out as if it had been trained alone, within rounding. Learners
+    that have taken steps before go on from there, even in the middle of an epoch.
 
     Args:
-        learners: with the same number of steps, done and in all.
+        learners: one or more; all must have done the same number of steps, of the same number in all.
         source: of training views.
         batch_size: images in a step.
 
+    Yields:
+        Each step, once it is done.
+
     Raises:
-        TrainingError: where a loss or gradient is not a number; nothing has changed by that step.
+        TrainingError: where a loss or gradient is not a finite number; a model whose own is not stays as it was before that step.
     """
     ((first, steps),) = {(learner.done, learner.steps) for learner in learners}
     texts = TextPass([learner.model for learner in learners])
@@ -197,19 +274,59 @@ def learn(learners: Sequence[Learner], source: Source, *, batch_size: int = 16) 
     for epoch in count(first // per_epoch):
         begun = first % per_epoch if epoch == first // per_epoch else 0
         views = {
-            seed: source.training(epoch, epoch_order(images, seed, epoch)[begun * batch_size :], batch_size)
+            seed: source.training(epoch, epoch_order(images, seed, epoch)[begun * batch_size :], batch_size, seed)
             for seed in dict.fromkeys(seeds)
         }
         for _ in range(begun, per_epoch):
             if learners[0].done == steps:
                 return
-            batches = {seed: next(one) for seed, one in views.items()}
+            batches = {seed: _next(one) for seed, one in views.items()}
             without = int((batches[seeds[0]].truth.flatten(1).amax(dim=1) <= MIN_TRUTH).sum())
             yield Step(update(learners, texts, [batches[seed] for seed in seeds]), without)
 
 
+def _next(views: Iterator[Batch]) -> Batch:
+    """The next batch. Raises TrainingError where it is too small for BatchNorm to take statistics of."""
+    try:
+        return next(views)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TrainingError(
+            "a batch leaves BatchNorm one value per channel to take statistics of: "
+            "give a larger --crop or --batch-size, or --batchnorm frozen"
+        ) from error
+
+
+def peak_share(steps: int) -> float:
+    """How much of the peak learning rate a OneCycle schedule of so many steps ever reaches, 0 to 1."""
+    if steps > 100:
+        return 1.0
+    optimizer, scheduler = _one_cycle([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0}], steps, 0.0)
+    rates = []
+    for _ in range(steps):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        if len(rates) < steps:
+            scheduler.step()
+    return float(max(rates))
+
+
 def fit(learners: Sequence[Learner], source: Source, *, batch_size: int = 16, progress: Progress = silent) -> list[list[float]]:
-    """`learn` to the end; returns each learner's loss, step by step."""
+    """Run `learn` to its end.
+
+    Args:
+        learners: as for `learn`.
+        source: of training views.
+        batch_size: images in a step.
+        progress: called after every step.
+
+    Returns:
+        For each learner its loss, step by step; NaN where a batch had no valid truth.
+
+    Raises:
+        TrainingError: as `learn`.
+    """
     losses: list[list[float]] = [[] for _ in learners]
     for step in learn(learners, source, batch_size=batch_size):
         for history, loss in zip(losses, step.losses, strict=True):

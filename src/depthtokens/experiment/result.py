@@ -1,4 +1,4 @@
-"""A result: all figures of a row, run by run and image by image, and what can be said of them."""
+"""A result: all figures of a row, run by run and image by image, and the statistics of them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Result:
     """What the runs of one row gave.
 
     Attributes:
-        seeds: of its runs, one even where none matters.
-        parameters: trained numbers of one run.
-        scores: metric -> the protocol's figure, one per run.
-        images: metric -> [runs][images].
+        seeds: one per run, even where a row does not depend on it.
+        parameters: how many numbers one run trains.
+        scores: metric name -> the figure that the protocol quotes, one per run.
+        images: metric name -> figures of single images, [runs][images].
         names: of those images.
-        minutes: of training and scoring all runs; 0 where nobody looked.
+        minutes: that training and scoring all runs took; 0 where that was not measured.
     """
 
     seeds: list[int]
@@ -40,11 +40,11 @@ class Result:
         """A result from the scores of its runs.
 
         Args:
-            scores: one per run.
+            scores: one per run, all on the same images.
             seeds: one per run.
-            parameters: trained numbers of one run.
-            minutes: of all runs.
-            digits: that per-image figures are kept to; None keeps all.
+            parameters: how many numbers one run trains.
+            minutes: that training and scoring all runs took.
+            digits: significant digits that figures of single images are rounded to; None keeps all.
         """
 
         def kept(value: float) -> float:
@@ -55,25 +55,37 @@ class Result:
         return Result(list(seeds), parameters, quoted, images, [image["name"] for image in scores[0].per_image], minutes)
 
     def score(self, metric: str) -> float:
-        """The figure, mean over runs."""
+        """The figure of a metric, as the mean over runs."""
         return self.measured(metric).mean
 
     def measured(self, metric: str) -> MeanStd:
-        """Mean and standard deviation over seeds."""
+        """Mean and standard deviation of a metric over runs."""
         return mean_std(self.scores[metric])
 
     def interval(self, metric: str) -> Interval:
-        """The mean over images, averaged over seeds, and its bootstrap interval."""
+        """The mean of a metric over images, each averaged over runs first, and its bootstrap interval. Raises as `bootstrap_mean`."""
         if metric not in self._intervals:
             self._intervals[metric] = bootstrap_mean(self.images[metric])
         return self._intervals[metric]
 
     def minus(self, other: Result, metric: str) -> Difference | None:
-        """This row minus another on the same images, paired; None where they were scored on other images."""
+        """The difference between this row and another, image by image.
+
+        Args:
+            other: the row that is subtracted.
+            metric: its name.
+
+        Returns:
+            The mean difference and its bootstrap interval; None where the two were scored on different images.
+
+        Raises:
+            UsageError: as `statistics.paired_bootstrap`.
+        """
         return paired_bootstrap(self.images[metric], other.images[metric]) if self.names == other.names else None
 
     @cached_property
     def _intervals(self) -> dict[str, Interval]:
+        """Intervals that were computed before, by metric."""
         return {}
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,7 +94,7 @@ class Result:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Result:
-        """The inverse of `to_dict`. Raises UsageError for values that are none."""
+        """The inverse of `to_dict`. Raises UsageError for values that it did not give, or whose runs and images do not match."""
         try:
             result = Result(**values)
             shape = (len(result.seeds), len(result.names))

@@ -1,18 +1,21 @@
-"""The one door to patch features: from images, now; from a store, where they were computed once; or through the cache."""
+"""Where patch features come from: computed from images as they are needed, or read from a store, the user's own or one in the cache.
+
+`open_source` decides which; whoever trains or scores calls it and does not need to know.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..clip.device import dtype_of
-from ..data import open_dataset, states_units
 from ..data.dataset import DepthDataset, Sample
 from ..data.loader import batches
 from ..depth import protocol as protocols
@@ -24,10 +27,20 @@ from ..features.views import Views
 from ..progress import Notify, Progress, silent
 
 Data = DepthDataset | FeatureStore
+"""What can be trained or scored on: images, or a store of their patch features."""
+
+
+ORDER, FLIPS = 0, 1
+"""What is drawn for an epoch: the order of images, and which views are mirrored."""
 
 
 class Batch(NamedTuple):
-    """Training views: patches [B, C, h, w] float32 and truth [B, 1, H, W] metres, 0 = none."""
+    """Training views.
+
+    Attributes:
+        patches: [B, C, h, w] float32, patch features.
+        truth: [B, 1, H, W] metres, 0 = none.
+    """
 
     patches: Tensor
     truth: Tensor
@@ -37,10 +50,10 @@ class Shown(NamedTuple):
     """Test images of one size.
 
     Attributes:
-        indices: in the data set.
-        patches: [B, C, h, w].
-        mirrored: of the mirror images, None without flip averaging.
-        truth: [B, 1, H, W] metres of the whole images, on the CPU.
+        indices: of the images in the data set.
+        patches: [B, C, h, w], patch features.
+        mirrored: [B, C, h, w], patch features of the mirror images; None where there is no flip averaging.
+        truth: [B, 1, H, W] metres of the whole images, 0 = none, on the CPU.
     """
 
     indices: list[int]
@@ -50,7 +63,15 @@ class Shown(NamedTuple):
 
 
 class Source(Protocol):
-    """Patch features and ground truth of a data set, by the names and properties of that data set."""
+    """Patch features and ground truth of a data set.
+
+    Attributes:
+        name: of the data set.
+        split: of the data set.
+        names: of its images.
+        depth_range: (lo, hi) metres, of the data set.
+        eval_crop: name of the data set's evaluation crop, None for none.
+    """
 
     name: str
     split: str
@@ -58,29 +79,36 @@ class Source(Protocol):
     depth_range: tuple[float, float]
     eval_crop: str | None
 
-    def training(self, epoch: int, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        """Batches of an epoch's views in the order given."""
+    def training(self, epoch: int, order: Sequence[int], batch_size: int, seed: int = 0) -> Iterator[Batch]:
+        """The views of one epoch, batch by batch.
+
+        Args:
+            epoch: counted from 0; it decides which views are shown.
+            order: indices of the images.
+            batch_size: images in a batch; the last may have fewer.
+            seed: of whatever is drawn for this epoch and not by the data set.
+        """
         ...
 
     def evaluation(self, protocol: protocols.Protocol) -> Iterator[Shown]:
-        """All images in order, as the protocol shows them."""
+        """All images in order, with patch features of what `protocol` shows to CLIP, some of one size at a time."""
         ...
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How patch features are had.
+    """How patch features are to be computed, and whether they are kept.
 
     Attributes:
-        cache: keep them in the cache folder where their views are fixed and the trunk is frozen.
-        batch_size: test images that go through the trunk together.
+        cache: whether to keep them in the cache folder, and use what is there, where views are fixed and the trunk is frozen.
+        batch_size: test images that go through the trunk, or are read from a store, together.
         workers: processes that read images.
-        precision: of the image tower.
-        list_file: what the data set was opened with; a store that is made notes it.
-        folder: a cache folder of one's own.
-        hint: what `notify` says behind where features are stored, and how big.
-        progress: called as images are read.
-        notify: called with a line before anything is stored.
+        precision: of the image tower: float32, bfloat16 or float16.
+        list_file: the list file that the data set was opened with, if one was named; a store that is made notes it.
+        folder: used instead of the cache folder.
+        hint: end of the line that `notify` is called with.
+        progress: called as images are read for a store.
+        notify: called before anything is stored, with one line that says how big it is and where it will lie.
     """
 
     cache: bool = False
@@ -100,23 +128,28 @@ def open_source(
     views: Views | None = None,
     reading: Reading | None = None,
     *,
-    flip_seed: int | None = None,
+    flip: bool = False,
     together: Sequence[str] = (),
 ) -> Source:
-    """Patch features of data for a model, on the model's device.
+    """Patch features and ground truth of data, for a model and on its device.
+
+    A store is read. Images are encoded as they are needed, unless `views` are fixed, `reading.cache` is on and the model's trunk is
+    frozen: then their features are computed once, kept in the cache folder and read from there.
 
     Args:
-        model: whose image tower, dense mode and normalisation they are for; None reads no features, only ground truth.
-        data: a data set's images, or a store of their features.
-        views: the fixed views that are wanted; None means new random views in every epoch of training (or, for a data set without
-            augmentation, the plain images).
-        reading: how they are had; by default from images, each time.
-        flip_seed: show half of the training views of a store mirrored, drawn from this seed.
-        together: further dense modes to store in the same pass, where one is needed.
+        model: that reads the features: its image tower, mode and normalisation decide what they are; None computes no features, for
+            heads that need only ground truth, which get the images in their place.
+        data: images, or a store of their features.
+        views: the views of each image that are wanted, always the same; None means new random views in every epoch of training (or, for
+            a data set without augmentation, the plain images).
+        reading: how features are computed and kept; None computes them each time, with the defaults of `Reading`.
+        flip: where features come from a store, training shows half of the views mirrored.
+        together: more modes that a store made now is to hold, since they cost no further pass over the trunk.
 
     Raises:
-        DataError: for a store of another CLIP, mode, normalisation or views, or whatever keeps images from being read.
-        UsageError: for a store where the model's trunk is no longer the CLIP's, or an unknown precision.
+        DataError: for a store of another CLIP, mode or normalisation, or images that cannot be read.
+        UsageError: for a store without a model or for one whose trunk is no longer the CLIP's, a store without mirror images where they
+            are wanted, or an unknown precision.
     """
     how = reading or Reading()
     if model is None:
@@ -132,7 +165,7 @@ def open_source(
         )  # fmt: skip
     if isinstance(data, FeatureStore):
         check_store(model, data)
-        return Stored(data, settings.dense, device=model.centres.device, flip_seed=flip_seed, batch_size=how.batch_size)
+        return Stored(data, settings.dense, device=model.centres.device, flip=flip, batch_size=how.batch_size)
     device, tower = model.centres.device, model.tower
 
     def encode(images: Tensor) -> Tensor:
@@ -141,13 +174,38 @@ def open_source(
     return Images(data, encode, views=views.count if views else 0, batch_size=how.batch_size, workers=how.workers)
 
 
-def test_views(protocol: protocols.Protocol, normalisation: str = "imagenet") -> Views:
-    """The views of test images that a protocol shows."""
+def drawn(seed: int, epoch: int, what: int) -> np.random.Generator:
+    """A generator for one thing that an epoch draws; no two seeds, epochs or things share theirs.
+
+    Args:
+        seed: of the run.
+        epoch: counted from 0.
+        what: `ORDER` or `FLIPS`.
+    """
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, what)))
+
+
+def scored_views(protocol: protocols.Protocol, normalisation: str = "imagenet") -> Views:
+    """The views of test images that scoring reads.
+
+    Args:
+        protocol: decides on the input crop, and on mirror images.
+        normalisation: of the model, one of `clip.NORMALISATIONS`.
+    """
     return Views(1, protocol.flip, protocol.input_crop, normalisation)
 
 
 def check_store(model: Trainable, store: FeatureStore) -> None:
-    """Raise DataError or UsageError, saying why, where a store's features are not what the model reads."""
+    """Check that a store's features are what a model reads.
+
+    Args:
+        model: that is to read them.
+        store: that holds them.
+
+    Raises:
+        DataError: for a store of another CLIP, mode or normalisation.
+        UsageError: for a model whose trunk is no longer the CLIP's.
+    """
     settings = model.settings
     if settings.batchnorm == "adapt":
         raise UsageError('batchnorm "adapt" changes the image trunk: its features cannot be stored, read the images')
@@ -157,55 +215,20 @@ def check_store(model: Trainable, store: FeatureStore) -> None:
 
 
 def check_sizes(sizes: Sequence[tuple[int, int]]) -> None:
-    """Raise UsageError where images [(H, W)] that are to be trained on in batches, as they are, differ in size."""
+    """Raise UsageError where training images of these sizes (H, W) differ: uncropped, they do not fit into one batch."""
     if len(some := sorted(set(sizes))) > 1:
-        said = ", ".join(f"{h}x{w}" for h, w in some[:3])
-        raise UsageError(f"training images differ in size ({said}): give --views K --crop HEIGHT WIDTH")
-
-
-@dataclass(frozen=True)
-class NamedData:
-    """Data by the name that a person gives it.
-
-    Attributes:
-        name: nyu:ROOT, kitti:ROOT, folder:ROOT, scenes, or store:FOLDER, which stands for the data set that it was made from.
-        depth_scale: units per metre of a folder's depth files; where None, what the store or training was told about it.
-        depth_range: metres, of a folder; likewise.
-        trained: settings of the run that tokens come from, if any.
-    """
-
-    name: str
-    depth_scale: float | None = None
-    depth_range: tuple[float, float] | None = None
-    trained: Mapping[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def store(self) -> FeatureStore | None:
-        """The store, where one was named. Raises DataError for one that is none, damaged, or of data that has changed."""
-        if not self.name.startswith("store:"):
-            return None
-        store = FeatureStore(self.name.removeprefix("store:"))
-        store.check_data()
-        return store
-
-    def split(self, name: str, list_file: str | None = None) -> DepthDataset:
-        """A split of the data set, as images. Raises as `open_dataset`."""
-        spec = self.store.data if self.store else self.name
-        told: dict[str, Any] = {"depth_scale": self.depth_scale, "depth_range": self.depth_range}
-        if states_units(spec):
-            known = self.store.meta["data"] if self.store else self.trained
-            told = {key: value or known.get(key) for key, value in told.items()}
-        return open_dataset(spec, name, list_file=list_file, **told)
+        listed = ", ".join(f"{h}x{w}" for h, w in some[:3])
+        raise UsageError(f"training images differ in size ({listed}): give --views K --crop HEIGHT WIDTH")
 
 
 class Images:
-    """Features computed now.
+    """A source whose patch features are computed from images as they are needed. Its attributes are those of `Source`.
 
     Args:
         dataset: the images.
-        encode: from normalised images [B, 3, H, W] to patch features.
-        views: 0 = a new draw in every epoch; K = the same K draws again and again.
-        batch_size: test images encoded together.
+        encode: from images [B, 3, H, W], as data sets hand them out, to patch features [B, C, h, w].
+        views: 0 for new random views in every epoch; K for the same K views again and again.
+        batch_size: test images that are encoded together.
         workers: processes that read images.
     """
 
@@ -216,8 +239,15 @@ class Images:
         self.name, self.split, self.names = dataset.name, dataset.split, dataset.names
         self.depth_range, self.eval_crop = dataset.depth_range, dataset.eval_crop
 
-    def training(self, epoch: int, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        """See `Source`. Raises UsageError where views differ in size."""
+    def training(self, epoch: int, order: Sequence[int], batch_size: int, seed: int = 0) -> Iterator[Batch]:
+        """As `Source.training`, with views that the data set draws. Raises UsageError where the views of a batch differ in size.
+
+        Args:
+            epoch: counted from 0; it decides which views are shown.
+            order: indices of the images.
+            batch_size: images in a batch.
+            seed: not used: the data set has its own.
+        """
         draw = epoch % self.views if self.views else epoch
         for samples in batches(_Draw(self.dataset, draw), order, batch_size, self.workers):
             shapes = {tuple(sample.image.shape[1:]) for sample in samples}
@@ -228,7 +258,13 @@ class Images:
             yield Batch(patches, torch.stack([sample.depth for sample in samples]).to(patches.device))
 
     def evaluation(self, protocol: protocols.Protocol) -> Iterator[Shown]:
-        """See `Source`. Images of another size start a new batch."""
+        """As `Source.evaluation`. An image of another size than the one before it starts a new batch.
+
+        Raises:
+            UsageError: for a data set that was opened to draw random views.
+        """
+        if getattr(self.dataset, "augment", None) is not None:
+            raise UsageError(f"{self.name} ({self.split}) was opened with random views: open it without augment to score on it")
         for samples in batches(self.dataset, range(len(self.dataset)), self.batch_size, self.workers):
             for group in _same_size(samples):
                 images = protocol.shown(torch.stack([sample.image for sample in group]))
@@ -247,14 +283,14 @@ class _Draw:
 
 
 class Stored:
-    """Features of one dense mode from a store.
+    """A source whose patch features are read from a store. Its attributes are those of `Source`.
 
     Args:
-        store: the store.
-        mode: the dense mode.
-        device: where features go.
-        flip_seed: show half of the training views mirrored, drawn from this seed (the store must hold mirror images); None shows none.
-        batch_size: test images read together.
+        store: that holds them.
+        mode: the one that is read.
+        device: where features and ground truth of training views go.
+        flip: training shows half of the views mirrored (the store must hold mirror images).
+        batch_size: test images that are read together.
 
     Raises:
         DataError: for a mode that the store does not hold.
@@ -262,26 +298,32 @@ class Stored:
     """
 
     def __init__(
-        self, store: FeatureStore, mode: str, *, device: torch.device | str = "cpu", flip_seed: int | None = None, batch_size: int = 8
+        self, store: FeatureStore, mode: str, *, device: torch.device | str = "cpu", flip: bool = False, batch_size: int = 8
     ) -> None:
         store.expect(mode=mode)
         if batch_size < 1:
             raise UsageError(f"batch size {batch_size}: needs at least 1")
-        if flip_seed is not None and not store.views.mirrored:
+        if flip and not store.views.mirrored:
             raise UsageError(f"{store.path} holds no mirror images to train on")
-        self.store, self.mode, self.device, self.flip_seed, self.batch_size = store, mode, torch.device(device), flip_seed, batch_size
+        self.store, self.mode, self.device, self.flip, self.batch_size = store, mode, torch.device(device), flip, batch_size
         self.name, self.split, self.names = store.dataset_name, store.split, store.names
         self.depth_range, self.eval_crop = store.depth_range, store.eval_crop
 
-    def training(self, epoch: int, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        """See `Source`. The views of epoch e are draw e modulo their number, and what is mirrored depends on seed and epoch only."""
+    def training(self, epoch: int, order: Sequence[int], batch_size: int, seed: int = 0) -> Iterator[Batch]:
+        """As `Source.training`. Of K stored views, epoch e shows view e modulo K; which ones are mirrored depends on seed and epoch only.
+
+        Args:
+            epoch: counted from 0.
+            order: indices of the images.
+            batch_size: images in a batch.
+            seed: of what is mirrored.
+        """
         view = epoch % self.store.views.count
         flips = [False] * len(self.names)
-        if self.flip_seed is not None:
-            generator = torch.Generator().manual_seed(2 * self.flip_seed + 1 + epoch)
-            flips = (torch.rand(len(self.names), generator=generator) < 0.5).tolist()
+        if self.flip:
+            flips = (drawn(seed, epoch, FLIPS).random(len(self.names)) < 0.5).tolist()
         for start in range(0, len(order), batch_size):
-            # Plain views first: the order within a batch does not matter, and each kind is read at once.
+            # Plain views first: the order within a batch does not matter, and so the views of each kind are read in one go.
             chosen = sorted(order[start : start + batch_size], key=lambda index: flips[index])
             plain, mirrored = [i for i in chosen if not flips[i]], [i for i in chosen if flips[i]]
             patches = [self.store.read(part, self.mode, view, m) for part, m in ((plain, False), (mirrored, True)) if part]
@@ -292,8 +334,8 @@ class Stored:
             yield Batch(joined.to(self.device), truth.to(self.device))
 
     def evaluation(self, protocol: protocols.Protocol) -> Iterator[Shown]:
-        """See `Source`. Raises DataError where the store does not hold what the protocol shows."""
-        self.store.expect(views=test_views(protocol, self.store.views.normalisation))
+        """As `Source.evaluation`. Raises DataError where the store does not hold what the protocol shows."""
+        self.store.expect(views=scored_views(protocol, self.store.views.normalisation))
         sizes, read = self.store.image_sizes, partial(self.store.read, mode=self.mode)
         for start in range(0, len(sizes), self.batch_size):
             for group in _runs(list(range(start, min(start + self.batch_size, len(sizes)))), sizes):
@@ -302,12 +344,13 @@ class Stored:
 
 
 def _same_size(samples: list[Sample]) -> list[list[Sample]]:
+    """Split samples, in order, wherever the image's size changes."""
     shapes = [tuple(sample.image.shape[1:]) for sample in samples]
     return [[samples[i] for i in run] for run in _runs(list(range(len(samples))), shapes)]
 
 
 def _runs(indices: list[int], sizes: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """Split into runs of one size."""
+    """Split indices, in order, wherever the size that belongs to an index changes."""
     runs: list[list[int]] = []
     for index in indices:
         if runs and sizes[runs[-1][-1]] == sizes[index]:

@@ -1,7 +1,8 @@
-"""How sure a score is: spread over seeds, and bootstrap intervals over images.
+"""How sure a score is: its spread over seeds, and its bootstrap interval over images.
 
-Images are what a test set samples, so they are what is resampled; two rows scored on the same images are compared image by image
-(paired), which leaves out how hard each image is for both. Seeds are few: they are averaged first, and their spread is told apart.
+A test set is a sample of images, so images are what the bootstrap resamples. Two rows that were scored on the same images are compared
+image by image (paired): how hard an image is for both then does not matter. Seeds are few; each image's scores are averaged over them
+first, and the spread over seeds is stated separately.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import UsageError
 
 AT_ONCE = 2**21
-"""Numbers drawn at once: what bounds memory (16 MB)."""
+"""How many numbers are drawn at once, which bounds the memory taken (16 MB)."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class MeanStd:
     """A mean over seeds.
 
     Attributes:
-        mean: of `count` values.
+        mean: of the values.
         std: their sample standard deviation, None for one value alone.
+        count: how many values.
     """
 
     mean: float
@@ -38,12 +40,15 @@ class MeanStd:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over images and where it lies with probability `level`, as far as these images tell.
+    """A mean over images, and the interval in which the mean over other such images would probably lie.
 
     Attributes:
-        low, high: ends of the interval.
+        mean: over images.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        level: probability that the interval is to have.
         images: how many.
-        seeds: runs averaged per image before images were resampled.
+        seeds: over how many runs each image was averaged before images were resampled.
     """
 
     mean: float
@@ -63,14 +68,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """The mean of a − b over images, paired, and its interval.
+    """The mean over images of the difference a − b between two rows, and its interval.
 
-    The interval says what other images would give, for these seeds' average; what other seeds would give is told apart.
+    The interval says what other images would give with the same runs; `seed_std` says what other seeds would.
 
     Attributes:
-        seeds, seeds_b: runs of a, and of b.
-        seed_std: standard deviation that choosing other seeds would give `mean`, from the spread of each row's own seeds; None where
-            neither row has two.
+        seeds: runs of a.
+        seeds_b: runs of b.
+        seed_std: standard deviation of `mean` over the choice of seeds, estimated from the spread over each row's own; None where
+            neither row has two runs.
     """
 
     seeds_b: int
@@ -91,10 +97,17 @@ class Difference(Interval):
 
 
 def mean_std(values: Sequence[float]) -> MeanStd:
-    """Mean and sample standard deviation (n − 1) of one score per seed. Raises UsageError for no value or one that is not finite.
+    """Mean and sample standard deviation (n − 1).
 
-    >>> str(mean_std([0.318, 0.320, 0.322]))
-    '0.320 ± 0.002'
+    Args:
+        values: one score per seed.
+
+    Raises:
+        UsageError: for no value, or one that is not finite.
+
+    Example:
+        >>> str(mean_std([0.318, 0.320, 0.322]))
+        '0.320 ± 0.002'
     """
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
@@ -103,13 +116,13 @@ def mean_std(values: Sequence[float]) -> MeanStd:
 
 
 def bootstrap_mean(values: ArrayLike, *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
-    """The mean over images, with its BCa bootstrap interval.
+    """The mean over images, with its BCa bootstrap interval (Efron 1987, bias-corrected and accelerated).
 
     Args:
-        values: one value per image [n], or [seeds, n], averaged over seeds per image first.
-        samples: resamples of the images.
+        values: one value per image [n], or one per run and image [seeds, n], which are averaged over runs first.
+        samples: how often the images are resampled.
         level: probability that the interval is to have.
-        seed: of the resamples.
+        seed: of the resampling.
 
     Raises:
         UsageError: for fewer than two images, numbers that are not finite, or a level outside 0-1.
@@ -124,9 +137,11 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, *, samples: int = 2000, level: 
     """Whether two rows differ: the mean of a − b over the same images, with its BCa bootstrap interval.
 
     Args:
-        a, b: values [n], or [seeds, n], averaged over seeds per image first; the two may have different numbers of seeds, and image i
-            must be the same in both.
-        samples, level, seed: as for `bootstrap_mean`.
+        a: values of one row, [n], or [seeds, n], which are averaged over runs first.
+        b: values of the other, likewise; image i must be the same in both, but the number of runs may differ.
+        samples: how often the images are resampled.
+        level: probability that the interval is to have.
+        seed: of the resampling.
 
     Raises:
         UsageError: as `bootstrap_mean`, and where the numbers of images differ.
@@ -142,7 +157,7 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, *, samples: int = 2000, level: 
 
 
 def _per_image(values: ArrayLike) -> NDArray[np.float64]:
-    """[seeds, n], checked."""
+    """Values as a table [seeds, n]. Raises UsageError for fewer than two images, or values that are not finite."""
     table = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if table.ndim != 2 or not table.shape[0] or table.shape[1] < 2:
         raise UsageError(f"an interval over images needs values [n] or [seeds, n] of at least two images, not {list(np.shape(values))}")
@@ -152,33 +167,38 @@ def _per_image(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _seed_std(*tables: NDArray[np.float64]) -> float | None:
-    """Standard deviation of the difference of two means over seeds; a row with one seed adds nothing that can be known."""
+    """Standard deviation of the difference of two means over seeds; a row with one seed has no spread and counts as exact."""
     errors = [table.mean(axis=1).var(ddof=1) / len(table) for table in tables if len(table) > 1]
     return float(np.sqrt(sum(errors))) if errors else None
 
 
 def _bca(values: NDArray[np.float64], samples: int, level: float, seed: int) -> tuple[float, float]:
-    """Efron's bias-corrected and accelerated interval for the mean of values [n]; per-image errors are skewed, so it is needed."""
+    """Ends of Efron's BCa interval for the mean of values [n]; errors of single images are skewed, so plain percentiles would be off."""
     from scipy import stats  # takes a second to import
 
     if not 0 < level < 1 or samples < 100:
         raise UsageError(f"an interval needs a level between 0 and 1 and at least 100 samples, not {level} and {samples}")
     centred = values - values.mean()
-    if not np.abs(centred).max() > 1e-12 * max(1.0, np.abs(values).max()):  # all images alike: resampling cannot tell anything else
+    if not np.abs(centred).max() > 1e-12 * max(1.0, np.abs(values).max()):  # all images alike: every resample has the same mean
         return float(values.mean()), float(values.mean())
-    unit = float(np.abs(centred).max()) / 2**40
-    steps = np.rint(centred / unit)  # whole numbers add up without rounding, so that equal resamples give equal means
+    unit = float(np.abs(centred).max()) / 2**42
+
+    def mean(steps: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        """In whole units: means that differ by rounding alone are the same, which the bias counts."""
+        return np.rint(steps.mean(axis=axis))
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a degenerate distribution is dealt with below
 
         def interval(method: str) -> tuple[float, float]:
             found = stats.bootstrap(
-                (steps,), np.mean, n_resamples=samples, batch=max(1, AT_ONCE // len(values)), vectorized=True, confidence_level=level,
+                (centred / unit,), mean, n_resamples=samples, batch=max(1, AT_ONCE // len(values)), vectorized=True, confidence_level=level,
                 method=method, rng=np.random.default_rng(seed),
             ).confidence_interval  # fmt: skip
             return unit * float(found.low), unit * float(found.high)
 
         low, high = interval("BCa")
-        if not (np.isfinite(low) and np.isfinite(high)):  # every resample on one side of the mean: no bias can be told
+        if not (np.isfinite(low) and np.isfinite(high)):  # every resample on one side of the mean: the bias is infinite
             low, high = interval("percentile")
-    return low + float(values.mean()), high + float(values.mean())
+    centre = float(values.mean())
+    return round(low + centre, 12) + 0.0, round(high + centre, 12) + 0.0  # no end at -0.000 where it is zero

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from .._version import versions
 from ..clip.device import find_device
 from ..clip.load import FrozenCLIP, load_clip
 from ..depth.checkpoint import read, restore, write
@@ -24,46 +21,18 @@ from ..depth.settings import Provenance
 from ..errors import TrainingError, UsageError
 from ..features.store import FeatureStore
 from ..features.views import Views
-from ..files import atomic
+from ..files import LOCK, locked, user_path, write_text
 from ..progress import Notify, Progress, silent
 from .config import Experiment
-from .learn import Learner, learn
+from .interrupt import Interrupt
+from .learn import Learner, learn, peak_share
 from .learn import Step as Stepped
-from .source import Data, NamedData, Reading, Source, Stored, check_sizes, open_source
+from .log import LOG, Record, board, cut_log
+from .named import NamedData
+from .source import Data, Reading, Source, Stored, check_sizes, open_source
 
-TOKENS, STATE, CONFIG, LOG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml", "log.jsonl"
-_MAY_CHANGE = {"workers", "device", "out", "tensorboard"}  # settings that a resumed run may have otherwise
-
-
-@dataclass(frozen=True)
-class Record:
-    """One line of log.jsonl: where a run stands.
-
-    Attributes:
-        epoch: counted from 1.
-        step: counted from 1 to `steps`, over all epochs.
-        loss: of this step, NaN where its batch had no truth.
-        lr: of this step.
-        images_per_second: since the run began or went on.
-        seconds_left: at that speed.
-    """
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    lr: float
-    images_per_second: float
-    seconds_left: float
-
-    def in_words(self, epochs: int) -> str:
-        """The same for a person."""
-        left = f"{self.seconds_left / 60:.0f} min left" if self.seconds_left > 90 else f"{self.seconds_left:.0f} s left"
-        return f"epoch {self.epoch}/{epochs}  loss {self.loss:.3f}  {self.images_per_second:.1f} images/s  {left}"
-
-    def to_line(self) -> str:
-        """As JSON."""
-        return json.dumps({key: None if value != value else value for key, value in asdict(self).items()}) + "\n"
+TOKENS, STATE, CONFIG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml"
+_MAY_CHANGE = {"workers", "device", "out", "tensorboard", "epochs"}  # settings that may be others when a run is resumed; epochs may grow
 
 
 @dataclass(frozen=True)
@@ -71,12 +40,12 @@ class TrainResult:
     """A finished (or interrupted) run.
 
     Attributes:
-        model: with the tokens as they are.
-        tokens: their file.
-        epoch_losses: mean loss of each epoch.
-        steps: done so far.
-        skipped: images seen without any truth.
-        interrupted: whether Ctrl-C ended it.
+        model: with the tokens as training left them.
+        tokens: the token file.
+        epoch_losses: mean loss of each whole epoch.
+        steps: number of steps done so far.
+        skipped: how often an image without any truth was seen.
+        interrupted: whether Ctrl-C ended the run.
     """
 
     model: DepthTokens
@@ -93,53 +62,84 @@ def train(
     clip: FrozenCLIP | None = None,
     progress: Progress = silent,
     notify: Notify = silent,
+    force: bool = False,
 ) -> TrainResult:
-    """Learn the tokens of an experiment and write them to its `out` folder, with a checkpoint every epoch (released recipe).
+    """Learn the tokens of an experiment, and write them to its `out` folder.
 
-    Ctrl-C saves and returns.
+    `out` gets a token file and a checkpoint after every epoch, and a log with a line per step. At Ctrl-C the run is saved and this
+    function returns; a second Ctrl-C acts as usual.
 
     Args:
         experiment: all settings.
-        resume: go on from the checkpoint in `out`; on the same machine's CPU the tokens come out as if the run had never stopped, bit for
-            bit.
-        clip: one that is loaded already.
+        resume: whether to go on from the checkpoint in `out`; on the same machine's CPU the tokens come out as if the run had never
+            stopped, bit for bit.
+        clip: the experiment's CLIP, where it is loaded already.
         progress: called after every step, and as images are read for stored features.
-        notify: called with a line before patch features are stored.
+        notify: called with one line before patch features are stored, and about whatever in the data is worth knowing.
+        force: whether to train on depths that look out of proportion to the data's range.
+
+    Returns:
+        The run's result.
 
     Raises:
-        UsageError: where `out` exists (or, resuming, differs in its settings).
-        TrainingError: where nothing is to be learned or the loss stops being a number (the last good checkpoint stays).
-        DataError: for a store of another CLIP or mode.
+        UsageError: where `out` exists, or (when resuming) holds no run with these settings; and for settings that do not fit together.
+        TrainingError: where there is nothing to learn, or the loss is no longer a finite number (the last good checkpoint stays).
+        DataError: for data that cannot be read, or a store of another CLIP or mode.
     """
-    out = Path(experiment.out)
+    out = user_path(experiment.out)
     existed = out.exists()
-    if existed and not out.is_dir():
-        raise UsageError(f"--out {out} is a file: name a folder")
-    if not resume and existed and any(out.iterdir()):
-        raise UsageError(f"the output folder {out} exists: choose another --out, or go on with --resume {out}")
+    _check_out(out, resume)
     find_protocol(experiment.protocol)
-    run = _Run(experiment, clip, find_device(experiment.device), progress, notify)
-    if resume:
-        run.restore(out)
-        return run.go(out)
-    out.mkdir(parents=True, exist_ok=True)
+    run = _Run(experiment, clip, find_device(experiment.device), progress, notify, force)
     try:
-        with atomic(out / CONFIG) as file:
-            file.write(experiment.to_toml().encode())
-        return run.go(out)
+        out.mkdir(parents=True, exist_ok=True)
+        with locked(out):
+            _check_out(out, resume)  # another run may have begun meanwhile
+            if resume:
+                run.restore(out)
+            else:
+                write_text(out / CONFIG, experiment.to_toml())
+            return run.go(out)
     finally:
-        if run.step == 0:  # failed before it began: leave nothing in the way of the next try
-            for path in [out / CONFIG, out / LOG, *out.glob("events.out.tfevents*")]:
-                path.unlink(missing_ok=True)
-            if not existed:
-                out.rmdir()
+        if not resume and run.step == 0 and (not existed or not any(out.glob("*.safetensors"))):
+            _clear(out, existed)
+
+
+def _check_out(out: Path, resume: bool) -> None:
+    """Raise UsageError for a folder that a run cannot be written to."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: name a folder")
+    if resume:
+        if not (out / CONFIG).is_file():
+            raise UsageError(f"nothing to resume in {out}: no {CONFIG} there")
+    elif out.exists() and any(path.name != LOCK for path in out.iterdir()):
+        raise UsageError(f"the output folder {out} exists: choose another --out, or go on with --resume {out}")
+
+
+def _clear(out: Path, existed: bool) -> None:
+    """After a run that failed before its first step: leave nothing in the way of the next try."""
+    for path in [out / CONFIG, out / LOG, out / LOCK, *out.glob("events.out.tfevents*")]:
+        path.unlink(missing_ok=True)
+    if not existed and out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
 
 
 def training_data(experiment: Experiment) -> tuple[Data, int]:
-    """What an experiment trains on, and the height in pixels of its images. Raises UsageError or DataError where it cannot."""
+    """Open what an experiment trains on.
+
+    Args:
+        experiment: whose data.
+
+    Returns:
+        The images, or the store of their features; and the shorter side of the data set's first image, pixels.
+
+    Raises:
+        UsageError: for a store of a test split, of other views than the experiment's, or of images that differ in size.
+        DataError: for data that cannot be read.
+    """
     if not experiment.data.startswith("store:"):
         dataset = experiment.open_dataset()
-        return dataset, dataset.image_size(0)[0]
+        return dataset, min(dataset.image_size(0))
     store = NamedData(experiment.data).store
     assert store is not None
     if store.split == "test":
@@ -149,22 +149,49 @@ def training_data(experiment: Experiment) -> tuple[Data, int]:
     if experiment.crop is not None:
         raise UsageError(f"{store.path} holds views as they are: leave out --crop, or give it to `depthtokens features`")
     check_sizes(store.image_sizes)
-    return store, store.image_height
+    return store, min(store.image_height, store.image_sizes[0][1])
+
+
+def check_truth(data: Data, notify: Notify, force: bool) -> None:
+    """Say what of the ground truth does not count, and refuse a scale that cannot be right.
+
+    Args:
+        data: what is trained on; of a store nothing is looked at again.
+        notify: called with what is worth knowing.
+        force: go on all the same.
+
+    Raises:
+        DataError: where a sample of the depths is out of proportion to their range (unless `force`).
+    """
+    if isinstance(data, FeatureStore):
+        return
 
 
 class _Run:
-    """The state of one training run."""
+    """One training run: its model, its source, and how far it is.
 
-    def __init__(self, experiment: Experiment, clip: FrozenCLIP | None, device: torch.device, progress: Progress, notify: Notify) -> None:
-        self.experiment, self.progress = experiment, progress
-        data, height = training_data(experiment)
+    Args:
+        experiment: all settings.
+        clip: None loads the experiment's.
+        device: where the model is trained.
+        progress: called after every step.
+        notify: called before patch features are stored.
+        force: whether depths may be out of proportion.
+    """
+
+    def __init__(
+        self, experiment: Experiment, clip: FrozenCLIP | None, device: torch.device, progress: Progress, notify: Notify, force: bool
+    ) -> None:
+        self.experiment, self.progress, self.notify = experiment, progress, notify
+        data, side = training_data(experiment)
+        check_truth(data, notify, force)
         clip = clip or load_clip(experiment.clip, experiment.weights)
-        self.model = DepthTokens.of(clip, experiment.model_settings(data.depth_range, height)).to(device)
+        self.model = DepthTokens.of(clip, experiment.model_settings(data.depth_range, side)).to(device)
         self.steps_per_epoch = -(-len(data) // experiment.batch_size)
         self.steps = experiment.epochs * self.steps_per_epoch
         self.learner = Learner(
             self.model, self.steps, lr=experiment.lr, weight_decay=experiment.weight_decay, clip_norm=experiment.clip_norm
-        )  # before anything that takes long: it knows whether there is something to learn
+        )  # made before anything that takes long, since it refuses a model with nothing to learn
         kept = experiment.cache and experiment.fixed_views
         if kept and not isinstance(data, FeatureStore) and data.augment is None and data.fixed_crop is None:
             check_sizes([data.image_size(i) for i in range(len(data))])
@@ -173,8 +200,20 @@ class _Run:
             cache=kept, workers=experiment.workers, precision=experiment.precision, list_file=experiment.list_file,
             progress=progress, notify=notify,
         )  # fmt: skip
+        self.facts = {
+            "images": len(data),
+            "data_fingerprint": data.data_fingerprint if isinstance(data, FeatureStore) else data.fingerprint(),
+            "versions": versions("torch", "open_clip"),
+        }
         self.source: Source = open_source(self.model, data, views, reading)
+        if (share := peak_share(self.steps)) < 0.5:
+            notify(
+                f"warning: a schedule of {self.steps} steps reaches {share:.0%} of the learning rate asked for: "
+                "give more --epochs or a smaller --batch-size"
+            )
+        self.grown: list[dict[str, int]] = []  # where a resumed run was given more epochs
         self.skipped = 0
+        self.saved = False
         self.losses: list[float] = []  # of the current epoch
         self.epoch_losses: list[float] = []
 
@@ -188,7 +227,7 @@ class _Run:
         experiment = self.experiment
         self.model.train()
         started, first = time.perf_counter(), self.step
-        with (out / LOG).open("a", encoding="utf-8") as log, _board(out, experiment.tensorboard) as board, _Interrupt() as interrupt:
+        with (out / LOG).open("a", encoding="utf-8") as log, board(out, experiment.tensorboard) as curves, Interrupt() as interrupt:
             steps = learn([self.learner], self.source, batch_size=experiment.batch_size)
             while not interrupt.asked:
                 lr = float(self.learner.scheduler.get_last_lr()[0])
@@ -200,9 +239,9 @@ class _Run:
                 record = Record((self.step - 1) // self.steps_per_epoch + 1, self.step, self.steps, loss, lr, speed, left)
                 log.write(record.to_line())
                 log.flush()
-                if board:
-                    board.add_scalar("loss", loss, self.step)
-                    board.add_scalar("lr", lr, self.step)
+                if curves:
+                    curves.add_scalar("loss", loss, self.step)
+                    curves.add_scalar("lr", lr, self.step)
                 self.progress("training", self.step, self.steps, record.in_words(experiment.epochs))
                 if interrupt.asked or self.step % self.steps_per_epoch == 0:
                     self.save(out)
@@ -210,11 +249,12 @@ class _Run:
         return TrainResult(self.model, out / TOKENS, self.epoch_losses, self.step, self.skipped, interrupt.asked)
 
     def _take(self, steps: Iterator[Stepped]) -> float | None:
-        """One optimiser step; returns the loss, NaN for a batch without any ground truth (which is skipped), None behind the last one."""
+        """Take one step; returns its loss, NaN where its batch has no ground truth, or None where the run has no more steps."""
         try:
             step = next(steps, None)
         except TrainingError as error:
-            raise TrainingError(f"stopped at step {self.step + 1}, the last good checkpoint stays: {error}") from None
+            stays = f", the checkpoint in {self.experiment.out} stays" if self.saved else ""
+            raise TrainingError(f"stopped at step {self.step + 1}{stays}: {error}") from None
         if step is None:
             return None
         (loss,) = step.losses
@@ -229,13 +269,14 @@ class _Run:
         return loss
 
     def provenance(self) -> Provenance:
-        """What the token file says of this run."""
+        """What the token file says about this run."""
         experiment, source = self.experiment, self.source
         training: dict[str, Any] = {
-            "experiment": asdict(experiment), "images": len(source.names), "steps": self.step, "epoch_losses": self.epoch_losses,
-            "data": source.name, "images_without_depth": self.skipped,
+            "experiment": experiment.to_dict(), "images": len(source.names), "steps": self.step, "epoch_losses": self.epoch_losses,
+            "data": source.name, "images_without_depth": self.skipped, "data_fingerprint": self.facts["data_fingerprint"],
+            **({"grown": self.grown} if self.grown else {}),
         }  # fmt: skip
-        if isinstance(source, Stored):  # what the views were, where the experiment does not say it
+        if isinstance(source, Stored):  # which views they were, since the experiment may not say it
             store = source.store
             kept = {key: store.meta[key] for key in ("views", "augmentation", "seed", "precision", "dtype")}
             training["store"] = {**kept, "split": store.split, "data_fingerprint": store.data_fingerprint}
@@ -245,86 +286,57 @@ class _Run:
         """Write the token file and the checkpoint, each atomically."""
         self.model.provenance = self.provenance()
         self.model.save(out / TOKENS)
-        tensors: dict[str, Tensor] = dict(self.model.state())
-        for name, parameter in self.model.trainable().items():
-            tensors |= {f"optimizer.{name}.{key}": value for key, value in self.learner.optimizer.state[parameter].items()}
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.learner.optimizer.param_groups]
-        scheduler = {k: v for k, v in self.learner.scheduler.state_dict().items() if _is_plain(v)}
+        moments, schedule = self.learner.state()
         state = {
-            "step": self.step, "skipped": self.skipped, "losses": self.losses, "epoch_losses": self.epoch_losses, "groups": groups,
-            "scheduler": scheduler, "experiment": asdict(self.experiment), "fingerprint": self.model.clip.fingerprint,
+            "step": self.step, "skipped": self.skipped, "losses": self.losses, "epoch_losses": self.epoch_losses, **schedule,
+            "experiment": self.experiment.to_dict(), "fingerprint": self.model.clip.fingerprint,
+            "facts": self.facts, "grown": self.grown,
         }  # fmt: skip
-        write(out / STATE, tensors, state)
+        write(out / STATE, {**self.model.state(), **moments}, state)
+        self.saved = True
 
     def restore(self, out: Path) -> None:
-        """Take up the checkpoint in `out`; a run that was killed before its first one begins again."""
-        if not (out / CONFIG).is_file():
-            raise UsageError(f"nothing to resume in {out}: no {CONFIG} there")
+        """Go on from the checkpoint in `out`; a run that was killed before its first checkpoint begins again."""
         if not (out / STATE).is_file():
-            _cut_log(out / LOG, 0)
+            cut_log(out / LOG, 0)
             return
         tensors, state = read(out / STATE)
-        now, then = asdict(self.experiment), state["experiment"]
+        before = self._compare(out, state)
+        restore(self.model.state(), tensors, out / STATE)
+        self.learner.restore(tensors, state)
+        self.saved = True
+        self.grown = state.get("grown", [])
+        if before < self.experiment.epochs:
+            self._grow(before)
+        self.skipped = state["skipped"]
+        self.losses, self.epoch_losses = state["losses"], state["epoch_losses"]
+        cut_log(out / LOG, self.step)
+
+    def _compare(self, out: Path, state: Mapping[str, Any]) -> int:
+        """How many epochs a checkpoint's run was to have. Raises UsageError, naming it, for whatever else is not as it was there."""
+        now, then = self.experiment.to_dict(), state["experiment"]
         changed = [name for name in now if name not in _MAY_CHANGE and json.loads(json.dumps(now[name])) != then.get(name)]
         if changed:
             raise UsageError(f"cannot resume {out} with other settings: {', '.join(changed)} changed")
+        if now["epochs"] < then["epochs"]:
+            raise UsageError(f"cannot resume {out} with fewer epochs: it was begun for {then['epochs']}")
         if state["fingerprint"] != self.model.clip.fingerprint:
             raise UsageError(f"cannot resume {out} with another CLIP than it began with")
-        restore(self.model.state(), tensors, out / STATE)
-        for name, parameter in self.model.trainable().items():
-            prefix = f"optimizer.{name}."
-            moments = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            self.learner.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in moments.items()}
-        for group, saved in zip(self.learner.optimizer.param_groups, state["groups"], strict=True):
-            group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
-        self.learner.scheduler.load_state_dict({**self.learner.scheduler.state_dict(), **state["scheduler"]})
-        self.learner.done = state["step"]
-        self.skipped = state["skipped"]
-        self.losses, self.epoch_losses = state["losses"], state["epoch_losses"]
-        _cut_log(out / LOG, self.step)
+        facts = state.get("facts", {})  # runs begun by an earlier version have none
+        if facts and facts["images"] != self.facts["images"]:
+            raise UsageError(f"cannot resume {out} on {self.facts['images']} images: it began with {facts['images']}")
+        if facts and facts["data_fingerprint"] != self.facts["data_fingerprint"]:
+            raise UsageError(f"cannot resume {out}: {self.experiment.data} has changed since it began (images, depths, scale or range)")
+        if facts and facts["versions"] != self.facts["versions"]:
+            self.notify(f"note: this run began with other versions: {', '.join(f'{k} {v}' for k, v in facts['versions'].items())}")
+        return int(then["epochs"])
 
-
-def _cut_log(path: Path, step: int) -> None:
-    """Keep the lines up to the checkpoint's step: what came after, perhaps cut in the middle of a line, is about to be done again."""
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
-        with atomic(path) as file:
-            file.write("".join(lines).encode())
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, int | float | str | bool | list)
-
-
-class _Interrupt:
-    """Turns the first Ctrl-C into a request to stop after this step; the second acts as usual."""
-
-    asked = False
-
-    def __enter__(self) -> _Interrupt:
-        self.before: Any = None
-        if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
-
-    def _ask(self, _signal: int, _frame: object) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextmanager
-def _board(out: Path, wanted: bool) -> Iterator[Any]:
-    """A TensorBoard writer, or None where it is not wanted."""
-    if not wanted:
-        yield None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UsageError("--tensorboard needs an extra: pip install 'depthtokens[tensorboard]'") from None
-    with SummaryWriter(str(out)) as writer:
-        yield writer
+    def _grow(self, epochs: int) -> None:
+        """Follow the longer schedule from the step where the run stands."""
+        learner = self.learner
+        learner.follow(self.steps)
+        self.grown.append({"step": learner.done, "epochs": epochs})
+        self.notify(
+            f"note: from step {learner.done} on the learning rate follows a schedule of {self.experiment.epochs} epochs instead of "
+            f"{epochs}: not the same as that many from the start"
+        )

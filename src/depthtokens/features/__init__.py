@@ -1,1 +1,1 @@
-"""Patch features computed once, kept on disk, read by every run."""
+"""Patch features that are computed once, kept on disk in a store, and read by every run."""

@@ -1,4 +1,4 @@
-"""Stores that are made when first needed and kept in the cache folder."""
+"""Stores that are made when they are first needed, and kept in the cache folder."""
 
 from __future__ import annotations
 
@@ -35,26 +35,37 @@ def cached(
     progress: Progress = silent,
     notify: Notify = silent,
 ) -> FeatureStore:
-    """The store of these views in the cache folder, made now where there is none, or no whole one.
+    """The store of these views in the cache folder; it is made now unless it is there and whole.
 
-    Another process that is making the same store is waited for.
+    Where another process is making the same store, this one waits for it.
 
     Args:
-        clip, dataset, views, modes, dtype, precision, list_file: as for `plan.plan`.
-        batch_size, workers, device, progress: as for `write.write`.
-        folder: instead of the cache folder.
-        hint: what `notify` says behind where and how big.
-        notify: called with one line before anything is written.
+        clip: whose image tower computes the features.
+        dataset: the images; opened with augmentation exactly where views are random ones.
+        views: which views of each image.
+        modes: ways to read patch features, see `clip.image.dense_features`.
+        dtype: "float16" or "bfloat16", on disk.
+        precision: of the image tower.
+        batch_size: images that go through the trunk together.
+        workers: processes that read images.
+        device: where the CLIP runs; its image tower is moved there.
+        list_file: the list file that the data set was opened with, if one was named.
+        folder: used instead of the cache folder.
+        hint: end of the line that `notify` is called with.
+        progress: called after every image.
+        notify: called before anything is written, with one line that says how big the store is and where it will lie.
 
     Raises:
-        UsageError, DataError, DepthTokensError: as `plan.plan` and `write.write`.
+        UsageError: for what does not fit together, see `plan.plan`.
+        DataError: for data that cannot be read, or a CLIP whose features are no finite numbers.
+        DepthTokensError: where there is no room or no right to write.
     """
     planned = plan(clip, dataset, views, modes, dtype, precision=precision, list_file=list_file)
     place = (folder or cache_folder()) / "features" / planned.key[:20]
     if (place / META).is_file():
         try:
             return FeatureStore(place)
-        except DataError:  # a shard is missing or cut off: `write` makes it again, as it does a list that cannot be read
+        except DataError:  # a shard is missing or cut off, which `write` makes again; or meta.json cannot be read, and goes
             try:
                 read_meta(place)
             except DataError:

@@ -1,4 +1,4 @@
-"""What a store will hold, and how big it will be, before it is made."""
+"""What a store will hold and how big it will be, known before it is made."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .shard import steps_of
 from .views import DTYPES, FORMAT, Views, key, plain
 
 SHARD_BYTES = 64_000_000
+"""Size of a shard, about."""
 _SAMPLED = 32  # images whose sizes the estimate looks at
 
 
@@ -27,7 +28,10 @@ class Plan:
     """What a store will hold.
 
     Attributes:
-        meta: as it will stand in meta.json.
+        clip: whose image tower computes the features.
+        dataset: the images.
+        views: which views of each image.
+        meta: the entries of meta.json that are known before anything is computed.
         bytes: estimated size on disk.
     """
 
@@ -39,7 +43,7 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """Digest, 64 hex digits, of everything that decides the content."""
+        """Digest, 64 hex digits, of everything that decides the content; stores with the same key hold the same."""
         return str(self.meta["key"])
 
     @property
@@ -48,7 +52,7 @@ class Plan:
         return len(self.dataset)
 
     def describe(self) -> str:
-        """Size and content in words."""
+        """Size and content, in words."""
         views = "" if self.views.count == 1 else f", {self.views.count} random views of each"
         mirrored = " and mirrored" if self.views.mirrored else ""
         return f"{size_text(self.bytes)} for {self.images} images{views}{mirrored} (dense {', '.join(self.meta['modes'])})"
@@ -65,20 +69,22 @@ def plan(
     list_file: str | Path | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Plan:
-    """Say what `write` will store, before anything is written.
+    """Decide what `write.write` will store, before anything is written.
 
     Args:
         clip: whose image tower computes the features.
         dataset: the images; opened with augmentation exactly where views are random ones.
         views: which views of each image.
-        modes: ways to read patch features, see `clip.image.dense_features`; all come from one pass over the trunk.
+        modes: ways to read patch features, see `clip.image.dense_features`; all are computed from one pass over the trunk.
         dtype: "float16" or "bfloat16", on disk.
         precision: of the image tower.
-        list_file: what the data set was opened with, so that `features check` can open it again.
-        shard_bytes: how much goes into one file, about.
+        list_file: the list file that the data set was opened with, if one was named; noted, so that `features check` can open the same
+            data again.
+        shard_bytes: size of a shard, about.
 
     Raises:
-        UsageError: for what does not fit together.
+        UsageError: for an unknown dtype or precision, no mode, one that the CLIP does not have, modes with patches of several sizes, or
+            a data set whose augmentation does not fit the views.
         DataError: for data that cannot be read.
     """
     if dtype not in DTYPES:
@@ -129,7 +135,7 @@ def plan(
 
 def _bytes_per_image(clip: FrozenCLIP, dataset: DepthDataset, views: Views, modes: Sequence[str]) -> int:
     """Size on disk of an average image, from the sizes of some and the ground truth of the first."""
-    # Images with depth scale may still need float32: one look tells.
+    # Depth of a data set with a depth scale may still not come in whole steps of it: the first image shows whether it does.
     truth_bytes = steps_of(dataset.read(0)[1], dataset.depth_scale).itemsize
     some = range(0, len(dataset), max(1, len(dataset) // _SAMPLED))
     total = 0
@@ -143,7 +149,7 @@ def _bytes_per_image(clip: FrozenCLIP, dataset: DepthDataset, views: Views, mode
 
 
 def _drawn_size(dataset: DepthDataset, index: int) -> tuple[int, int]:
-    """(H, W) of an image's views."""
+    """(H, W) of an image's views, as the data set hands them out."""
     augment = dataset.augment
     if augment is not None and augment.crop is not None:
         return augment.crop

@@ -1,12 +1,15 @@
-"""One file of a store: the features and ground truth of some images, as tensors that are memory-mapped when read.
+"""A shard: one file of a store, with the patch features and the ground truth of some images, memory-mapped when read.
 
-For n images of v stored views each (draw by draw; with mirror images, each view is followed by its own):
+A shard of n images holds these tensors:
 
-  grids      [n, 2] int32   patches per view, (h, w)
-  sizes      [n, 2] int32   ground truth, (H, W)
-  <mode>     [R, C] half    unit-RMS directions of the patch features, one row per patch, views one after the other
-  <mode>.norm [R] float32   their lengths, in float32 because `layer4` is not of unit length, and may be zero
-  truth      [P] int16      the bits of uint16 steps of 1 / depth_scale metres; or float32 metres, where that would lose anything
+  grids       [n, 2] int32   patches (h, w) of each view of an image
+  sizes       [n, 2] int32   size (H, W) of an image's ground truth
+  <mode>      [R, C] half    direction of each patch's features, scaled to a root mean square of 1
+  <mode>.norm [R] float32    length of each patch's features; not always 1 (`layer4`), and it may be 0
+  truth       [P] int16      depth in steps of 1 / depth_scale metres, the bits of a uint16; float32 metres where that would lose anything
+
+R counts patches and P pixels, image by image, and within an image view by view, each followed by its mirror image where those are
+stored. A patch's features are its direction times its length / sqrt(C). Mirror images have no ground truth of their own.
 """
 
 from __future__ import annotations
@@ -29,9 +32,15 @@ from .views import Views
 
 
 class Shard:
-    """A finished shard, opened when first read.
+    """A finished shard, opened when it is first read.
 
-    depth_scale: steps per metre, None where truth is float32.
+    Images are counted from 0 in each shard.
+
+    Args:
+        path: the file.
+        sha256: of its content when it was written, 64 hex digits.
+        views: which views of each image it holds.
+        depth_scale: steps per metre of its ground truth; None where that is float32.
     """
 
     def __init__(self, path: Path, sha256: str, views: Views, depth_scale: float | None) -> None:
@@ -39,7 +48,7 @@ class Shard:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors, memory-mapped. The file is read through once before, to see that no bit has changed. Raises DataError."""
+        """All tensors, memory-mapped. Raises DataError where the file's checksum, computed at first use, is not the stated one."""
         if not self.intact():
             raise DataError(f"{self.path} is damaged: `depthtokens features check {self.path.parent}` says which files to make again")
         return read_tensors(self.path)
@@ -50,11 +59,13 @@ class Shard:
 
     @cached_property
     def _first_rows(self) -> list[int]:
+        """Where the rows of each image begin, and where those of the last one end."""
         patches = self.tensors["grids"].prod(dim=1, dtype=torch.int64)
         return [0, *(self.views.stored * patches).cumsum(0).tolist()]
 
     @cached_property
     def _first_pixels(self) -> list[int]:
+        """Where the ground truth of each image begins, and where that of the last one ends."""
         pixels = self.tensors["sizes"].prod(dim=1, dtype=torch.int64)
         return [0, *(self.views.count * pixels).cumsum(0).tolist()]
 
@@ -64,7 +75,17 @@ class Shard:
         return h, w
 
     def rows(self, image: int, mode: str, view: int, mirrored: bool) -> tuple[Tensor, Tensor]:
-        """Directions [h*w, C] half and lengths [h*w, 1] float32 of one view, or of its mirror image."""
+        """The patch features of one view, as they are stored.
+
+        Args:
+            image: in this shard.
+            mode: way to read patch features.
+            view: which view, counted from 0.
+            mirrored: of its mirror image instead.
+
+        Returns:
+            Directions [h*w, C] half and lengths [h*w, 1] float32.
+        """
         h, w = self.grid(image)
         first = self._first_rows[image] + self.views.position(view, mirrored) * h * w
         return self.tensors[mode][first : first + h * w], self.tensors[f"{mode}.norm"][first : first + h * w, None]
@@ -75,7 +96,13 @@ class Shard:
         return height, width
 
     def truth(self, image: int, view: int, out: Tensor) -> None:
-        """Put the ground truth of one view, float32 metres, 0 = none, into `out` [H, W]."""
+        """Read the ground truth of one view.
+
+        Args:
+            image: in this shard.
+            view: which view, counted from 0.
+            out: [H, W] float32, is given the metres, 0 = none.
+        """
         height, width = self.size(image)
         first = self._first_pixels[image] + view * height * width
         stored = self.tensors["truth"][first : first + height * width].view(height, width)
@@ -87,19 +114,35 @@ class Shard:
 
 
 def rows_of(features: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Patch features [B, C, h, w] -> directions [B, h*w, C] in `dtype`, of RMS 1, and lengths [B, h*w] float32, on the CPU.
+    """Split patch features into directions, which are stored in half precision, and lengths.
 
-    RMS 1 keeps a direction's numbers far from where half precision ends, so that rounding is relative to the row.
+    Numbers with a root mean square (RMS) of 1 lie well within the range of half precision, so rounding is relative to the size of the
+    row, however long that is.
+
+    Args:
+        features: [B, C, h, w].
+        dtype: of the directions.
+
+    Returns:
+        Directions [B, h*w, C] with an RMS of 1 (0 where the features are 0), and lengths [B, h*w] float32, both on the CPU.
     """
     rows = features.flatten(2).transpose(1, 2).float()
     norm = rows.norm(dim=-1)
-    # A row that is zero has the direction zero.
+    # Where the features are zero, so is the direction.
     scale = torch.where(norm > 0, norm, 1) / rows.shape[-1] ** 0.5
     return (rows / scale[..., None]).to(dtype).cpu(), norm.cpu()
 
 
 def steps_of(depth: NDArray[np.float32], scale: float | None) -> NDArray[np.float32] | NDArray[np.uint16]:
-    """Depth in metres as 16-bit steps of 1 / scale metres where they give back every bit of it, else as it is."""
+    """Depth as 16-bit steps, where these give back every bit of it.
+
+    Args:
+        depth: metres.
+        scale: steps per metre; None where the data set has none.
+
+    Returns:
+        uint16 steps of 1 / scale metres, or `depth` itself where steps would change it.
+    """
     if scale is None:
         return depth
     steps = np.rint(depth * np.float32(scale))
@@ -110,14 +153,24 @@ def steps_of(depth: NDArray[np.float32], scale: float | None) -> NDArray[np.floa
 
 
 class StoredView(NamedTuple):
-    """One view's patch features: grid (h, w), and by mode the (values, norm) of `rows_of`, then those of its mirror image if stored."""
+    """The patch features of one view, as a shard takes them.
+
+    Attributes:
+        grid: patches (h, w).
+        rows: mode -> directions [h*w, C] and lengths [h*w] of the view, then, if stored, those of its mirror image.
+    """
 
     grid: tuple[int, int]
     rows: dict[str, list[tuple[Tensor, Tensor]]]
 
 
 class Builder:
-    """Collects the images of one shard, view by view in the order in which they are stored."""
+    """Collects what one shard will hold, image by image and view by view.
+
+    Args:
+        modes: ways to read patch features.
+        depth_scale: steps per metre of the data set's depth; None where it has none.
+    """
 
     def __init__(self, modes: Sequence[str], depth_scale: float | None) -> None:
         self.depth_scale = depth_scale
@@ -128,7 +181,13 @@ class Builder:
         self.sizes: list[tuple[int, int]] = []
 
     def view(self, view: int, features: StoredView, depth: NDArray[np.float32]) -> None:
-        """Add one view with its ground truth [H, W] metres; view 0 begins an image."""
+        """Add one view.
+
+        Args:
+            view: which one, counted from 0; view 0 begins an image.
+            features: of this view and, if stored, of its mirror image.
+            depth: [H, W] metres, its ground truth.
+        """
         if view == 0:
             self.grids.append(features.grid)
             self.sizes.append((depth.shape[0], depth.shape[1]))
@@ -148,16 +207,18 @@ class Builder:
         return save(tensors)
 
     def _all_truths(self) -> NDArray:
+        """Ground truth of all views [P]: in steps if that is possible for each of them, else in metres."""
         if all(truth.dtype == np.uint16 for truth in self.truths):
             return np.concatenate([truth.ravel() for truth in self.truths]).view(np.int16)
         return np.concatenate([self._metres(truth).ravel() for truth in self.truths])
 
     def _metres(self, truth: NDArray) -> NDArray[np.float32]:
+        """Ground truth in metres, whichever way it was kept until now."""
         return truth if truth.dtype == np.float32 else truth.astype(np.float32) / np.float32(self.depth_scale or 1)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a shard, memory-mapped. Raises DataError for a file that is none."""
+    """The tensors of a shard, memory-mapped. Raises DataError for a file that is not a shard."""
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

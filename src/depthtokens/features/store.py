@@ -1,4 +1,4 @@
-"""Reading a store of patch features: what it holds, whether it is the one that is wanted, and its views."""
+"""Reading a store of patch features: what it holds, whether it is the one that is wanted, and the features themselves."""
 
 from __future__ import annotations
 
@@ -22,14 +22,33 @@ from .views import FORMAT, META, PLAN, Views, digest, plain
 
 
 class FeatureStore:
-    """Patch features and ground truth of a data set's views, memory-mapped from a folder that `extract.write` made.
+    """Patch features and ground truth of a data set's views, memory-mapped from a folder that `write.write` made.
 
-    meta: meta.json. images: how many, under names as the data set gives them. views, modes: what is stored of each.
-    data, dataset_name, split, depth_range (metres), eval_crop: the data set's; data is its "name:ROOT".
-    image_sizes: (H, W) of each image's ground truth; image_height: of the data set's first image, before any crop.
-    fingerprint, data_fingerprint: of the CLIP and of the data.
-    Raises DataError for a folder that holds no finished store of this version, or lacks a part of it. Each shard's checksum is tested
-    when the process first reads from it.
+    Each shard's checksum is compared when the process first reads from it.
+
+    Attributes:
+        path: the folder.
+        meta: content of its meta.json.
+        views: which views of each image are stored.
+        modes: the ways to read patch features that are stored.
+        names: of the images, as the data set gives them.
+        images: number of images.
+        data: the data set, as "name:ROOT".
+        dataset_name: name of the data set.
+        split: of the data set.
+        depth_range: (lo, hi) metres, of the data set.
+        eval_crop: name of the data set's evaluation crop, None for none.
+        image_sizes: (H, W) of each image's ground truth.
+        image_height: of the data set's first image, before any crop, pixels.
+        fingerprint: of the CLIP.
+        data_fingerprint: of the data.
+        bytes: size of all shards.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        DataError: for a folder that holds no finished store of this version, or lacks a shard.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -70,9 +89,17 @@ class FeatureStore:
         views: Views | None = None,
         precision: str | None = None,
     ) -> None:
-        """Raise DataError, saying what differs, unless the store was made by `clip` from `dataset` and holds `mode` and `views`.
+        """Check that the store is the one that is wanted. What is None is not looked at.
 
-        precision: of the image tower. More draws than `views` asks for, or mirror images that it does not, are no difference.
+        Args:
+            clip: that must have computed the features.
+            mode: that must be stored.
+            dataset: that the images must come from.
+            views: that must be stored; the store may hold extra random views or mirror images.
+            precision: that the image tower must have run in.
+
+        Raises:
+            DataError: saying what differs.
         """
         if clip is not None and clip.fingerprint != self.fingerprint:
             theirs, ours = f"{self.meta['clip']['name']}, {self.fingerprint[:12]}", f"{clip.name}, {clip.fingerprint[:12]}"
@@ -87,6 +114,7 @@ class FeatureStore:
             self._expect_data(dataset)
 
     def _expect_views(self, views: Views) -> None:
+        """Raise DataError unless these views are stored."""
         mine = self.views
         wrong = None
         if (mine.count == 1) != (views.count == 1) or mine.count < views.count:
@@ -102,6 +130,7 @@ class FeatureStore:
             raise DataError(f"{self.path} {wrong}")
 
     def _expect_data(self, dataset: DepthDataset) -> None:
+        """Raise DataError unless the images are those of `dataset`, and random views its own."""
         held = f"{self.images} images of {self.dataset_name} '{self.split}'"
         wanted = f"{len(dataset)} images of {dataset.name} '{dataset.split}'"
         if held != wanted:
@@ -113,10 +142,20 @@ class FeatureStore:
             raise DataError(f"{self.path} holds other random views (its augmentation or seed differs): make one with the same")
 
     def read(self, indices: Sequence[int], mode: str, view: int = 0, mirrored: bool = False) -> Tensor:
-        """Patch features [B, C, h, w] float32, equal to `dense_features`' within half-precision rounding; channels last in memory.
+        """Patch features of some images, equal to those of `clip.image.dense_features` within half-precision rounding.
 
-        view: which draw, counted from 0; mirrored: of its mirror image. Raises DataError where the images' grids differ, or a shard is
-        damaged, UsageError for a view that is not stored.
+        Args:
+            indices: of the images, as in `names`.
+            mode: way to read patch features.
+            view: which view, counted from 0.
+            mirrored: of the mirror images of that view instead.
+
+        Returns:
+            [B, C, h, w] float32, channels last in memory.
+
+        Raises:
+            DataError: for a mode that is not stored, images with patches in different numbers, or a damaged shard.
+            UsageError: for a view that is not stored.
         """
         self.expect(mode=mode)
         self._check_view(view, mirrored)
@@ -132,7 +171,19 @@ class FeatureStore:
         return features.view(len(places), h, w, -1).permute(0, 3, 1, 2)
 
     def truth(self, indices: Sequence[int], view: int = 0) -> Tensor:
-        """Ground truth [B, 1, H, W] float32 metres, 0 = none, bit for bit as the data set hands it out. Raises as `read`."""
+        """Ground truth of some images, bit for bit as the data set hands it out.
+
+        Args:
+            indices: of the images, as in `names`.
+            view: which view, counted from 0.
+
+        Returns:
+            [B, 1, H, W] float32 metres, 0 = none.
+
+        Raises:
+            DataError: for images of different sizes, or a damaged shard.
+            UsageError: for a view that is not stored.
+        """
         self._check_view(view, mirrored=False)
         places = [self._place(index) for index in indices]
         sizes = {shard.size(image) for shard, image in places}
@@ -144,7 +195,7 @@ class FeatureStore:
         return maps
 
     def check(self, progress: Progress = silent) -> None:
-        """Read every shard and compare its checksum. Raises DataError naming the damaged ones."""
+        """Read every shard and compare its checksum. Raises DataError, which names the damaged ones."""
         bad = []
         for done, shard in enumerate(self._shards, 1):
             if not shard.intact():
@@ -157,10 +208,17 @@ class FeatureStore:
             )
 
     def check_data(self) -> str:
-        """Open the data that the store was made from: "unchanged", or why that cannot be told. Raises DataError where it has changed."""
+        """Compare the data that the store was made from with what it was then.
+
+        Returns:
+            "unchanged", or "not opened (reason)" where it cannot be compared.
+
+        Raises:
+            DataError: where the data has changed.
+        """
         try:
             kind = dataset_class(self.dataset_name)
-        except UsageError as error:  # somebody's own class
+        except UsageError as error:  # a data set of the user's own, which no name leads to
             return f"not opened ({error})"
         try:
             return kind.unchanged(self.meta["data"], self.images)
@@ -168,17 +226,26 @@ class FeatureStore:
             raise DataError(f"{self.path} is whole, but {error}: make it again") from error
 
     def _place(self, index: int) -> tuple[Shard, int]:
+        """The shard that holds an image, and the image's number in it."""
         number, image = divmod(range(self.images)[index], self.meta["images_per_shard"])
         return self._shards[number], image
 
     def _check_view(self, view: int, mirrored: bool) -> None:
+        """Raise UsageError unless that view, or its mirror image, is stored."""
         if not 0 <= view < self.views.count or (mirrored and not self.views.mirrored):
             asked = f"view {view}{' mirrored' if mirrored else ''}"
             raise UsageError(f"{self.path} does not hold {asked}: it has {self.views.count} views, mirrored: {self.views.mirrored}")
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """The checked content of a store's meta.json. Raises DataError, in one line, where there is none that this version reads."""
+    """Content of a store's meta.json.
+
+    Args:
+        folder: the store.
+
+    Raises:
+        DataError: where there is no meta.json, it is damaged or was altered, or another version wrote it.
+    """
     path = folder / META
     if not path.is_file():
         if (folder / PLAN).is_file():
@@ -198,7 +265,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def wrong_size(path: Path, size: int) -> str | None:
-    """What is wrong with a shard that should have `size` bytes, None if nothing is."""
+    """In words, what is wrong with a shard that should have `size` bytes; None where nothing is."""
     if not path.is_file():
         return f"shard {path} is missing"
     found = path.stat().st_size
@@ -206,4 +273,5 @@ def wrong_size(path: Path, size: int) -> str | None:
 
 
 def _crop(views: Views) -> str:
+    """In words, which part of an image CLIP was shown."""
     return f"crop {views.input_crop}" if views.input_crop else "the whole image"

@@ -1,4 +1,4 @@
-"""Which views of which images a store holds, and what decides its content."""
+"""Views: the ways in which an image is shown to CLIP; and the key of a store, which says what decides its content."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from ..clip.image import check_normalisation
 from ..errors import DataError, UsageError
 
 FORMAT = 1
+"""Version of the files of a store."""
 META, PLAN = "meta.json", "plan.json"
+"""A finished store's description of itself; the beginning of one, which an unfinished store has."""
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+"""In which directions of patch features can be stored."""
 DECISIVE = ("format", "clip", "modes", "dtype", "precision", "views", "augmentation", "seed", "data")
-"""The entries of meta.json that decide what is stored; `versions`, names of files and the like do not."""
+"""The entries of meta.json that decide what is stored; others (`versions`, `names`, ...) only describe it."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,10 @@ class Views:
     """Which views of each image are stored.
 
     Attributes:
-        count: 1 = the plain image; K > 1 = K draws of the data set's augmentation, draw k being that of the data set's epoch k.
-        mirrored: each view's mirror image too, which is what flip averaging reads.
-        input_crop: (top, bottom, left, right), the part that CLIP is shown, of images 480x640; ground truth stays whole.
+        count: 1 for the plain image; K > 1 for K random views, where view k is what the data set's augmentation draws in epoch k.
+        mirrored: whether the mirror image of each view is stored too, which flip averaging reads.
+        input_crop: (top, bottom, left, right) pixels, the part of a 480x640 image that CLIP is shown, None for the whole image; ground
+            truth stays whole.
         normalisation: "imagenet", as data sets hand out images, or "clip", the mean and standard deviation that the CLIP was trained with.
 
     Raises:
@@ -51,7 +55,7 @@ class Views:
         return self.count * (2 if self.mirrored else 1)
 
     def position(self, view: int, mirrored: bool) -> int:
-        """Where a view, or its mirror image, stands among an image's stored views."""
+        """The place of a view, or of its mirror image, among an image's stored views, counted from 0."""
         return 2 * view + mirrored if self.mirrored else view
 
     @staticmethod
@@ -65,7 +69,7 @@ class Views:
         return asdict(self)
 
     def shown(self, images: Tensor) -> Tensor:
-        """The part of images [..., H, W] that CLIP is shown. Raises DataError where the input crop is not meant for this size."""
+        """The part of images [..., H, W] that CLIP is shown. Raises DataError where there is an input crop and they are not 480x640."""
         if self.input_crop is None:
             return images
         top, bottom, left, right = self.input_crop
@@ -75,7 +79,7 @@ class Views:
 
 
 def key(meta: Mapping[str, Any]) -> str:
-    """Digest, 64 hex digits, of everything that decides a store's content."""
+    """Digest, 64 hex digits, of the entries of meta.json that decide a store's content."""
     decisive = {name: meta[name] for name in DECISIVE}
     decisive["clip"] = meta["clip"]["fingerprint"]
     decisive["data"] = meta["data"]["fingerprint"]
@@ -83,10 +87,10 @@ def key(meta: Mapping[str, Any]) -> str:
 
 
 def digest(values: Any) -> str:
-    """SHA-256, 64 hex digits, of plain values."""
+    """SHA-256, 64 hex digits, of plain values, as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def plain(values: Any) -> Any:
-    """As JSON gives it back: tuples as lists."""
+    """The same values as JSON gives them back, with lists for tuples."""
     return json.loads(json.dumps(values))

@@ -1,4 +1,8 @@
-"""Making a store, shard by shard, so that a killed run goes on where it was."""
+"""Making a store, shard by shard, so that a run that was killed can go on where it was.
+
+A store is a folder. plan.json is written first and says what the store is to hold; then come the shards, each under a name with its
+number and the beginning of its checksum; meta.json, which lists them, is written last and makes the store a finished one.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,8 @@ from typing import Any, NamedTuple
 import torch
 
 from ..clip.device import autocast
-from ..data.dataset import DepthDataset
+from ..data.dataset import DepthDataset, Sample
 from ..data.loader import batches
-from ..data.dataset import Sample
 from ..errors import DataError, DepthTokensError, UsageError
 from ..files import LOCK, atomic, locked, user_path
 from ..progress import Progress, silent
@@ -25,7 +28,13 @@ from .views import DTYPES, FORMAT, META, PLAN, digest
 
 
 class Written(NamedTuple):
-    """A finished shard: its file, size and checksum."""
+    """A finished shard.
+
+    Attributes:
+        file: its name in the store's folder.
+        bytes: its size.
+        sha256: of its content, 64 hex digits.
+    """
 
     file: str
     bytes: int
@@ -42,20 +51,20 @@ def write(
     wait: bool = False,
     progress: Progress = silent,
 ) -> FeatureStore:
-    """Make a store, or what is missing of it: finished shards of the same plan are kept.
+    """Make a store, or what is missing of it: whole shards of the same plan are kept.
 
     Args:
-        plan: from `plan.plan`.
+        plan: what it will hold, from `plan.plan`.
         out: the store's folder.
         batch_size: images that go through the trunk together.
         workers: processes that read images.
         device: where the CLIP runs; its image tower is moved there.
-        wait: for another process that is writing the same folder, instead of failing.
+        wait: whether to wait for another process that is writing the same folder, instead of failing.
         progress: called after every image.
 
     Raises:
         UsageError: where `out` holds something else.
-        DataError: where another process is writing it, or data cannot be read.
+        DataError: where another process is writing it, data cannot be read, or the CLIP's features are no finite numbers.
         DepthTokensError: where there is no room or no right to write; finished shards stay.
     """
     out = user_path(out)
@@ -79,7 +88,7 @@ def write(
 
 
 def finished(plan: Plan, out: str | Path) -> bool:
-    """Whether `out` holds the planned store already, whole as far as file sizes tell."""
+    """Whether `out` holds the planned store already, with all shards there and of the right size."""
     try:
         return FeatureStore(out).meta["key"] == plan.key
     except DataError:
@@ -87,7 +96,7 @@ def finished(plan: Plan, out: str | Path) -> bool:
 
 
 def _begin(plan: Plan, out: Path) -> dict[str, Any]:
-    """meta.json as planned, in shards as large as those that an unfinished run left. Raises UsageError where `out` holds something else."""
+    """The planned entries of meta.json, with shards as large as those of an unfinished run. Raises UsageError for another store's."""
     begun = None
     if (out / META).is_file():
         begun = read_meta(out)
@@ -100,34 +109,38 @@ def _begin(plan: Plan, out: Path) -> dict[str, Any]:
     if begun["key"] != plan.key:
         other = "another store" if (out / META).is_file() else "another store's unfinished work"
         raise UsageError(f"{out} holds {other} (of other data, CLIP, views or modes): name another folder, or delete it")
-    for path in filter(_partial, out.iterdir()):  # of a run that was killed
+    for path in filter(_partial, out.iterdir()):  # left by a run that was killed
         path.unlink()
     return {**plan.meta, "images_per_shard": begun["images_per_shard"]}
 
 
 def _partial(path: Path) -> bool:
-    """Whether a file is one that `atomic` had not finished."""
+    """Whether a file is one that `files.atomic` did not finish."""
     return path.name.startswith(".") and path.name.endswith(".partial")
 
 
 def _read_plan(out: Path) -> dict[str, Any]:
+    """Content of plan.json. Raises DataError where it is damaged."""
     try:
         begun = dict(json.loads((out / PLAN).read_text(encoding="utf-8")))
     except (ValueError, TypeError):
         begun = {}
-    if begun.pop("sha256", None) != digest(begun):  # with another number of images per shard, shards would be taken for others
+    if begun.pop("sha256", None) != digest(begun):  # a wrong number of images per shard would mix up which images a shard holds
         raise DataError(f"{out / PLAN} is damaged: delete the folder and begin anew")
     return begun
 
 
 def _listed(out: Path) -> dict[str, Written]:
-    """The shards that meta.json lists, by file name; none before it is there."""
+    """The shards that meta.json lists, by file name; none where there is no meta.json yet."""
     shards = read_meta(out)["shards"] if (out / META).is_file() else []
     return {shard["file"]: Written(shard["file"], shard["bytes"], shard["sha256"]) for shard in shards}
 
 
 def _finished(out: Path, listed: dict[str, Written]) -> dict[int, Written]:
-    """The whole shards in `out` by number, read through unless listed; damaged ones are deleted, to be made again."""
+    """The whole shards in `out`, by number; damaged ones are deleted, to be made again.
+
+    Of a shard that meta.json lists only the size is looked at; any other is read, and its checksum compared with its name.
+    """
     done: dict[int, Written] = {}
     for path in sorted(out.glob("[0-9]*-*.safetensors"), key=lambda path: (path.name in listed, path.name)):
         written = listed.get(path.name)
@@ -142,6 +155,7 @@ def _finished(out: Path, listed: dict[str, Written]) -> dict[int, Written]:
 
 
 def _check_room(needed: int, out: Path) -> None:
+    """Raise DepthTokensError unless the disk has that many bytes left."""
     free = shutil.disk_usage(out).free
     if needed > free:
         raise DepthTokensError(f"{out} needs {size_text(needed)} and its disk has {size_text(free)} left: make room, or use another folder")
@@ -157,7 +171,10 @@ def _extract(
     device: torch.device,
     progress: Progress,
 ) -> None:
-    """Write the shards that are not in `done`, and put them there."""
+    """Write the shards of `per_shard` images that are not in `done`, and add each to it.
+
+    Views of all images are numbered through: view k of image i, of `count` views each, has the number i * count + k.
+    """
     count = plan.views.count
     images = [image for image in range(plan.images) if image // per_shard not in done]
     ready = plan.images - len(images)
@@ -177,6 +194,7 @@ def _extract(
 
 
 def _write_shard(out: Path, number: int, content: bytes, kept: int) -> Written:
+    """Write one shard; `kept` shards are finished already, which an error says."""
     sha256 = hashlib.sha256(content).hexdigest()
     written = Written(f"{number:05d}-{sha256[:16]}.safetensors", len(content), sha256)
     try:
@@ -188,7 +206,7 @@ def _write_shard(out: Path, number: int, content: bytes, kept: int) -> Written:
 
 
 class _Draws:
-    """A data set's views, all of an image before the next one's: draw k is what epoch k shows of the image."""
+    """A data set's views, numbered through as in `_extract`: view k of an image is what the data set shows of it in epoch k."""
 
     def __init__(self, dataset: DepthDataset, count: int) -> None:
         self.dataset, self.count = dataset, count
@@ -198,7 +216,7 @@ class _Draws:
 
 
 def _computed(plan: Plan, order: Sequence[int], batch_size: int, workers: int, device: torch.device) -> Iterator[tuple[Sample, StoredView]]:
-    """Each view with its rows, in the given order."""
+    """The views with these numbers, each with its features, in the given order."""
     plan.clip.visual.to(device)
     for samples in batches(_Draws(plan.dataset, plan.views.count), order, batch_size, workers):
         yield from zip(samples, _features(plan, samples, device), strict=True)
@@ -206,7 +224,7 @@ def _computed(plan: Plan, order: Sequence[int], batch_size: int, workers: int, d
 
 @torch.inference_mode()
 def _features(plan: Plan, samples: Sequence[Sample], device: torch.device) -> list[StoredView]:
-    """What is stored of each sample; images of one size go through the trunk together."""
+    """The features of each sample; images of one size go through the trunk together."""
     views, tower, dtype = plan.views, plan.clip.image, DTYPES[plan.meta["dtype"]]
     found: dict[int, StoredView] = {}
     for size in {sample.image.shape for sample in samples}:
@@ -228,12 +246,13 @@ def _features(plan: Plan, samples: Sequence[Sample], device: torch.device) -> li
 
 
 def _write_meta(out: Path, meta: dict[str, Any], done: dict[int, Written]) -> None:
+    """Write meta.json, once all shards are done. Raises DataError where a shard holds another number of images than planned."""
     images, per_shard = len(meta["names"]), meta["images_per_shard"]
     shards: list[dict[str, Any]] = []
     sizes: list[list[int]] = []
     for number, first in enumerate(range(0, images, per_shard)):
         held = read_tensors(out / done[number].file)["sizes"].tolist()
-        if len(held) != min(per_shard, images - first):  # left from a store cut another way: images would get each other's features
+        if len(held) != min(per_shard, images - first):  # from a store with shards of another size: images would be mixed up
             raise DataError(f"{out / done[number].file} holds {len(held)} images, other than planned: delete the folder and begin anew")
         shards.append({**done[number]._asdict(), "first": first, "images": len(held)})
         sizes += held
@@ -242,7 +261,7 @@ def _write_meta(out: Path, meta: dict[str, Any], done: dict[int, Written]) -> No
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    """One entry per line: to be read by people too."""
+    """Write JSON with one entry per line, so that people can read it too."""
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
     with atomic(path) as file:
         file.write(f"{{\n{lines}\n}}\n".encode())

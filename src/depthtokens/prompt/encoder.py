@@ -19,11 +19,16 @@ from .tokens import word_ids
 
 @dataclass(frozen=True)
 class PromptLayout:
-    """N prompts as positions: which hold a vocabulary id, which an inserted vector. Vectors never get an id of their own.
+    """N prompts as positions, each of which holds a vocabulary id or an inserted vector.
 
-    ids, slots: [N, L] int64, L the longest prompt with its end token; slots is the index of a vector, -1 where a word stands (ids
-    there is the word's; under a vector it is the start token's, which is never looked up). end: [N] position of end-of-text, where
-    causal towers are read. shared: number of leading positions in which all prompts agree, all before end-of-text.
+    Vectors have no id of their own.
+
+    Attributes:
+        ids: [N, L] int64, L the length of the longest prompt with its end token. Where a vector stands, the id is the start token's
+            and of no effect: what it looks up is replaced.
+        slots: [N, L] int64, index of the vector that stands there, -1 for a word.
+        end: [N] int64, position of end-of-text, where causal towers are read.
+        shared: number of positions at the beginning in which all prompts agree; all lie before end-of-text.
     """
 
     ids: Tensor
@@ -33,7 +38,12 @@ class PromptLayout:
 
 
 def joined(layouts: Sequence[PromptLayout], vectors: Sequence[int]) -> PromptLayout:
-    """Several layouts as one, whose vectors stand one table after the other; vectors: how many each has."""
+    """Several layouts as one, whose tables of vectors are joined one behind the other.
+
+    Args:
+        layouts: as `PromptEncoder.layout` makes them.
+        vectors: how many vectors the table of each layout has.
+    """
     length = max(layout.ids.shape[1] for layout in layouts)
     offsets = [sum(vectors[:i]) for i in range(len(vectors))]
     # What stands behind end-of-text is never read, so any id will do there.
@@ -46,6 +56,7 @@ def joined(layouts: Sequence[PromptLayout], vectors: Sequence[int]) -> PromptLay
 
 
 def _layout(ids: Tensor, slots: Tensor, end: Tensor) -> PromptLayout:
+    """A layout, once it has been counted in how many positions its prompts agree."""
     agree = ((ids == ids[:1]) & (slots == slots[:1])).all(dim=0)
     return PromptLayout(ids, slots, end, min(int(agree.long().cumprod(dim=0).sum()), int(end.min())))
 
@@ -53,11 +64,19 @@ def _layout(ids: Tensor, slots: Tensor, end: Tensor) -> PromptLayout:
 class PromptEncoder(nn.Module):
     """Text features of prompts made of any mix of words and vectors, from a frozen CLIP of any kind that open_clip loads.
 
-    >>> encoder = PromptEncoder(clip)
-    >>> features = encoder(["a photo of a cat", ["This object appears to be", vector]])   # [2, C], gradient flows to `vector`
-
     Equal to open_clip's `encode_text` for plain words. Causal towers (all of OpenAI's) run cut at end-of-text with the prompts'
     common prefix computed once; other towers run at full length.
+
+    Args:
+        clip: from `load_clip`.
+
+    Example:
+        >>> from depthtokens import load_clip
+        >>> clip = load_clip("bundled")
+        >>> vector = torch.zeros(clip.text.width, requires_grad=True)
+        >>> features = PromptEncoder(clip)(["a red ball", ["This object appears to be", vector]])
+        >>> features.shape, features.requires_grad  # the gradient flows to `vector`
+        (torch.Size([2, 256]), True)
     """
 
     def __init__(self, clip: FrozenCLIP) -> None:
@@ -65,9 +84,17 @@ class PromptEncoder(nn.Module):
         self.clip = clip
 
     def forward(self, prompts: Sequence[str | Sequence[Word | Tensor]]) -> Tensor:
-        """Encode prompts; each is text, or a sequence of text, vocabulary `Token`s and vectors ([width], or [k, width] for k positions).
+        """Encode prompts.
 
-        Returns [N, C], not normalised. Raises UsageError for a prompt longer than the CLIP's context or a vector of another width.
+        Args:
+            prompts: N of them. Each is text, or a sequence of text, vocabulary `Token`s and vectors ([width], or [k, width] for k
+                positions).
+
+        Returns:
+            [N, C], not normalised.
+
+        Raises:
+            UsageError: for no prompt, one longer than the CLIP's context, a vector of another width, or a piece of another kind.
         """
         if isinstance(prompts, str):
             raise UsageError("PromptEncoder takes a list of prompts, not one text: write [text]")
@@ -92,9 +119,13 @@ class PromptEncoder(nn.Module):
         return self.encode(self.layout(indexed), torch.cat(vectors) if vectors else None)
 
     def layout(self, prompts: Sequence[Sequence[Segment]]) -> PromptLayout:
-        """Positions of prompts whose vectors are given as indices (int) into a table that `encode` gets.
+        """Positions of prompts whose vectors are given as indices.
 
-        Raises UsageError for no prompt at all, or one longer than the CLIP's context.
+        Args:
+            prompts: each a sequence of text, vocabulary `Token`s, and int: index of a vector in the table that `encode` is given.
+
+        Raises:
+            UsageError: for no prompt at all, or one longer than the CLIP's context.
         """
         if not prompts:
             raise UsageError("no prompts to encode")
@@ -122,7 +153,15 @@ class PromptEncoder(nn.Module):
         return _layout(padded_ids, padded_slots, torch.tensor([len(ids) - 1 for ids, _ in rows]))
 
     def encode(self, layout: PromptLayout, vectors: Tensor | None = None) -> Tensor:
-        """Features [N, C] of a layout, its slots filled from vectors [V, width]; not normalised."""
+        """Text features of prompts.
+
+        Args:
+            layout: N prompts.
+            vectors: [V, width], the table that the layout's slots are filled from; None where it has none.
+
+        Returns:
+            [N, C], not normalised.
+        """
         text = self.clip.text
         device = text.embedding.weight.device
         ids, slots, end, shared = layout.ids.to(device), layout.slots.to(device), layout.end.to(device), layout.shared

@@ -31,9 +31,14 @@ SCALES: dict[str, tuple[Word, ...]] = {
 
 @dataclass(frozen=True)
 class DepthWords:
-    """What fills {depth}, one entry per bin: words (kind "words"), or vectors that are "learned" or "random" (drawn once, frozen).
+    """What fills {depth}, one entry per bin: words, or vectors.
 
-    anchors: how many vectors are learned where the others lie between them ("path:K:N"), else None.
+    Attributes:
+        spec: as it was given; a list of words as a tuple.
+        kind: "words", "learned" (vectors), or "random" (vectors drawn once and frozen).
+        count: number of entries, and so of bins.
+        words: the words of kind "words", bin 0 first; else empty.
+        anchors: how many vectors are learned where the others lie between them ("path:K:N"), else None.
     """
 
     spec: str | tuple[str, ...]
@@ -44,9 +49,13 @@ class DepthWords:
 
 
 def depth_words(spec: str | list[str] | tuple[str, ...]) -> DepthWords:
-    """Read a depth specification: "learned:N", "random:N", "path:K:N", a scale's name, or one word or phrase per bin (a list, "near|far").
+    """Read what is to fill {depth}.
 
-    Raises UsageError for an unknown name, a count below two, or an empty word.
+    Args:
+        spec: "learned:N", "random:N", "path:K:N", the name of one of `SCALES`, or one word or phrase per bin (a list, or "near|far").
+
+    Raises:
+        UsageError: for an unknown name, a count below two, or an empty word.
     """
     if not isinstance(spec, str) or "|" in spec:
         words = tuple(word.strip() for word in (spec.split("|") if isinstance(spec, str) else spec))

@@ -27,14 +27,20 @@ _CONTEXT = re.compile(r"ctx(?:\*([1-9]\d*))?")
 
 @dataclass(frozen=True)
 class Template:
-    """A parsed template. pieces: text, or None for {depth}, or the index of a context slot, in reading order."""
+    """A template, read.
+
+    Attributes:
+        text: as it was written, with its slots.
+        pieces: in reading order: text, None for {depth}, or the index of a context slot.
+        contexts: number of context slots.
+    """
 
     text: str
     pieces: tuple[str | int | None, ...]
     contexts: int
 
     def fill(self, depth: Sequence[Segment]) -> list[Segment]:
-        """The prompt with {depth} replaced by `depth`'s segments; context slots stay as their indices."""
+        """The prompt with the segments of `depth` in the place of {depth}; context slots stay as their indices."""
         prompt: list[Segment] = []
         for piece in self.pieces:
             prompt.extend(depth if piece is None else [piece])
@@ -42,9 +48,13 @@ class Template:
 
 
 def parse_template(template: str) -> Template:
-    """Read a template: one of `TEMPLATES` by name, or text with exactly one {depth} and any number of {ctx} (or {ctx*4}).
+    """Read a template.
 
-    Raises UsageError for an unknown name, an unknown slot, or no or several {depth}.
+    Args:
+        template: a name in `TEMPLATES`, or text with exactly one {depth} and any number of {ctx} ({ctx*4} stands for four).
+
+    Raises:
+        UsageError: for an unknown name, an unknown slot, or no or several {depth}.
     """
     if "{" not in template:
         if template not in TEMPLATES and " " in template.strip():

@@ -14,15 +14,34 @@ STD = 0.02
 
 
 def random_vectors(count: int, width: int, seed: int, stream: int) -> Tensor:
-    """[count, width] float32 ~ N(0, 0.02^2); `stream` separates the draws of one seed (0 context, 1 depth)."""
+    """Vectors that learning starts from, or that stay random: drawn from N(0, 0.02²) (released code).
+
+    Args:
+        count: how many.
+        width: of the text tower.
+        seed: of the draw.
+        stream: separates the draws of one seed: 0 for context vectors, 1 for depth vectors.
+
+    Returns:
+        [count, width] float32.
+    """
     generator = torch.Generator().manual_seed((2 * seed + stream) % 2**63)
     return STD * torch.randn(count, width, generator=generator)
 
 
 def vectors_from_words(clip: FrozenCLIP, spec: str | list[str] | tuple[str, ...], count: int) -> Tensor:
-    """[count, width]: the token embedding of each word of a scale or list, the mean over a phrase's tokens.
+    """The token embeddings of words, for learning to start from; of a phrase, the mean over its tokens.
 
-    Raises UsageError where there are not `count` words.
+    Args:
+        clip: whose vocabulary and token embedding.
+        spec: the name of one of `scales.SCALES`, or words.
+        count: how many there must be.
+
+    Returns:
+        [count, width] float32, on the CPU.
+
+    Raises:
+        UsageError: where there are not `count` words.
     """
     words = depth_words(spec).words
     if len(words) != count:

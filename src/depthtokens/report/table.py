@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 Plain = str | int | float | MeanStd | Interval | Difference | None
 
 
+GAP = 2
+"""Columns between two columns of a table in a terminal."""
+NAME = 20
+"""Columns that a name keeps in a narrow terminal; what is longer goes on in the next line."""
+
+
 @dataclass(frozen=True)
 class Strong:
     """A cell that stands out, in bold."""
@@ -53,6 +59,7 @@ class Table:
         kinds: a class for each row, which pages draw in a way of its own ("learned", "control", ""); empty where all are alike.
         words: how many of the last columns hold text, which is left-aligned too.
         narrow: on a page, as wide as its contents instead of the page.
+        less: heads of the columns that a narrow terminal does without first.
 
     Raises:
         ValueError: where a row has more or fewer cells than there are columns, or `kinds` are not as many as rows.
@@ -64,6 +71,7 @@ class Table:
     kinds: Sequence[str] = ()
     words: int = 0
     narrow: bool = False
+    less: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.kinds and len(self.kinds) != len(self.rows):
@@ -90,6 +98,29 @@ class Table:
         words = sum(i >= len(self.columns) - self.words for i in kept)
         return replace(self, columns=[self.columns[i] for i in kept], rows=[[row[i] for i in kept] for row in self.rows], words=words)
 
+    def fitted(self, width: int) -> tuple[Table, list[str]]:
+        """The same table without the columns that a terminal has no room for: a column too few is seen, a digit too few is not.
+
+        Args:
+            width: columns of the terminal.
+
+        Returns:
+            The table, and the heads of the columns left out: those in `less`, then numbers, then words, each from the right. Names and the
+            first column of numbers stay.
+        """
+        cells = self.written()
+        least = [max([_least(column), *(_least_cell(row[i], i, self) for row in cells)]) for i, column in enumerate(self.columns)]
+        numbers = [i for i in range(1, len(least)) if not self.left(i)]
+        words = [i for i in range(1, len(least)) if self.left(i)]
+        kept = set(range(len(least)))
+        numbers = [i for i in numbers[1:] if self.columns[i] not in self.less] + [i for i in numbers[1:] if self.columns[i] in self.less]
+        for i in [*reversed(numbers), *reversed(words)]:
+            if sum(least[k] for k in kept) + GAP * (len(kept) - 1) <= width:
+                break
+            kept.discard(i)
+        dropped = [column for i, column in enumerate(self.columns) if i not in kept]
+        return self.without(*dropped), dropped
+
     def markdown(self) -> str:
         """In Markdown, the title as a paragraph before it."""
         rules = ["---" if self.left(i) else "---:" for i in range(len(self.columns))]
@@ -104,10 +135,24 @@ class Table:
 
         table = ConsoleTable(title=Text(self.title, "table.title") if self.title else None, title_justify="left", box=None, pad_edge=False)
         for i, column in enumerate(self.columns):
-            table.add_column(Text(column), justify="left" if self.left(i) else "right", no_wrap=i == 0)
+            least = max([_least(column), *(_least_cell(row[i], i, self) for row in self.written())])
+            words = i > 0 and self.left(i)
+            table.add_column(Text(column), justify="left" if self.left(i) else "right", min_width=None if words else least, overflow="fold")
         for row in self.written():
             table.add_row(*(Text(str(cell), style="bold" if cell.strong else "") for cell in row))
         return table
+
+
+def _least(text: str) -> int:
+    """Columns that text needs in a terminal at least: those of its longest word."""
+    return max(map(len, text.split()), default=0)
+
+
+def _least_cell(cell: Written, column: int, table: Table) -> int:
+    """Columns that a cell needs at least: a name up to `NAME`, a word of text, all of a number; an interval may have its own line."""
+    if column == 0:
+        return min(len(cell.text), NAME)
+    return min(_least(cell.text), NAME) if table.left(column) else max(len(cell.text), len(cell.interval))
 
 
 def write_cell(cell: Cell) -> Written:

@@ -18,8 +18,6 @@ from .settings import Reproduction
 
 Need = tuple[str, str, Views]
 """Role, split and views, see `Reproduction.need`."""
-FLIP_SEED = 42
-"""Of what is shown mirrored in training."""
 
 
 class RowFeatures:
@@ -52,10 +50,10 @@ class RowFeatures:
         """The views that a row's model learns from ("train") or is scored on ("test")."""
         need, mode = self.settings.need(row, split), model.settings.dense
         views = need[2]
-        flip_seed = FLIP_SEED if split == "train" and views.mirrored else None
+        flip = split == "train" and views.mirrored
         known = self._stores.get((need, mode))
         missing = [other for other in self.needs.get(need, []) if (need, other) not in self._stores and other != mode]
-        source = open_source(model, known or self._images(need), views, self.reading, flip_seed=flip_seed, together=missing)
+        source = open_source(model, known or self._images(need), views, self.reading, flip=flip, together=missing)
         if known is None and isinstance(source, Stored):
             self._stores |= {(need, other): source.store for other in (mode, *missing)}
         return source
@@ -67,7 +65,11 @@ class RowFeatures:
     def _images(self, need: Need) -> DepthDataset:
         """A split as its views are drawn: plain, or augmented."""
         role, split, views = need
-        return self.sets[role, split] if views.count == 1 else open_dataset(self.settings.by_role()[role], split, augment=True)
+        return (
+            self.sets[role, split]
+            if views.count == 1
+            else open_dataset(self.settings.by_role()[role], split, list_file=self.settings.lists().get((role, split)), augment=True)
+        )
 
     def take(self, folders: Sequence[str], clip: FrozenCLIP) -> None:
         """Use given stores for what they are good for.

@@ -94,7 +94,8 @@ class Row:
             return {}
         usual = ModelOptions()
         values = {field.name: getattr(self.options, field.name) for field in fields(ModelOptions)}
-        return {name: value for name, value in values.items() if name in _STATED or value != getattr(usual, name)}
+        others = {name: value for name, value in values.items() if name not in _STATED and value != getattr(usual, name)}
+        return {**{name: values[name] for name in _STATED}, **others}
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -175,7 +176,7 @@ def control_row(role: str, kind: str, protocol: str) -> Row:
 
 
 def role_of(spec: str) -> str:
-    """ "nyu" or "kitti" for a data set on the command line. Raises UsageError for one that no row was published on."""
+    """The role of a data set on the command line, "nyu" or "kitti". Raises UsageError for one that no row was published on."""
     if spec in ROLES:
         return ROLES[spec]
     name = spec.partition(":")[0]

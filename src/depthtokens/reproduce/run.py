@@ -13,6 +13,7 @@ from .._version import versions
 from ..clip.device import find_device
 from ..clip.load import FrozenCLIP, load_clip
 from ..data import open_dataset
+from ..data.dataset import DepthDataset
 from ..depth.checkpoint import restore, write
 from ..depth.linear import LinearHead, Trainable
 from ..depth.model import DepthTokens
@@ -82,7 +83,8 @@ class _Run:
         self.step = "features"
         self.seeds, self.data, self.out = settings.seed_list(), settings.by_role(), Path(settings.out)
         self.device = find_device(settings.device)
-        self.sets = {(role, split): open_dataset(spec, split) for role, spec in self.data.items() for split in ("train", "test")}
+        self.lists = settings.lists()
+        self.sets = {(role, split): self._open(role, split) for role in self.data for split in ("train", "test")}
         self.clip = load_clip(settings.clip, settings.weights)
         self.rows = [_of(self.clip, row) for row in settings.rows()]
         self.facts: dict[str, Any] = {
@@ -203,7 +205,7 @@ class _Run:
         """A row's model for one seed, on its training data."""
         data = self.sets[row.role, "train"]
         options = replace(row.model, seed=seed, batchnorm=batchnorm)
-        return DepthTokens.of(self.clip, options.on(depth_range or data.depth_range, data.image_size(0)[0]))
+        return DepthTokens.of(self.clip, options.on(depth_range or data.depth_range, min(data.image_size(0))))
 
     def _learn(self, row: Row, seeds: Sequence[int], models: Sequence[Trainable]) -> None:
         settings = self.settings
@@ -232,6 +234,7 @@ class _Run:
             out = self.out / "runs" / slug(row.name) / f"seed-{seed}"
             experiment = row.experiment(
                 self.data[row.role], depth_range=None, clip=settings.clip, weights=settings.weights, batchnorm="adapt", seed=seed,
+                list_file=self.lists.get((row.role, "train")),
                 lr=settings.lr, epochs=settings.epochs, batch_size=settings.batch_size, workers=settings.workers,
                 device=settings.device, precision=settings.precision, out=str(out),
             )  # fmt: skip
@@ -243,11 +246,15 @@ class _Run:
         if row.source is not None:
             return self._borrowed(row, seed)
         model = self._model(row, seed, "adapt").train()
-        data = open_dataset(self.data[row.role], "train", augment=True, seed=seed)
+        data = self._open(row.role, "train", augment=True, seed=seed)
         views = open_source(model, data, None, Reading(workers=settings.workers, precision=settings.precision))
         for done, _ in enumerate(views.training(0, epoch_order(len(data), seed, 0), settings.batch_size), 1):
             self.progress("adapting", min(done * settings.batch_size, len(data)), len(data))
         return model.eval()
+
+    def _open(self, role: str, split: str, *, augment: bool = False, seed: int = 42) -> DepthDataset:
+        """A split of a role's data set, by the list file that was given for it, if any."""
+        return open_dataset(self.data[role], split, list_file=self.lists.get((role, split)), augment=augment, seed=seed)
 
     def _file(self, row: Row) -> Path:
         return self.out / "rows" / f"{slug(row.name)}.json"

@@ -23,6 +23,8 @@ class Reproduction(RunFlags, ClipFlags):
 
     data: tuple[str, ...] = ()
     """nyu:ROOT, kitti:ROOT, scenes or scenes:road; once for each data set."""
+    list_file: tuple[str, ...] = ()
+    """A list file where it is not found under ROOT, as nyu:test=FILE or kitti:train=FILE; once for each list."""
     table: str = "all"
     """3, 4, 5, 6, 7, depthclip, effects or all."""
     seeds: str = "0..4"
@@ -52,6 +54,7 @@ class Reproduction(RunFlags, ClipFlags):
         if not self.lr > 0:
             raise UsageError(f"lr must be positive, not {self.lr}")
         self.rows()
+        self.lists()
         self.seed_list()
 
     def by_role(self) -> dict[str, str]:
@@ -64,6 +67,18 @@ class Reproduction(RunFlags, ClipFlags):
             found[role] = spec
         if not found:
             raise UsageError("no data: give --data nyu:ROOT, kitti:ROOT, scenes or scenes:road")
+        return found
+
+    def lists(self) -> dict[tuple[str, str], str]:
+        """List files by role and split. Raises UsageError for one that is not written as nyu:test=FILE, or is for data that is not here."""
+        found: dict[tuple[str, str], str] = {}
+        for text in self.list_file:
+            place, equals, file = text.partition("=")
+            name, _, split = place.partition(":")
+            if not equals or not file or split not in ("train", "test") or name not in self.by_role():
+                known = " or ".join(f"{role}:test=FILE" for role in self.by_role())
+                raise UsageError(f"list file '{text}': write {known}, with train or test")
+            found[name, split] = file
         return found
 
     def rows(self) -> list[Row]:
@@ -109,19 +124,19 @@ class Reproduction(RunFlags, ClipFlags):
 
     def recipe(self) -> dict[str, Any]:
         """What a figure depends on, beside its row and its data."""
-        where = ("data", "table", "stores", "out", "workers", "device")
+        where = ("data", "list_file", "table", "stores", "out", "workers", "device")
         return {key: value for key, value in asdict(self).items() if key not in where}
 
     def need(self, row: Row, split: str) -> tuple[str, str, Views]:
         """(role, split, views) of the stored features that a row learns from ("train") or is scored on ("test")."""
         from ..depth.protocol import find_protocol
-        from ..experiment.source import test_views
+        from ..experiment.source import scored_views
         from ..features.views import Views
 
         normalisation = row.model.normalisation
         if split == "train":
             return row.role, split, Views(self.views, self.views == 1, None, normalisation)
-        return row.role, split, test_views(find_protocol(row.protocol), normalisation)
+        return row.role, split, scored_views(find_protocol(row.protocol), normalisation)
 
     def needs(self, rows: list[Row]) -> dict[tuple[str, str, Views], list[str]]:
         """Every kind of stored features that some row reads, with the dense modes read of it."""
@@ -159,7 +174,7 @@ def rows_for(table: str, roles: list[str]) -> list[Row]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """ "0..4" (both ends), "0,1,2" or "42" -> seeds. Raises UsageError for anything else."""
+    """Seeds from "0..4" (both ends included), "0,1,2" or "42". Raises UsageError for anything else."""
     try:
         first, dots, last = text.partition("..")
         seeds: Sequence[int] = range(int(first), int(last) + 1) if dots else [int(part) for part in text.split(",")]

@@ -5,11 +5,13 @@ Everything here works on the text features that a CLIP made of the tokens, so it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import Tensor
 
 from ..errors import UsageError
@@ -21,10 +23,19 @@ PERMUTATIONS = 9999
 
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation, and the share of random orders that give one as far from zero or farther (two-sided)."""
+    """Spearman's rank correlation.
+
+    Attributes:
+        value: from -1 to 1.
+        p_value: the share of random orders that give one as far from zero or farther (two-sided).
+    """
 
     value: float
     p_value: float
+
+    def to_dict(self) -> dict[str, float]:
+        """As plain values, for JSON."""
+        return asdict(self)
 
     def __str__(self) -> str:
         p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
@@ -35,12 +46,16 @@ class Correlation:
 class Path:
     """How N tokens lie along a line.
 
-    points: [N, 3] on the principal components, fewer dimensions filled with zeros; the first is turned so that it grows with depth,
-    which makes `along_first` zero or positive. explained: [3] share of variance. along_first: rank correlation of the position on the
-    first component with depth. order: token indices along the shortest path through all of them, from the near end.
-    along_order: rank correlation of the position on that path with depth (a path has no direction, so it is never negative; its
-    p_value counts both directions). pairs: rank correlation between the distance of two tokens and the difference of their log
-    depths, over all pairs (its p_value exchanges whole tokens).
+    Attributes:
+        points: [N, 3] on the principal components, fewer dimensions filled with zeros; the first is turned so that it grows with depth,
+            which makes `along_first` zero or positive.
+        explained: [3] share of variance.
+        along_first: rank correlation of the position on the first component with depth.
+        order: token indices along the shortest path through all of them, from the near end.
+        along_order: rank correlation of the position on that path with depth. A path has no direction, so it is never negative, and its
+            p_value counts both directions.
+        pairs: rank correlation between the distance of two tokens and the difference of their log depths, over all pairs; its p_value
+            exchanges whole tokens.
     """
 
     points: NDArray[np.float64]
@@ -49,6 +64,13 @@ class Path:
     order: tuple[int, ...]
     along_order: Correlation
     pairs: Correlation
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {
+            "points": self.points.tolist(), "explained": self.explained.tolist(), "order": list(self.order),
+            "along_first": self.along_first.to_dict(), "along_order": self.along_order.to_dict(), "pairs": self.pairs.to_dict(),
+        }  # fmt: skip
 
 
 def pairwise(features: Tensor) -> Tensor:
@@ -62,9 +84,14 @@ def norms(vectors: Tensor) -> Tensor:
 
 
 def path(features: Tensor, centres: Tensor) -> Path:
-    """Principal components of features [N, C], the shortest path through them, and how both follow centres [N] metres.
+    """How tokens lie along a line: principal components, the shortest path through them, and how both follow depth.
 
-    Raises UsageError for fewer than three tokens.
+    Args:
+        features: [N, C], the tokens' text features.
+        centres: [N] metres.
+
+    Raises:
+        UsageError: for fewer than three tokens.
     """
     table, depths = features.detach().cpu().double().numpy(), centres.detach().cpu().double().numpy()
     if len(table) < 3 or len(table) != len(depths):
@@ -89,15 +116,13 @@ def path(features: Tensor, centres: Tensor) -> Path:
 def spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Rank correlation of two lists [n], ties given their mean rank; 0 where one of them does not vary."""
     x, y = _ranks(a), _ranks(b)
-    spread = float(np.sqrt((x @ x) * (y @ y)))
+    spread = float(np.sqrt((x @ x) * (y @ y)))  # scipy's own quotient rounds a perfect order to 0.9999999999999999
     return float(x @ y) / spread if spread else 0.0
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean ranks, less their mean."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks = (last - (counts - 1) / 2)[inverse]
+    ranks: NDArray[np.float64] = rankdata(values)
     return ranks - ranks.mean()
 
 
@@ -164,6 +189,7 @@ def _improved_path(distances: NDArray[np.float64]) -> list[int]:
 
 
 def _greedy(distances: NDArray[np.float64], start: int) -> list[int]:
+    """From a first point always to the nearest one left."""
     order, left = [start], set(range(len(distances))) - {start}
     while left:
         order.append(min(left, key=lambda point: float(distances[order[-1], point])))

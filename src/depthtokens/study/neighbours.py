@@ -1,32 +1,50 @@
-"""Which words lie near what was learned: the whole vocabulary put into a template, and distances to it (paper, table 8)."""
+"""Which words lie near what was learned: distances from a model's depth words to the whole vocabulary (paper, table 8)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..clip.tokenizer import Tokenizer
 from ..depth.model import DepthTokens
 from ..errors import UsageError, unknown
-from ..prompt.encoder import PromptEncoder, PromptLayout
-from ..prompt.template import parse_template
+from ..progress import Progress, silent
 from ..prompt.tokens import vectors_from_words
+from .vocabulary import features_at, vocabulary_entries, vocabulary_features
 
-SPACES = ("embedding", "token")
-Progress = Callable[[int, int], None]
-"""Called with the number of tokens done and their total."""
+EMBEDDING, TOKEN = SPACES = ("embedding", "token")
+"""Where distances are measured: between whole sentences as the text tower gives them, or between what is put into the sentence."""
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A vocabulary token, or another depth word of the same model as "{depth_3}", and its Euclidean distance."""
+    """Something near a depth word.
+
+    Attributes:
+        name: of a vocabulary entry, or "{depth_3}" for another depth word of the same model.
+        distance: Euclidean.
+    """
 
     name: str
     distance: float
+
+
+@dataclass(frozen=True)
+class NeighbourTable:
+    """The nearest neighbours of each of N depth words.
+
+    Attributes:
+        words: whose neighbours they are: "tokens", or a scale's name.
+        space: one of `SPACES`.
+        rows: N lists, each with the nearest first.
+    """
+
+    words: str
+    space: str
+    rows: list[list[Neighbour]]
 
 
 def nearest_words(
@@ -36,132 +54,106 @@ def nearest_words(
     template: str = "baseline",
     chunk: int = 512,
     *,
-    space: str = "embedding",
+    space: str = EMBEDDING,
     position: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[list[Neighbour]]:
-    """The `count` nearest neighbours of each of a model's N depth words, learned, random or human, nearest first.
+    """The nearest neighbours of each of a model's N depth words, learned, random or human.
 
-    vocabulary, template, chunk, progress: as in `vocabulary_features`. space "embedding": every vocabulary entry is put into
-    `template`, embedded and L2-normalised, and compared with the model's own text features, as in the paper. "token": the vectors
-    that stand for {depth} against the rows of the token embedding, before any sentence (a phrase counts as the mean of its tokens).
-    A model's depth words are neighbours of each other too. position: read every prompt there instead of at end-of-text, see
-    `features_at`. Raises UsageError for another space, or a position in the space of tokens.
+    Args:
+        model: the model, whose depth words are neighbours of each other too.
+        vocabulary: candidates, as in `vocabulary_entries`; None for the whole vocabulary.
+        count: neighbours of each depth word.
+        template: the sentence that candidates are put into.
+        chunk: prompts encoded at a time.
+        space: "embedding": sentences are embedded, L2-normalised, and compared with the model's own text features, as in the paper.
+            "token": the vectors that stand for {depth} are compared with the rows of the token embedding, before any sentence (a phrase
+            counts as the mean of its tokens).
+        position: read every prompt there instead of at end-of-text, see `features_at`.
+        progress: called as the vocabulary is encoded.
+
+    Returns:
+        N lists, each with the nearest first.
+
+    Raises:
+        UsageError: for another space, or a position in the space of tokens.
     """
     if space not in SPACES:
         raise unknown("space of neighbours", space, SPACES)
-    if space == "token":
+    if space == TOKEN:
         if position is not None:
             raise UsageError("a position is where a sentence is read: the space of tokens has none")
         names, ids = vocabulary_entries(model.clip.tokenizer, vocabulary)
-        embedding = model.clip.text.embedding.weight.detach()
-        own = depth_vectors(model)
-        return nearest(own.to(embedding.device), embedding[torch.tensor(ids)].float(), names, count)
-    with torch.inference_mode():
-        if position is None:
-            own = model.text_features()
-        else:
-            own = F.normalize(features_at(model.encoder, model.layout, position, model.vectors()), dim=-1)
+        return nearest_tokens(model, ids, names, count)
+    own = depth_features(model, position)
     names, features = vocabulary_features(model.encoder, template, vocabulary, chunk, position, progress=progress)
-    return nearest(own, features.to(own.device), names, count)
+    return nearest(own, features, names, count)
+
+
+def neighbour_tables(
+    studied: Mapping[str, DepthTokens], ids: Sequence[int], names: Sequence[str], features: Tensor, count: int, position: int | None = None
+) -> list[NeighbourTable]:
+    """Tables of neighbours, in both spaces, of several models of one CLIP.
+
+    Args:
+        studied: the models, by the names of their words.
+        ids: of the V vocabulary entries that may be neighbours.
+        names: of those entries.
+        features: [V, C], those entries in a sentence, L2-normalised; read at `position` if one is given.
+        count: neighbours of each depth word.
+        position: where the models' own sentences are read; None is end-of-text.
+    """
+    tables = []
+    for words, model in studied.items():
+        tables.append(NeighbourTable(words, EMBEDDING, nearest(depth_features(model, position), features, names, count)))
+        tables.append(NeighbourTable(words, TOKEN, nearest_tokens(model, ids, names, count)))
+    return tables
+
+
+def nearest_tokens(model: DepthTokens, ids: Sequence[int], names: Sequence[str], count: int) -> list[list[Neighbour]]:
+    """The nearest of each of a model's depth vectors among the token embeddings of `ids`, called by `names`, and its other vectors."""
+    table = embeddings(model, ids)
+    return nearest(depth_vectors(model).to(table.device), table, names, count)
 
 
 def nearest(own: Tensor, others: Tensor, names: Sequence[str], count: int) -> list[list[Neighbour]]:
-    """The `count` nearest of each row of own [N, C]: among others [V, C], called by `names`, and the other rows of own, "{depth_i}"."""
+    """The nearest of each row, among other rows and the rest of its own table.
+
+    Args:
+        own: [N, C]; its rows are called "{depth_i}".
+        others: [V, C].
+        names: of the others.
+        count: neighbours of each row.
+    """
     with torch.inference_mode():
         # Matrix products would leave equal rows some 1e-3 apart, and 0.000 is what a reader of this table looks for
-        distances = torch.cdist(own, torch.cat([own, others]), compute_mode="donot_use_mm_for_euclid_dist")
+        distances = torch.cdist(own, torch.cat([own, others.to(own.device)]), compute_mode="donot_use_mm_for_euclid_dist")
         distances.fill_diagonal_(float("inf"))  # a depth word is not its own neighbour
         values, order = distances.topk(min(count, distances.shape[1] - 1), largest=False)
     called = [*(f"{{depth_{i}}}" for i in range(len(own))), *names]
     return [[Neighbour(called[j], d) for d, j in zip(*row, strict=True)] for row in zip(values.tolist(), order.tolist(), strict=True)]
 
 
+def depth_features(model: DepthTokens, position: int | None = None) -> Tensor:
+    """What the text tower makes of a model's N sentences: [N, C], L2-normalised, without gradient.
+
+    Args:
+        model: the model.
+        position: read them there instead of at end-of-text. Raises as `features_at`.
+    """
+    with torch.inference_mode():
+        if position is None:
+            return model.text_features()
+        return F.normalize(features_at(model.encoder, model.layout, position, model.vectors()), dim=-1)
+
+
 def depth_vectors(model: DepthTokens) -> Tensor:
     """What stands for {depth} before the text tower: [N, width] float32, for words the mean of their token embeddings."""
     if "depth" in model.tokens:
         return model.vectors().detach()[-len(model.centres) :].float()  # context vectors come first
-    return vectors_from_words(model.clip, model.settings["depth"], len(model.words))
+    return vectors_from_words(model.clip, model.settings.depth, len(model.words))
 
 
-def vocabulary_entries(tokenizer: Tokenizer, tokens: Sequence[str | int] | None = None) -> tuple[list[str], list[int]]:
-    """Names and ids of vocabulary entries: all of them (None) in the order of ids, or `tokens`.
-
-    A token is an id, or a text as `prompt.scales.Token` takes it: the word-final form unless there is only a fragment; in CLIP's BPE
-    a final form is called "close</w>", and a fragment, which other letters follow, "close". Raises UsageError for one that is unknown.
-    """
-    inner = tokenizer.tokenizer
-    table: dict[str, int] = inner.encoder if hasattr(inner, "encoder") else inner.tokenizer.get_vocab()
-    if tokens is None:
-        names = sorted(table, key=table.__getitem__)
-        return names, [table[name] for name in names]
-    by_id = {index: name for name, index in table.items()}
-    names, ids = [], []
-    for token in tokens:
-        index = tokenizer.token_id(token) if isinstance(token, str) else token
-        if index not in by_id:
-            raise UsageError(f"this CLIP's vocabulary has no entry {index}: ids go from 0 to {max(by_id)}")
-        names.append(token if isinstance(token, str) else by_id[index])
-        ids.append(index)
-    return names, ids
-
-
-def vocabulary_features(
-    encoder: PromptEncoder,
-    template: str = "baseline",
-    tokens: Sequence[str | int] | None = None,
-    chunk: int = 512,
-    position: int | None = None,
-    *,
-    context: Tensor | None = None,
-    progress: Progress | None = None,
-) -> tuple[list[str], Tensor]:
-    """Every vocabulary entry in a template: names, and features [V, C] float32 on the CPU, L2-normalised.
-
-    template: as in `DepthTokens`; context [slots, width] fills its {ctx} slots. tokens: as in `vocabulary_entries`, None for the
-    whole vocabulary. chunk: prompts encoded at a time, which bounds memory beside the result. position: as in `features_at`.
-    Raises UsageError for {ctx} slots without as many vectors.
-    """
-    parsed = parse_template(template)
-    if parsed.contexts != (0 if context is None else len(context)):
-        raise UsageError(f"the template '{parsed.text}' has {parsed.contexts} {{ctx}} slots: give as many context vectors")
-    names, ids = vocabulary_entries(encoder.clip.tokenizer, tokens)
-    # All prompts are alike but for one id, so one layout with a marked place serves them all
-    pattern = encoder.layout([parsed.fill([parsed.contexts])])
-    place = int((pattern.slots[0] == parsed.contexts).nonzero())
-    rows: list[Tensor] = []
-    for start in range(0, len(ids), chunk):
-        part = torch.tensor(ids[start : start + chunk])
-        layout = _filled(pattern, place, part)
-        with torch.inference_mode():
-            features = encoder.encode(layout, context) if position is None else features_at(encoder, layout, position, context)
-            rows.append(F.normalize(features.float(), dim=-1).cpu())
-        if progress:
-            progress(start + len(part), len(ids))
-    return names, torch.cat(rows)
-
-
-def _filled(pattern: PromptLayout, place: int, ids: Tensor) -> PromptLayout:
-    """One prompt per id [n], at the marked `place` of a layout of a single prompt."""
-    filled, slots = pattern.ids.repeat(len(ids), 1), pattern.slots.repeat(len(ids), 1)
-    filled[:, place] = ids
-    slots[:, place] = -1
-    return PromptLayout(filled, slots, pattern.end.repeat(len(ids)), min(pattern.shared, place))
-
-
-def features_at(encoder: PromptEncoder, layout: PromptLayout, position: int, vectors: Tensor | None = None) -> Tensor:
-    """Features [N, C] of prompts read at a fixed `position` (the start token is 0) instead of at end-of-text; not normalised.
-
-    Behind its end a prompt has the tokenizer's padding, as in CLIP. Exact for causal towers, where nothing behind a position reaches
-    it. Raises UsageError for other towers, and a position outside the context.
-    """
-    text = encoder.clip.text
-    if not text.causal:
-        raise UsageError("this CLIP's text tower is not causal: its features cannot be read at another position than its own")
-    if not 0 <= position < text.context_length:
-        raise UsageError(f"position {position}: prompts have positions 0 to {text.context_length - 1}")
-    missing = max(0, position + 1 - layout.ids.shape[1])
-    ids = F.pad(layout.ids, (0, missing), value=encoder.clip.tokenizer.pad)[:, : position + 1]
-    slots = F.pad(layout.slots, (0, missing), value=-1)[:, : position + 1]
-    cut = PromptLayout(ids, slots, torch.full_like(layout.end, position), min(layout.shared, position))
-    return encoder.encode(cut, vectors if vectors is not None and len(vectors) else None)
+def embeddings(model: DepthTokens, ids: Sequence[int]) -> Tensor:
+    """Token embeddings [V, width] float32 of vocabulary entries, by their ids."""
+    return model.clip.text.embedding.weight.detach()[torch.tensor(ids)].float()

@@ -1,184 +1,224 @@
-"""One self-contained HTML page for a finished study: what lies near the tokens, their shape, their patches, and what words can do."""
+"""One self-contained HTML page for a finished study. Each section is a template and the function that fills it."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..report.html import page, picture, shown, table
-from .plots import distance_map, path_plot, token_maps
+from ..depth.metrics import METRICS, QUOTED
+from ..experiment.statistics import Difference
+from ..report.html import fragment, page
+from ..report.table import Table
+from . import BEST, TOKENS
+from .ablations import PAIR
+from .neighbours import EMBEDDING, TOKEN
+from .plots import ablation_chart, bars, distance_map, map_plot, path_plot
 from .run import Study
-from .page_scores import words, worth
-from .scores import TOKENS, TokenMaps
+from .scores import StudyRow, TokenMaps
+from .tables import MAIN, best_word, row_name, score_table
 
 PANELS = 12
 """Up to so many tokens each has its own heat map; beyond, bins next to each other share one."""
+LISTED = 20
+"""Up to so many numbers stand one by one in a sentence."""
+Context = Mapping[str, Any]
+"""What a template names."""
 
 
-def study_page(study: Study, values: dict[str, Any]) -> str:
-    """The page. values: the same study as `study_files.to_dict` gives it."""
+def study_page(study: Study, tokens: str) -> str:
+    """The page.
+
+    Args:
+        study: the study.
+        tokens: what the user calls the tokens, a file or words.
+    """
+    filled = {template: fill(study) for template, fill in SECTIONS.items()}
+    model, settings, data = study.model, study.settings, study.data
+    return page(
+        "study.html",
+        count=len(model.centres),
+        clip=model.clip.identity,
+        sentence=model.settings.template,
+        kind=_kind(study),
+        context="context" in model.tokens,
+        centres=_listed(model.centres.tolist(), 3),
+        trained_only=settings.trained_vocabulary_only,
+        notes=study.notes,
+        sections=[fragment(template, **context) for template, context in filled.items() if context is not None],
+        data=None if data is None else data.test,
+        searched_on=None if data is None or study.search is None else data.searched_on,
+        scores=study.rows[0].scores if study.rows else None,
+        tokens=tokens,
+        model=model.settings,
+        scale=float(model.log_scale.exp()),
+        seed=settings.seed,
+        seconds=study.seconds,
+        versions=study.versions,
+    )
+
+
+def neighbours_section(study: Study) -> Context:
+    """What lies near the tokens, and near each scale's words."""
     model = study.model
-    parts = [
-        f"<h1>A study of {len(model.centres)} depth tokens</h1>",
-        f"<p>A frozen CLIP ({html.escape(model.clip.name)}) reads one sentence per depth bin, “{html.escape(model.settings['template'])}”, "
-        "and says of every patch of an image which sentence fits it best. What stands for <code>{depth}</code> here are "
-        f"{_kind(study)}, for bins centred at {_centres(study)} m. This page asks what they mean.</p>",
-        _bundled(study),
-        "".join(f"<p class='says'>Note: {html.escape(note)}.</p>" for note in study.notes),
-        *_neighbours(study),
-        *_geometry(study),
-        *worth(study),
-        *_maps(study),
-        *words(study),
-        *_footer(values),
-    ]
-    return page("depthtokens study", parts)
+    tables = {(table.words, table.space): table.rows for table in study.neighbours}
+    parts = []
+    for name, words in {TOKENS: model.words, **study.scale_words}.items():
+        near = list(zip(tables[name, EMBEDDING], tables[name, TOKEN], strict=True))
+        closest = sum(embedding[0].name.startswith("{depth_") for embedding, _ in near)
+        parts.append({"name": name, "words": words, "near": near, "closest": closest})
+    return {
+        "own": TOKENS,
+        "parts": parts,
+        "centres": model.centres.tolist(),
+        "fragments": study.fragments,
+        "vocabulary": study.vocabulary,
+        "sentence": study.settings.template or model.settings.template,
+        "position": study.settings.position,
+    }
+
+
+def geometry_section(study: Study) -> Context:
+    """How the tokens lie to each other."""
+    labels = study.model.words or [f"depth_{i}" for i in range(len(study.model.centres))]
+    path, lengths = study.paths.get(TOKENS), study.norms[TOKENS].tolist()
+    few = len(lengths) <= LISTED
+    rows = [[name, *map(str, (found.along_order, found.along_first, found.pairs))] for name, found in study.paths.items()]
+    return {
+        "distances": distance_map(study.distances[TOKENS], labels),
+        "path": path,
+        "plot": path_plot(path, study.model.centres, labels) if path else None,
+        "correlations": Table(["", "along the shortest path", "along the first component", "distances of pairs"], rows),
+        "which": "from bin 0 on" if few else "least and greatest",
+        "lengths": lengths if few else [min(lengths), max(lengths)],
+        "vocabulary": study.vocabulary_norms,
+    }
+
+
+def worth_section(study: Study) -> Context | None:
+    """What happens to the score when tokens are changed."""
+    rows = study.ablations
+    if not rows:
+        return None
+    single, pairs = [row for row in rows if row.kind != PAIR], [row for row in rows if row.kind == PAIR]
+    whole = study.rows[0].result.interval(MAIN).mean
+    charts = {}
+    for part, what in ((single, "scores after each single change"), (pairs, "scores of two tokens alone")):
+        if part:
+            named = {row_name(study, row): row.result.interval(MAIN) for row in part}
+            charts[what] = ablation_chart(named, whole, _axis(), what, kinds=[row.kind for row in part])
+    worst = max(single, key=lambda row: row.result.interval(MAIN).mean, default=None)
+    return {
+        "charts": charts,
+        "single": len(single),
+        "clear": sum(row.differences is not None and row.differences[MAIN].clear for row in single),
+        "metric": METRICS[MAIN].label,
+        "worst": worst and row_name(study, worst),
+        "by": worst and worst.differences and worst.differences[MAIN],
+        "count": len(rows),
+        "table": score_table(study, rows),
+    }
+
+
+def maps_section(study: Study) -> Context | None:
+    """Which patches speak for which token."""
+    if not study.maps:
+        return None
+    means = None
+    if len(study.model.centres) <= PANELS:
+        means = np.concatenate([found.probs.reshape(len(found.probs), -1) for found in study.maps], axis=1).mean(axis=1).tolist()
+    return {"means": means, "pictures": [(found.name, _map(study, found)) for found in study.maps]}
+
+
+def words_section(study: Study) -> Context | None:
+    """Best words, human scales and controls beside the tokens."""
+    rows = study.compared
+    if not rows:
+        return None
+    learned = any(vectors.requires_grad for vectors in study.model.tokens.values())  # depth tokens, or context
+    tokens = "learned tokens" if learned else "tokens"
+    best = next((row for row in rows if row.kind == BEST), None)
+    return {
+        "search": study.search,
+        "starts": len(study.search.found.start_scores) if study.search else 0,
+        "best_words": _best_words(study),
+        "learned": learned,
+        "chart": bars({row.name: row.result.interval(MAIN) for row in rows}, _axis(), best=TOKENS),
+        "table": score_table(study, rows, searched=True),
+        "own": TOKENS,
+        "tokens": tokens,
+        "metric": METRICS[MAIN].label,
+        "verdicts": _verdicts(best, tokens) if best else [],
+    }
+
+
+SECTIONS: dict[str, Callable[[Study], Context | None]] = {
+    "study/neighbours.html": neighbours_section,
+    "study/geometry.html": geometry_section,
+    "study/worth.html": worth_section,
+    "study/maps.html": maps_section,
+    "study/words.html": words_section,
+}
+"""The page's sections in order: template -> the function that fills it, which gives None where a study has nothing for it."""
 
 
 def _kind(study: Study) -> str:
     """What stands for {depth}, in words."""
-    model, spec = study.model, str(study.model.settings["depth"])
-    if model.words:
-        kind = f"words ({html.escape(', '.join(model.words))})"
-    elif spec.startswith("path:"):
-        kind = f"{len(model.centres)} vectors on a line through {len(model.tokens['depth'])} learned ones"
-    else:
-        kind = f"{len(model.centres)} {'learned vectors' if spec.startswith('learned') else 'vectors drawn at random'}"
-    return f"{kind}, and for each <code>{{ctx}}</code> a learned vector" if "context" in model.tokens else kind
+    words, count = study.model.settings.words, len(study.model.centres)
+    if words.kind == "words":
+        return f"words ({', '.join(study.model.words)})"
+    if words.anchors:
+        return f"{count} vectors on a line through {words.anchors} learned ones"
+    return f"{count} {'learned vectors' if words.kind == 'learned' else 'vectors drawn at random'}"
 
 
-def _bundled(study: Study) -> str:
-    if study.model.clip.name != "bundled":
-        return ""
-    candidates = "only those are candidates here" if study.settings.trained_vocabulary_only else "here all are candidates"
-    return (
-        "<p>This is the small CLIP that comes with the package. It has seen nothing but rendered scenes and their captions, with a few "
-        "hundred of its vocabulary's entries in them; the vectors of all others are still as they were drawn at random, so that such a "
-        f"neighbour says nothing about the word ({candidates}; <code>--trained-vocabulary-only</code> decides).</p>"
-    )
+def _listed(numbers: list[float], ends: int) -> str:
+    """Numbers one by one; of many, some at each end."""
+    written = [f"{number:.3g}" for number in numbers]
+    return ", ".join(written if len(written) <= LISTED else [*written[:ends], "…", *written[-ends:]])
 
 
-def _centres(study: Study) -> str:
-    numbers = [f"{centre:.3g}" for centre in study.model.centres.tolist()]
-    return ", ".join(numbers if len(numbers) <= 20 else [*numbers[:3], "…", *numbers[-3:]])
-
-
-def _neighbours(study: Study) -> Iterator[str]:
-    position, template = study.settings.position, study.settings.template or study.model.settings["template"]
-    read_at = "at end-of-text" if position is None else f"at position {position} of the sequence (its start is 0), not at end-of-text"
-    yield "<h2>Nearest neighbours</h2>"
-    yield (
-        f"<p>Every one of {study.vocabulary:,} vocabulary entries takes the place of <code>{{depth}}</code> in "
-        f"“{html.escape(template)}”. <b>Embedding space</b>: the distance between what CLIP's text tower makes of the two whole sentences, "
-        f"both of length one, read {read_at}; 0 is the same, 1.41 unrelated. <b>Token space</b>: the distance between what is put into the "
-        "sentence, before CLIP has read it. <code>{depth_3}</code> is another token of the same set. A dash marks a fragment, which other "
-        "letters follow in a text.</p>"
-    )
-    of = f"of {len(study.model.centres)}"
-    for name in dict.fromkeys(found.words for found in study.neighbours):
-        tables = {found.space: found.rows for found in study.neighbours if found.words == name}
-        closest = sum(row[0].name.startswith("{depth_") for row in tables["embedding"])
-        rows = [
-            [f"depth_{i}{_said(study, name, i)}", f"{centre:.3g}", _list(study, embedding), _list(study, token)]
-            for i, (centre, embedding, token) in enumerate(
-                zip(study.model.centres.tolist(), tables["embedding"], tables["token"], strict=True)
-            )
-        ]
-        text = table(["", "bin (m)", "nearest in embedding space", "nearest in token space"], rows, words=2)
-        if name == TOKENS:
-            yield text
-            yield f"<p class='says'>In embedding space, another token of the set is the nearest neighbour for {closest} {of} tokens.</p>"
-        else:
-            nearest = f"another word of the scale is the nearest neighbour for {closest} {of}"
-            yield f"<details><summary>The same for the human scale <b>{html.escape(name)}</b> ({nearest})</summary>{text}</details>"
-
-
-def _said(study: Study, name: str, i: int) -> str:
-    words = study.model.words if name == TOKENS else study.scale_words[name]
-    return f" <span class='small'>{html.escape(words[i])}</span>" if words else ""
-
-
-def _list(study: Study, row: list[Any]) -> str:
-    return ", ".join(f"{html.escape(shown(n.name, study.fragments))} <span class='ci'>{n.distance:.3f}</span>" for n in row)
-
-
-def _geometry(study: Study) -> Iterator[str]:
-    labels = study.model.words or [f"depth_{i}" for i in range(len(study.model.centres))]
-    yield "<h2>How the tokens lie to each other</h2>"
-    yield "<p>Distances between the tokens' sentences in embedding space. If meaning followed depth, they would grow away from the "
-    yield "diagonal.</p>" + picture(distance_map(study.distances[TOKENS], labels), "distances between tokens", "plot")
-    if study.paths:
-        path = study.paths[TOKENS]
-        yield "<p>The same sentences seen from the two directions in which they differ most (principal components); the line joins bins in "
-        yield "order of depth.</p>" + picture(path_plot(path, study.model.centres, labels), "path of the tokens", "plot")
-        rows = [
-            [html.escape(name), *(html.escape(str(c)) for c in (found.along_order, found.along_first, found.pairs))]
-            for name, found in study.paths.items()
-        ]
-        yield table(["", "along the shortest path", "along the first component", "distances of pairs"], rows)
-        yield (
-            "<p class='small'>Spearman's rank correlation with depth: of the order in which the shortest path through all sentences visits "
-            "them; of the place on the first component; and of distances between two sentences with the difference of their log depths. "
-            "1 = the order of depth exactly, 0 = none. p: how often an order drawn at random comes as far from 0.</p>"
-        )
-        yield (
-            f"<p class='says'>The shortest path visits the tokens as {' → '.join(map(str, path.order))}: rank correlation with depth "
-            f"{html.escape(str(path.along_order))}.</p>"
-        )
-    low, middle, high = study.vocabulary_norms
-    lengths = study.norms[TOKENS].tolist()
-    given = ", ".join(f"{length:.3g}" for length in (lengths if len(lengths) <= 20 else [min(lengths), max(lengths)]))
-    which = "from bin 0 on" if len(lengths) <= 20 else "least and greatest"
-    yield (
-        f"<p>Length of the vectors that stand for <code>{{depth}}</code> ({which}): {given}. Vocabulary entries: median {middle:.3g}, "
-        f"nine in ten between {low:.3g} and {high:.3g}.</p>"
-    )
-
-
-def _maps(study: Study) -> Iterator[str]:
-    if not study.maps:
-        return
-    yield "<h2>Which patches speak for which token</h2>"
-    yield (
-        f"<p>{len(study.maps)} test images spread over the split. Bright patches are those in which CLIP gives a token's sentence a high "
-        "probability among all; the last picture is the depth that follows, the mean of the bins' depths by these probabilities.</p>"
-    )
-    if len(study.model.centres) <= PANELS:
-        means = np.concatenate([found.probs.reshape(len(found.probs), -1) for found in study.maps], axis=1).mean(axis=1)
-        told = ", ".join(f"depth_{i} {mean:.2f}" for i, mean in enumerate(means))
-        yield f"<p class='says'>Mean probability over all patches of these images: {told}.</p>"
-    for found in study.maps:
-        yield picture(_map(study, found), f"token maps of {found.name}", "plot")
+def _axis() -> str:
+    """What the charts of scores show."""
+    metric = METRICS[MAIN]
+    return f"{metric.label}, mean over test images with 95% interval ({'longer' if metric.higher_is_better else 'shorter'} is better)"
 
 
 def _map(study: Study, found: TokenMaps) -> bytes:
+    """The heat maps of one image."""
     centres: NDArray[np.float64] = study.model.centres.cpu().double().numpy()
     depth = np.einsum("nhw,n->hw", found.probs, centres)
     groups = np.array_split(np.argsort(centres), min(PANELS, len(centres)))
     named = [f"depth_{group[0]}" if len(group) == 1 else f"depth_{group[0]}–{group[-1]}" for group in groups]
     labels = study.model.words if study.model.words and len(centres) <= PANELS else named
     if len(groups) == len(centres):
-        return token_maps(found.image, found.probs, centres, labels, depth)
-    return token_maps(
+        return map_plot(found.image, found.probs, centres, labels, depth)
+    return map_plot(
         found.image, [found.probs[group].sum(axis=0) for group in groups], [centres[group].mean() for group in groups], labels, depth
     )
 
 
-def _footer(values: dict[str, Any]) -> Iterator[str]:
-    model, data, versions = values["model"], values.get("data"), values["versions"]
-    yield "<h2>What this rests on</h2>"
-    if data:
-        searched = f"; words searched on {data['searched_on']}" if data["searched_on"] and "search" in values else ""
-        yield f"<p class='small'>{data['images']} images of {html.escape(data['name'])} {data['split']}{html.escape(searched)}. "
-        yield f"{html.escape(data['protocol_in_words'])}.</p>"
-    yield (
-        f"<p class='small'>Tokens {html.escape(values['tokens'])}; CLIP {html.escape(values['clip']['name'])}, "
-        f"{values['clip']['fingerprint'][:12]}; {model['dense']} features, logit scale {model['scale_value']:.4g}; seed "
-        f"{values['settings']['seed']}; {values['seconds']:.0f} s. "
-        f"{', '.join(f'{name} {version}' for name, version in versions.items())}. "
-        "The numbers are in study.json, neighbours.csv and, with images, scores.csv beside this page.</p>"
-    )
+def _best_words(study: Study) -> Table | None:
+    """The best word for each bin, and what is lost without it."""
+    if study.search is None:
+        return None
+    best = study.search.objective[BEST]
+    rows = [
+        [f"depth_{i}", f"{centre:.3g}", f"{round(without - best, 3) + 0.0:+.3f}", best_word(study, i)]
+        for i, (centre, without) in enumerate(zip(study.model.centres.tolist(), study.search.without, strict=True))
+    ]
+    return Table(["", "bin (m)", f"{METRICS[MAIN].label} without it", "best word found"], rows, words=1, narrow=True)
+
+
+def _verdicts(best: StudyRow, tokens: str) -> list[tuple[str, Difference, str]]:
+    """Label, best words minus tokens, and what that says, for each quoted metric."""
+    found = []
+    for metric in (METRICS[name] for name in QUOTED):
+        difference = (best.differences or {}).get(metric.name)
+        if difference is not None:
+            better = "the words are better" if metric.better(difference.mean, 0) else f"the {tokens} are better"
+            label = f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+            found.append((label, difference, better if difference.clear else "not told apart"))
+    return found

@@ -12,9 +12,20 @@ from ..experiment.source import Source
 
 
 def sample_patches(source: Source, count: int, *, images: int = 500, batch_size: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Up to `count` patch features [P, C] float32 of training views and their truth [P] metres, drawn from `images` images.
+    """Patches of training views that have ground truth within the source's depth range.
 
-    Patches without truth, or with one outside the source's depth range, are not drawn. Raises UsageError where none is left.
+    Args:
+        source: training images.
+        count: patches wanted; there may be fewer.
+        images: how many images they are drawn from, at most.
+        batch_size: images read together, which must be of one size.
+        seed: of the draw.
+
+    Returns:
+        Patch features [P, C] float32, and their truth [P] metres.
+
+    Raises:
+        UsageError: where no patch has any.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(source.names), generator=generator)[:images].tolist()
@@ -32,10 +43,17 @@ def sample_patches(source: Source, count: int, *, images: int = 500, batch_size:
 
 
 def patches_with_truth(patches: Tensor, truth: Tensor, depth_range: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """The patches [P, C] of patches [B, C, h, w] that have truth within depth_range (lo, hi], and that truth [P], metres.
+    """The patches that have ground truth.
 
-    truth: [B, 1, H, W] metres, 0 = none. A patch's truth is that of the pixel where upsampling (align_corners=True) leaves its
-    prediction as it is.
+    A patch's truth is that of the pixel where upsampling (align_corners=True) leaves its prediction as it is.
+
+    Args:
+        patches: [B, C, h, w].
+        truth: [B, 1, H, W] metres, 0 = none.
+        depth_range: (lo, hi] metres, within which truth counts.
+
+    Returns:
+        Those patches [P, C] float32, and their truth [P] metres.
     """
     rows, columns = (
         torch.linspace(0, size - 1, steps, device=truth.device).round().long()

@@ -5,29 +5,41 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..depth.depthmap import colourise
 from ..experiment.statistics import Interval
+from .ablations import ALL, MERGED, PAIR, REMOVED, REPLACED
 from .geometry import Path
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NEAR_TO_FAR = "magma_r"
 """The colour map of depth, as in depth maps: near is bright."""
 PLAIN, BEST, QUIET = "#8a8aa8", "#7b2d8b", "#c9c9d4"
+KIND_COLOURS = {REMOVED: "#5b7db1", MERGED: "#69a889", REPLACED: "#c98a3d", PAIR: PLAIN, ALL: BEST}
+EXTREMES = 24
+"""Of many ablations, so many of the lowest and of the highest scores are drawn."""
 
 
 def distance_map(distances: ArrayLike, labels: Sequence[str], title: str = "") -> bytes:
-    """Distances [N, N] as a heat map with a label for each row; up to 20 tokens the numbers stand in the cells."""
+    """Distances between tokens as a heat map; up to 20 tokens the numbers stand in the cells.
+
+    Args:
+        distances: [N, N].
+        labels: one per token.
+        title: of the picture.
+    """
     table = np.asarray(distances, dtype=np.float64)
     count = len(table)
     side = float(np.clip(2.5 + 0.55 * count, 4.5, 11))
-    figure, ax = _figure(side + 1.0, side)
+    figure = _figure(side + 1.0, side)
+    ax = figure.subplots()
     shown = np.where(np.eye(count, dtype=bool), np.nan, table)  # the diagonal is zero by definition, and would take the colours' range
     image = ax.imshow(shown, cmap="viridis_r")
     figure.colorbar(image, ax=ax, shrink=0.8, label="Euclidean distance")
@@ -45,14 +57,22 @@ def distance_map(distances: ArrayLike, labels: Sequence[str], title: str = "") -
 
 
 def path_plot(path: Path, centres: ArrayLike, labels: Sequence[str], title: str = "") -> bytes:
-    """Tokens on their first two principal components, joined in order of depth, coloured by bin centre (metres)."""
+    """Tokens on their first two principal components, joined in order of depth, coloured by bin centre.
+
+    Args:
+        path: from `geometry.path`.
+        centres: [N] metres.
+        labels: one per token.
+        title: of the picture; what the first component has to do with depth if not given.
+    """
     from matplotlib import patheffects
 
     depths = np.asarray(centres, dtype=np.float64)
-    figure, ax = _figure(7.5, 5.5)
+    figure = _figure(7.5, 5.5)
+    ax = figure.subplots()
     points = path.points[np.argsort(depths)]
     ax.plot(points[:, 0], points[:, 1], color=QUIET, linewidth=1.2, zorder=1)
-    norm: Any = "log" if depths.max() > 30 * depths.min() else "linear"
+    norm = "log" if depths.max() > 30 * depths.min() else "linear"
     dots = ax.scatter(path.points[:, 0], path.points[:, 1], c=depths, cmap=NEAR_TO_FAR, norm=norm, s=90, edgecolors="#444", zorder=2)
     figure.colorbar(dots, ax=ax, label="bin centre (m)")
     middle = (path.points[:, 0].min() + path.points[:, 0].max()) / 2
@@ -63,9 +83,14 @@ def path_plot(path: Path, centres: ArrayLike, labels: Sequence[str], title: str 
         above[i] = False
         crowded = above.any() and np.linalg.norm(path.points[above, :2] - path.points[i, :2], axis=1).min() < 0.1 * spread
         text = ax.annotate(
-            _literal(label), path.points[i, :2], xytext=(-8 if left else 8, -14 if crowded else 7), textcoords="offset points",
-            fontsize=9, ha="right" if left else "left", zorder=3,
-        )  # fmt: skip
+            _literal(label),
+            (path.points[i, 0], path.points[i, 1]),
+            xytext=(-8 if left else 8, -14 if crowded else 7),
+            textcoords="offset points",
+            fontsize=9,
+            ha="right" if left else "left",
+            zorder=3,
+        )
         text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
     ax.margins(0.12)
     ax.set_xlabel(f"first principal component ({path.explained[0]:.0%} of variance)")
@@ -75,47 +100,62 @@ def path_plot(path: Path, centres: ArrayLike, labels: Sequence[str], title: str 
 
 
 def bars(rows: Mapping[str, Interval | float], label: str, *, best: str | None = None, title: str = "") -> bytes:
-    """One bar per named row, from the top, with the interval as a whisker where there is one; the row `best` is marked.
+    """One bar per row, from the top, with the interval as a whisker where there is one.
 
-    label: what is measured, with its unit.
+    Args:
+        rows: score by name.
+        label: what is measured, with its unit.
+        best: the row that is marked.
+        title: of the picture.
     """
-    figure, ax = _figure(8, 1.3 + 0.36 * len(rows))
+    figure = _figure(8, 1.3 + 0.36 * len(rows))
+    ax = figure.subplots()
     _bars(ax, rows, [BEST if name == best else PLAIN for name in rows])
     ax.set_xlabel(label)
     ax.set_title(title)
     return _png(figure)
 
 
-def ablation_chart(rows: Mapping[str, Interval | float], whole: float, label: str, title: str = "") -> bytes:
-    """One bar per ablation, sorted by score, and a line at the score `whole` of all tokens.
+def ablation_chart(
+    rows: Mapping[str, Interval | float], whole: float, label: str, title: str = "", *, kinds: Sequence[str] = ()
+) -> bytes:  # fmt: skip
+    """One bar per ablation, sorted by score, and a line at the score of all tokens.
 
-    Rows are names of `study.ablations.Variant`, whose kind gives the colour. Of more than 48, the 24 lowest and the 24 highest are shown.
+    Args:
+        rows: score by name; of more than 48, the 24 lowest and the 24 highest are shown.
+        whole: the score of all tokens.
+        label: what is measured, with its unit.
+        title: of the picture.
+        kinds: of `ablations.KINDS`, one per row, which gives the bar its colour; all are alike if not given.
     """
+    colours = dict(zip(rows, (KIND_COLOURS[kind] for kind in kinds), strict=True)) if kinds else dict.fromkeys(rows, PLAIN)
     names = sorted(rows, key=lambda name: _value(rows[name]))
-    left_out = names[24:-24]
-    kept = {name: rows[name] for name in [*names[:24], *names[max(24, len(names) - 24) :]]}
-    figure, ax = _figure(8, 1.5 + 0.3 * len(kept))
-    _bars(ax, kept, [_KINDS.get(name.split()[0], PLAIN) for name in kept])
+    left_out = names[EXTREMES:-EXTREMES]
+    kept = {name: rows[name] for name in [*names[:EXTREMES], *names[max(EXTREMES, len(names) - EXTREMES) :]]}
+    figure = _figure(8, 1.5 + 0.3 * len(kept))
+    ax = figure.subplots()
+    _bars(ax, kept, [colours[name] for name in kept])
     ax.axvline(whole, color="#222", linewidth=1.2, linestyle="--")
     ax.annotate(f"all tokens {whole:.3f}", (whole, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
         ha="center", fontsize=9)  # fmt: skip
     if left_out:
-        ax.axhline(23.5, color="#222", linewidth=0.8, linestyle=":")
+        ax.axhline(EXTREMES - 0.5, color="#222", linewidth=0.8, linestyle=":")
     ax.set_xlabel(label + (f"\n{len(left_out)} more at the dotted line" if left_out else ""))
     ax.set_title(title, pad=18)
     return _png(figure)
 
 
-_KINDS = {"removed": "#5b7db1", "merged": "#69a889", "replaced": "#c98a3d", "pair": PLAIN, "all": BEST}
-
-
-def token_maps(
+def map_plot(
     image: NDArray[np.uint8], probs: ArrayLike, centres: ArrayLike, labels: Sequence[str] | None = None, depth: ArrayLike | None = None
 ) -> bytes:
-    """Which patches speak for which token: a photo uint8 [H, W, 3], then for each token its probability per patch, [N, h, w].
+    """Which patches speak for which token: a photo, a map for each token, and the expected depth.
 
-    centres: [N] metres. labels: a name per token; "depth_0", ... if not given. The expected depth comes last: depth [h, w] metres where
-    it does not follow from probs and centres, as when several tokens share a map.
+    Args:
+        image: the photo, uint8 [H, W, 3].
+        probs: [N, h, w], each token's probability in each patch.
+        centres: [N] metres.
+        labels: one per token; "depth_0", ... if not given.
+        depth: [h, w] metres, the expected depth where it does not follow from probs and centres, as when several tokens share a map.
     """
     table, depths = np.asarray(probs, dtype=np.float32), np.asarray(centres, dtype=np.float32)
     height, width = image.shape[:2]
@@ -123,8 +163,8 @@ def token_maps(
     columns = min(len(table) + 2, 6 if width > 2 * height else 5)
     lines = math.ceil((len(table) + 2) / columns)
     cell = 2.6 if width <= 2 * height else 3.4
-    figure, _ = _figure(cell * columns + 0.6, (cell * height / width + 0.35) * lines, axes=False)
-    grid: Any = np.atleast_1d(figure.subplots(lines, columns)).ravel()
+    figure = _figure(cell * columns + 0.6, (cell * height / width + 0.35) * lines)
+    grid: list[Axes] = np.atleast_1d(figure.subplots(lines, columns)).ravel().tolist()
     for ax in grid:
         ax.set_axis_off()
     extent = (0, width, height, 0)
@@ -137,7 +177,7 @@ def token_maps(
     expected = np.einsum("nhw,n->hw", table, depths) if depth is None else np.asarray(depth, dtype=np.float32)
     last.imshow(colourise(expected, float(depths.min()), float(depths.max())), extent=extent, interpolation="nearest")
     last.set_title("expected depth", fontsize=10)
-    figure.colorbar(shown, ax=list(grid), label="probability", shrink=0.8, fraction=0.03, pad=0.01)
+    figure.colorbar(shown, ax=grid, label="probability", shrink=0.8, fraction=0.03, pad=0.01)
     return _png(figure)
 
 
@@ -147,10 +187,11 @@ def _literal(label: str) -> str:
 
 
 def _value(row: Interval | float) -> float:
+    """The score itself, without its interval."""
     return row.mean if isinstance(row, Interval) else row
 
 
-def _bars(ax: Any, rows: Mapping[str, Interval | float], colours: Sequence[str]) -> None:
+def _bars(ax: Axes, rows: Mapping[str, Interval | float], colours: Sequence[str]) -> None:
     """Horizontal bars, the first on top, each with its value behind the whisker."""
     values = [_value(row) for row in rows.values()]
     ends = [row.high if isinstance(row, Interval) else row for row in rows.values()]
@@ -167,16 +208,16 @@ def _bars(ax: Any, rows: Mapping[str, Interval | float], colours: Sequence[str])
     ax.set_ylim(len(values) - 0.4, -0.6)
 
 
-def _figure(width: float, height: float, axes: bool = True) -> tuple[Figure, Any]:
-    """A figure of that size in inches, and its axes."""
+def _figure(width: float, height: float) -> Figure:
+    """A figure of that size in inches."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-    return figure, figure.subplots() if axes else None
+    return Figure(figsize=(width, height), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
 
 
 def _png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()

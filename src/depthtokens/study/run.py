@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
+import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from .._version import versions
 from ..clip.bundled import trained_tokens
 from ..depth.model import DepthTokens
 from ..errors import UsageError
+from ..progress import Progress, prefixed, silent
 from ..prompt.scales import SCALES, depth_words
 from ..prompt.template import parse_template
-from . import geometry
-from .neighbours import Neighbour, depth_vectors, features_at, nearest, vocabulary_entries, vocabulary_features
+from . import TOKENS, geometry
+from .ablations import KINDS, chosen_ablations
+from .data import StudyData
+from .neighbours import NeighbourTable, depth_features, depth_vectors, embeddings, neighbour_tables
+from .scores import StudyRow, TokenMaps, score, token_maps
 from .settings import StudySettings
-from .data import Report, StudyData
-from .scores import (
-    TOKENS,
-    ScoredRow,
-    TokenMaps,
-    WordSearch,
-    chosen_ablations,
-    score,
-    search_best_words,
-    token_maps,
-)
-from .words import Candidates, word_candidates
-
-
-@dataclass(frozen=True)
-class NeighbourTable:
-    """Nearest neighbours of each of N depth words, nearest first. words: "tokens" or a scale's name; space: as in `nearest_words`."""
-
-    words: str
-    space: str
-    rows: list[list[Neighbour]]
+from .vocabulary import marks_ends, vocabulary_entries, vocabulary_features
+from .words import Candidates, WordSearch, search_best_words, word_candidates
 
 
 @dataclass
 class Study:
-    """What a study found.
+    """What a study found. What needs images is empty, or None, without them.
 
-    neighbours: tables of the tokens and of each scale, in both spaces. distances: [N, N] between text features, by name of the words.
-    paths: how text features lie along depth, for three bins or more. norms: [N] length of each vector that stands for {depth};
-    vocabulary_norms: 5th, 50th and 95th percentile of the same over the vocabulary. What needs images is empty or None without them.
-    notes: what was left out or done otherwise, in words. vocabulary: entries that were candidates for neighbours.
+    Attributes:
+        model: with the tokens under study.
+        settings: what was looked at.
+        data: the images, if any.
+        neighbours: tables of the tokens and of each scale, in both spaces.
+        scale_words: the words of each scale, by its name.
+        distances: [N, N] between text features, of the tokens and of each scale.
+        paths: how text features lie along depth, likewise; empty for fewer than three bins.
+        norms: [N] length of each vector that stands for {depth}, likewise.
+        vocabulary_norms: 5th, 50th and 95th percentile of that length over the vocabulary.
+        vocabulary: how many entries were candidates for neighbours.
+        rows: scores, the tokens' first.
+        search: the best words.
+        maps: what each token says about some test images.
+        notes: what was left out or done otherwise, in words.
+        versions: of the packages that the figures depend on.
+        seconds: how long it took.
     """
 
     model: DepthTokens
@@ -62,49 +60,80 @@ class Study:
     norms: dict[str, Tensor]
     vocabulary_norms: tuple[float, float, float]
     vocabulary: int
-    rows: list[ScoredRow] = field(default_factory=list)
+    rows: list[StudyRow] = field(default_factory=list)
     search: WordSearch | None = None
     maps: list[TokenMaps] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
+    def compared(self) -> list[StudyRow]:
+        """The rows that stand beside each other: tokens, best words, scales and controls."""
+        return [row for row in self.rows if row.kind not in KINDS]
+
+    @property
+    def ablations(self) -> list[StudyRow]:
+        """The rows of tokens after one change."""
+        return [row for row in self.rows if row.kind in KINDS]
+
+    @property
     def fragments(self) -> bool:
-        """Whether the vocabulary marks the ends of words, as CLIP's BPE does, so that an entry without one is a fragment."""
-        return hasattr(self.model.clip.tokenizer.tokenizer, "encoder")
+        """Whether an entry of the vocabulary without a mark at its end is a fragment of a word, as in CLIP's BPE."""
+        return marks_ends(self.model.clip.tokenizer)
 
 
-def run_study(model: DepthTokens, settings: StudySettings, data: StudyData | None = None, report: Report | None = None) -> Study:
-    """Study a model's depth words, learned, random or human; with images also their scores.
+def run_study(model: DepthTokens, settings: StudySettings, data: StudyData | None = None, progress: Progress = silent) -> Study:
+    """Study a model's depth words, learned, random or human.
 
-    Raises UsageError for settings that do not fit the model, before any work, and as `evaluate` and `search_words` do.
+    Args:
+        model: the model.
+        settings: what to look at.
+        data: images, for scores, ablations, the word search and heat maps; None leaves those out.
+        progress: called as the vocabulary is encoded, words are searched, images are scored, and so on.
+
+    Raises:
+        UsageError: for settings that do not fit the model, before any work.
+        DataError: as `scores.score`.
     """
     started = time.monotonic()
-    said = report or (lambda label, done, total: None)
     entries = _entries(model, settings)
     scales = {name: in_words(model, name) for name in _scale_names(model, settings)}
     _check(model, settings, data)
     notes = _notes(model, data)
     candidates = word_candidates(
-        model.encoder, model.settings["template"], entries, context=_context(model, model.settings["template"]),
-        scales={**SCALES, **{name: depth_words(name).words for name in scales}}, progress=partial(said, "encoding the vocabulary"),
+        model.encoder, model.settings.template, entries, context=_context(model, model.settings.template),
+        scales={**SCALES, **{name: depth_words(name).words for name in scales}}, progress=progress,
     )  # fmt: skip
     studied = {TOKENS: model, **scales}
     names, ids = vocabulary_entries(model.clip.tokenizer, entries)
-    neighbours = _neighbours(studied, settings, candidates, names, ids, said)
-    with torch.inference_mode():
-        features = {name: one.text_features().cpu() for name, one in studied.items()}
-    embedding = model.clip.text.embedding.weight.detach()[ids].float().norm(dim=1)
+    spoken = candidates.features[: len(names)]
+    if settings.template is not None or settings.position is not None:  # the table of neighbours reads other sentences
+        template = settings.template or model.settings.template
+        _, spoken = vocabulary_features(
+            model.encoder, template, ids, position=settings.position, context=_context(model, template),
+            progress=prefixed(progress, "for the table of neighbours: "),
+        )  # fmt: skip
+    neighbours = neighbour_tables(studied, ids, names, spoken, settings.neighbours, settings.position)
+    features = {name: depth_features(one).cpu() for name, one in studied.items()}
+    lengths = embeddings(model, ids).norm(dim=1)
+    low, middle, high = lengths.quantile(lengths.new_tensor([0.05, 0.5, 0.95])).tolist()
     study = Study(
-        model, settings, data, neighbours, {name: one.words for name, one in scales.items()},
-        {name: geometry.pairwise(text) for name, text in features.items()},
-        {name: geometry.path(text, model.centres) for name, text in features.items()} if len(model.centres) > 2 else {},
-        {name: geometry.norms(depth_vectors(one)) for name, one in studied.items()},
-        tuple(embedding.quantile(embedding.new_tensor([0.05, 0.5, 0.95])).tolist()),
-        len(names), notes=notes,
-    )  # fmt: skip
+        model=model,
+        settings=settings,
+        data=data,
+        neighbours=neighbours,
+        scale_words={name: one.words for name, one in scales.items()},
+        distances={name: geometry.pairwise(text) for name, text in features.items()},
+        paths={name: geometry.path(text, model.centres) for name, text in features.items()} if len(model.centres) > 2 else {},
+        norms={name: geometry.norms(depth_vectors(one)) for name, one in studied.items()},
+        vocabulary_norms=(low, middle, high),
+        vocabulary=len(names),
+        notes=notes,
+        versions={**versions("torch", "open_clip", "numpy"), "python": platform.python_version()},
+    )
     if data is not None:
-        _with_images(study, scales, candidates, features[TOKENS], said)
+        _with_images(study, data, scales, candidates, features[TOKENS], progress)
     study.seconds = time.monotonic() - started
     return study
 
@@ -112,15 +141,19 @@ def run_study(model: DepthTokens, settings: StudySettings, data: StudyData | Non
 def in_words(model: DepthTokens, words: str) -> DepthTokens:
     """The same model with human words for its bins: template, learned context, bins and logit scale stay.
 
-    Raises UsageError where the number of words differs from that of bins.
+    Args:
+        model: the model.
+        words: a scale's name, or near|far|..., one word per bin.
+
+    Raises:
+        UsageError: where the number of words differs from that of bins.
     """
     spoken, count = depth_words(words), len(model.centres)
     if spoken.kind != "words":
         raise UsageError(f"'{words}' is no scale of words: give {', '.join(SCALES)}, or one word per bin as 'near|far'")
     if spoken.count != count:
         raise UsageError(f"the scale '{words}' has {spoken.count} words, these tokens have {count} bins: leave it out of --scales")
-    settings = {**model.settings, "depth": words, "batchnorm": "frozen", "init": "random"}
-    other = DepthTokens(model.clip, **settings)
+    other = DepthTokens.of(model.clip, model.settings.changed(depth=words, batchnorm="frozen", init="random"))
     with torch.no_grad():
         if "context" in model.tokens:
             other.tokens["context"].copy_(model.tokens["context"])
@@ -128,16 +161,17 @@ def in_words(model: DepthTokens, words: str) -> DepthTokens:
     return other.to(model.centres.device)
 
 
-def _with_images(study: Study, scales: dict[str, DepthTokens], candidates: Candidates, own: Tensor, said: Report) -> None:
-    """Search, score and draw maps, on the study's data."""
-    model, settings, data = study.model, study.settings, study.data
-    assert data is not None
+def _with_images(
+    study: Study, data: StudyData, scales: Mapping[str, DepthTokens], candidates: Candidates, own: Tensor, progress: Progress
+) -> None:  # fmt: skip
+    """Search, score and draw maps; own: text features [N, C] of the tokens."""
+    model, settings = study.model, study.settings
     words = candidates.features[: study.vocabulary]
     nearest_word = (own @ words.T).argmax(dim=1).tolist()  # of unit length: the largest product is the least distance
     if settings.search and data.train is not None:
         study.search = search_best_words(
             model, scales, candidates, nearest_word, data.train, vocabulary=study.vocabulary, patches=settings.patches,
-            seed=settings.seed, report=said,
+            seed=settings.seed, progress=progress,
         )  # fmt: skip
         if not study.search.found.converged:
             study.notes.append("the search stopped at its limit of rounds: a change of one word might still help")
@@ -145,40 +179,9 @@ def _with_images(study: Study, scales: dict[str, DepthTokens], candidates: Candi
     names = [candidates.names[index] for index in nearest_word]
     ablations, left_out = chosen_ablations(model, words[nearest_word], names)
     study.notes += [left_out] if left_out else []
-    study.rows = score(model, scales, best, ablations, data, said)
+    study.rows = score(model, scales, best, ablations, data, progress)
     if data.shown is not None:
         study.maps = token_maps(model, data.shown, data.protocol, settings.images)
-
-
-def _neighbours(
-    studied: dict[str, DepthTokens],
-    settings: StudySettings,
-    candidates: Candidates,
-    names: list[str],
-    ids: list[int],
-    said: Report,
-) -> list[NeighbourTable]:
-    model = studied[TOKENS]
-    position, features = settings.position, candidates.features[: len(names)]
-    if settings.template is not None or position is not None:
-        template = settings.template or model.settings["template"]
-        _, features = vocabulary_features(
-            model.encoder, template, ids, position=position, context=_context(model, template),
-            progress=partial(said, "encoding the vocabulary once more"),
-        )  # fmt: skip
-    embedding = model.clip.text.embedding.weight.detach()[ids].float()
-    tables = []
-    for name, one in studied.items():
-        with torch.inference_mode():
-            if position is None:
-                own = one.text_features()
-            else:
-                own = F.normalize(features_at(one.encoder, one.layout, position, one.vectors()), dim=-1)
-        tables.append(NeighbourTable(name, "embedding", nearest(own, features.to(own.device), names, settings.neighbours)))
-        tables.append(
-            NeighbourTable(name, "token", nearest(depth_vectors(one).to(embedding.device), embedding, names, settings.neighbours))
-        )
-    return tables
 
 
 def _entries(model: DepthTokens, settings: StudySettings) -> Sequence[int] | None:
@@ -191,9 +194,10 @@ def _entries(model: DepthTokens, settings: StudySettings) -> Sequence[int] | Non
 
 
 def _scale_names(model: DepthTokens, settings: StudySettings) -> list[str]:
+    """The human scales to study: those asked for, or every hand-made one that fits."""
     if settings.scales is not None:
         return list(dict.fromkeys(settings.scales))
-    return [name for name, words in SCALES.items() if len(words) == len(model.centres) and name != model.settings["depth"]]
+    return [name for name, words in SCALES.items() if len(words) == len(model.centres) and name != model.settings.depth]
 
 
 def _context(model: DepthTokens, template: str) -> Tensor | None:
@@ -202,11 +206,11 @@ def _context(model: DepthTokens, template: str) -> Tensor | None:
 
 
 def _check(model: DepthTokens, settings: StudySettings, data: StudyData | None) -> None:
+    """Raise UsageError for settings that do not fit the model or the images."""
     if settings.neighbours < 1 or settings.patches < 1 or settings.images < 0:
         raise UsageError("a study needs at least one neighbour and one patch, and no negative number of images")
     if settings.position is not None:  # fails here rather than after the vocabulary has been encoded
-        with torch.inference_mode():
-            features_at(model.encoder, model.layout, settings.position, model.vectors())
+        depth_features(model, settings.position)
     if settings.template is not None:
         vocabulary_features(model.encoder, settings.template, [0], context=_context(model, settings.template))
     if data is None:
@@ -219,6 +223,7 @@ def _check(model: DepthTokens, settings: StudySettings, data: StudyData | None) 
 
 
 def _notes(model: DepthTokens, data: StudyData | None) -> list[str]:
+    """What will be left out, and what a reader must know, in words."""
     notes = []
     if "context" in model.tokens:
         notes.append("words stand in the tokens' own template, with its learned context vectors: no one-word row is plain language alone")

@@ -14,7 +14,14 @@ WEIGHTS, CHECKSUM, TRAINED = "open_clip_model.safetensors", "sha256.txt", "train
 
 
 def checked_folder(folder: Path = FOLDER) -> Path:
-    """The folder, once its weights have the SHA-256 they were written with. Raises WeightsError where they have not."""
+    """The folder of the bundled CLIP, after its weights were compared with the SHA-256 that lies beside them.
+
+    Args:
+        folder: where to look.
+
+    Raises:
+        WeightsError: where the weights are missing, or have another SHA-256.
+    """
     try:
         expected = (folder / CHECKSUM).read_text(encoding="utf-8").split()[0]
         with (folder / WEIGHTS).open("rb") as file:
@@ -28,6 +35,6 @@ def checked_folder(folder: Path = FOLDER) -> Path:
 
 @cache
 def trained_tokens() -> dict[int, str]:
-    """The vocabulary entries that occurred in training, id -> token; all other rows of the embedding are as they were drawn."""
+    """The vocabulary entries that occurred in training, id -> token; all other rows of the token embedding are as they were drawn."""
     table = json.loads((FOLDER / TRAINED).read_text(encoding="utf-8"))
     return {int(index): token for index, token in table.items()}

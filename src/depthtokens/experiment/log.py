@@ -1,0 +1,68 @@
+"""What a training run leaves behind line by line: its log, and curves for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..files import write_text
+
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of log.jsonl: where a run stands.
+
+    Attributes:
+        epoch: counted from 1.
+        step: counted from 1 to `steps`, over all epochs.
+        steps: number of steps in the whole run.
+        loss: of this step, NaN where its batch had no truth.
+        lr: learning rate of this step.
+        images_per_second: speed since the run began or was resumed.
+        seconds_left: what remains at that speed.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    images_per_second: float
+    seconds_left: float
+
+    def in_words(self, epochs: int) -> str:
+        """The record in a few words for a person, of a run of that many epochs."""
+        left = f"{self.seconds_left / 60:.0f} min left" if self.seconds_left > 90 else f"{self.seconds_left:.0f} s left"
+        return f"epoch {self.epoch}/{epochs}  loss {self.loss:.3f}  {self.images_per_second:.1f} images/s  {left}"
+
+    def to_line(self) -> str:
+        """The record as a line of JSON, with null for NaN."""
+        return json.dumps({key: None if value != value else value for key, value in asdict(self).items()}) + "\n"
+
+
+def cut_log(path: Path, step: int) -> None:
+    """Keep the log's lines up to the checkpoint's step; the steps behind it, the last perhaps half written, will be done again."""
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
+        write_text(path, "".join(lines))
+
+
+@contextmanager
+def board(out: Path, wanted: bool) -> Iterator[Any]:
+    """A TensorBoard writer, or None where it is not wanted."""
+    if not wanted:
+        yield None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError("--tensorboard needs an extra: pip install 'depthtokens[tensorboard]'") from None
+    with SummaryWriter(str(out)) as writer:
+        yield writer

@@ -1,0 +1,56 @@
+"""Data by the name that a person gives it: a data set's splits, or a store of their features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..data import open_dataset, states_units
+from ..data.dataset import DepthDataset
+from ..features.store import FeatureStore
+
+
+@dataclass(frozen=True)
+class NamedData:
+    """Data by the name that a person gives it.
+
+    Attributes:
+        name: nyu:ROOT, kitti:ROOT, folder:ROOT, scenes, or store:FOLDER, which stands for the data set that the store was made from.
+        depth_scale: units per metre in the depth files of a folder; None for what the store, or else `trained`, states.
+        depth_range: (lo, hi) metres, of a folder; None likewise.
+        trained: settings of the run that tokens come from, for a folder that they were trained on; empty where there is none.
+    """
+
+    name: str
+    depth_scale: float | None = None
+    depth_range: tuple[float, float] | None = None
+    trained: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def store(self) -> FeatureStore | None:
+        """The store that was named; None where it was a data set. Raises DataError for a damaged store, or one whose data has changed."""
+        if not self.name.startswith("store:"):
+            return None
+        store = FeatureStore(self.name.removeprefix("store:"))
+        store.check_data()
+        return store
+
+    def split(self, name: str, list_file: str | None = None) -> DepthDataset:
+        """A split of the data set, as images.
+
+        Args:
+            name: of the split.
+            list_file: its list file, where that is not found under ROOT.
+
+        Raises:
+            UsageError: for a name that makes no sense.
+            DataError: for data that is not there, or cannot be read.
+        """
+        spec = self.store.data if self.store else self.name
+        units: dict[str, Any] = {"depth_scale": self.depth_scale, "depth_range": self.depth_range}
+        if states_units(spec):
+            known = self.store.meta["data"] if self.store else self.trained
+            units = {key: value or known.get(key) for key, value in units.items()}
+        return open_dataset(spec, name, list_file=list_file, **units)

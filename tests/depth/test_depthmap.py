@@ -1,0 +1,78 @@
+"""Depth maps: what is saved is what was predicted, at any range, and no map has a hole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from depthtokens import DataError, UsageError
+from depthtokens.depth.depthmap import DepthMap, colourise, png_scale
+
+
+def depth_map(metres, hi=10.0):
+    metres = np.asarray(metres, np.float32)
+    return DepthMap(metres, np.zeros_like(metres), np.ones((1, 1, 1), np.float32), (0.001, hi), np.zeros((*metres.shape, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("hi", "scale"), [(10.0, 1000), (65.535, 1000), (80.0, 256), (255.99, 256), (256.5, 128), (1000.0, 64), (2e5, 0.25)]
+)
+def test_a_png_holds_the_range(tmp_path, hi, scale):
+    metres = np.geomspace(0.001, hi, 700, dtype=np.float32).reshape(350, 2)  # more rows than are written at a time
+    depth = depth_map(metres, hi)
+    depth.save(tmp_path / "d.png")
+    with Image.open(tmp_path / "d.png") as png:
+        steps, said = np.asarray(png), float(png.text["depth_scale"])
+    assert said == scale == depth.png_scale == png_scale(hi)
+    assert steps.min() >= 1  # 0 would mean that there is no depth
+    assert (np.abs(steps / said - metres) <= np.where(metres * scale < 0.5, 1, 0.5) / scale + 1e-6 * hi).all()
+
+
+def test_what_lies_beyond_the_range_is_not_clipped(tmp_path):
+    depth = depth_map([[1.0, 100.0]])  # the range ends at 10 m
+    depth.save(tmp_path / "d.PNG")
+    with Image.open(tmp_path / "d.PNG") as png:
+        assert png.text["depth_scale"] == "256" and np.asarray(png).tolist() == [[256, 25600]]
+    with pytest.raises(DataError, match="below 0, which a 16-bit PNG cannot hold"):
+        depth_map([[-1.0, 1.0]]).save(tmp_path / "e.png")
+    assert not (tmp_path / "e.png").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_no_number_is_no_depth(value):
+    with pytest.raises(DataError, match="depth is no number at 1 of 2 pixels"):
+        depth_map([[1.0, value]])
+    good = depth_map([[1.0, 2.0]])
+    with pytest.raises(DataError, match="uncertainty is no number"):
+        DepthMap(good.metres, np.full((1, 2), value, np.float32), good.probs, good.depth_range, good.image)
+
+
+def test_shapes():
+    good = depth_map([[1.0, 2.0]])
+    with pytest.raises(UsageError, match=r"needs depth and uncertainty \[H, W\] in metres; these are \[2\] and \[1, 2\]"):
+        DepthMap(good.metres[0], good.uncertainty, good.probs, good.depth_range, good.image)
+
+
+def test_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    depth_map([[1.0]]).save("~/d.npy")
+    assert (tmp_path / "d.npy").is_file()
+
+
+def test_pictures_with_one_scale():
+    """The same depth has the same colour in two maps that are shown with one range, whatever else is in them."""
+    near, far = depth_map([[2.0, 1.0]]), depth_map([[2.0, 9.0]])
+    same = [np.asarray(depth.colour((0.0, 10.0)))[0, 0] for depth in (near, far)]
+    own = [np.asarray(depth.colour())[0, 0] for depth in (near, far)]
+    assert np.array_equal(*same) and not np.array_equal(*own)
+    assert np.array_equal(same[0], colourise(near.metres, 0.0, 10.0)[0, 0])
+    pictures = [np.asarray(depth_map(np.full((40, 60), metres)).side_by_side((0.0, 10.0))) for metres in (2.0, 9.0)]
+    assert not np.array_equal(*pictures)
+
+
+def test_pictures_of_large_maps_are_thinned():
+    large = depth_map(np.tile(np.linspace(1, 9, 3000, dtype=np.float32), (2000, 1)))
+    picture = large.side_by_side()
+    assert picture.size[0] == 1500 and 300 < picture.size[1] < 500

@@ -1,0 +1,62 @@
+"""A study's files: the same numbers in JSON, CSV and on standard output."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+from depthtokens.cli import main
+from depthtokens.depth.metrics import METRICS
+
+
+def read_csv(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_and_json_hold_the_same_numbers(studied):
+    values = json.loads((studied / "study.json").read_text())
+    scores = read_csv(studied / "scores.csv")
+    assert [row["name"] for row in scores] == [row["name"] for row in values["scores"]]
+    for line, row in zip(scores, values["scores"], strict=True):
+        for metric in METRICS:
+            assert [float(line[metric + end]) for end in ("", "_low", "_high")] == [
+                row["mean_over_images"][metric][key] for key in ("mean", "low", "high")
+            ]
+            assert float(line[f"{metric}_pooled"]) == row["pooled_over_pixels"][metric]
+            less = row["less_tokens"] and row["less_tokens"][metric]
+            assert line[f"{metric}_less_tokens_low"] == (repr(less["low"]) if less else "")
+    lines = iter(read_csv(studied / "neighbours.csv"))
+    for table in values["neighbours"]:
+        for i, row in enumerate(table["rows"]):
+            for rank, neighbour in enumerate(row, 1):
+                line = next(lines)
+                assert (line["words"], line["space"], line["token"], line["rank"]) == (
+                    table["words"],
+                    table["space"],
+                    f"depth_{i}",
+                    str(rank),
+                )
+                assert (line["neighbour"], float(line["distance"])) == (neighbour["name"], neighbour["distance"])
+    assert next(lines, None) is None
+
+
+def test_json_on_standard_output_is_the_file(tokens, few_scenes, tmp_path, capsys):
+    arguments = [
+        "--data",
+        "scenes",
+        "--out",
+        tmp_path / "s",
+        "--workers",
+        "0",
+        "--images",
+        "0",
+        "--no-search",
+        "--scales",
+        "depth-7",
+        "--json",
+    ]
+    main(["study", str(tokens), *map(str, arguments)])
+    said = json.loads(capsys.readouterr().out)
+    assert said == json.loads((tmp_path / "s" / "study.json").read_text()) and "search" not in said
+    assert "Which patches" not in (tmp_path / "s" / "report.html").read_text()
