@@ -168,8 +168,7 @@ def check(dataset: DepthDataset, *, quick: bool = False, progress: Progress = si
                 height, width = dataset.image_size(index)
                 turned += dataset.orientation(index) != 1
                 if index in sampled or not quick:
-                    dataset.read(index)
-                    depth = dataset.truth(index)
+                    depth = dataset.stored(index)[1]
                     valid = depth[depth > 0]
                     shares.append(valid.size / depth.size)
                     if valid.size:

@@ -260,6 +260,13 @@ class DepthDataset(Dataset[Sample]):
         Raises:
             DataError: where a file cannot be read, or image and depth differ in size.
         """
+        rgb, depth = self.stored(index)
+        if self.UNITS_STATED:
+            depth[~self.in_range(depth)] = 0
+        return rgb, depth
+
+    def stored(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """As `read`, with all depth that the file holds, inside the depth range or not."""
         rgb, depth = self._load(index)
         if rgb.shape[:2] != depth.shape:
             raise DataError(self._sizes_differ(index, (rgb.shape[0], rgb.shape[1]), (depth.shape[0], depth.shape[1])))
@@ -267,12 +274,10 @@ class DepthDataset(Dataset[Sample]):
         if rows_columns is not None:
             # A copy: the view would keep the whole image alive.
             rgb, depth = rgb[rows_columns].copy(), depth[rows_columns].copy()
-        if self.UNITS_STATED:
-            depth[~self.in_range(depth)] = 0
         return rgb, depth
 
     def truth(self, index: int) -> NDArray[np.float32]:
-        """All depth that a pair's file holds, after the fixed crop: [H, W] float32 metres, 0 = none. The image is not read.
+        """The depth of `stored`, [H, W] float32 metres, 0 = none; the image is not read.
 
         Raises:
             DataError: where the depth file cannot be read.

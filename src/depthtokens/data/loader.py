@@ -102,13 +102,15 @@ def _from_workers(guarded: _Guarded[U], starts: range, batch_size: int, workers:
             return
         try:
             for start in starts:
+                parcel = None
                 try:
-                    parcel: _Parcel = next(parcels)
+                    parcel = next(parcels)
                 except RuntimeError as error:
                     if "DataLoader worker" not in str(error):
                         raise
-                    raise DepthTokensError(_KILLED) from error
-                if any(worker.exitcode for worker in crew):  # also one whose batches have come: the next would be killed as well
+                # Raised here, not as that error's consequence: it holds on to the loader and so to the other workers. A worker whose
+                # batches have all come counts as well: the next one would be killed again.
+                if parcel is None or any(worker.exitcode for worker in crew):
                     raise DepthTokensError(_KILLED)
                 items = parcel.unpacked()
                 if start == starts[-1]:
