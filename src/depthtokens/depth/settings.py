@@ -255,10 +255,20 @@ def check_shapes(settings: ModelSettings, shapes: Mapping[str, Shape]) -> None:
 
 
 def spoken(value: Any) -> Any:
-    """A list of words or numbers as one string with bars, "near|far"; anything else as it is."""
+    """A list of words or numbers as one string with bars, "near|far"; anything else as it is.
+
+    Raises:
+        UsageError: for a list that no such string stands for: of fewer than two entries, with a bar inside one, or with something else.
+    """
     if isinstance(value, str) or not isinstance(value, Sequence):
         return value
-    return "|".join(str(item) if isinstance(item, str) else repr(float(item)) for item in value)
+    try:
+        entries = [str(item) if isinstance(item, str) else repr(float(item)) for item in value]
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{value!r} is no list of words or numbers") from None
+    if len(entries) < 2 or any("|" in entry for entry in entries):
+        raise UsageError(f"a list of words or numbers needs two entries or more, none with a bar in it: {list(value)}")
+    return "|".join(entries)
 
 
 def scale_value(scale: str | float, count: int) -> float:
