@@ -263,13 +263,21 @@ def check_shapes(settings: ModelSettings, shapes: Mapping[str, Shape]) -> None:
 
 
 def spoken(value: Any) -> Any:
-    """A list or array of words or numbers as one string with bars, "near|far"; anything else as it is."""
+    """A list or array of words or numbers as one string with bars, "near|far"; anything else as it is.
+
+    Raises:
+        UsageError: for a list that no such string stands for: of fewer than two entries, with a bar inside one, or with something else.
+    """
     items = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(items, str) or not isinstance(items, Sequence):
         return items
-    if not all(isinstance(item, str | float | int) for item in items):
-        raise UsageError(f"{list(items)[:4]} should be words or numbers")
-    return "|".join(item if isinstance(item, str) else repr(float(item)) for item in items)
+    try:
+        entries = [str(item) if isinstance(item, str) else repr(float(item)) for item in items]
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{value!r} is no list of words or numbers") from None
+    if len(entries) < 2 or any("|" in entry for entry in entries):
+        raise UsageError(f"a list of words or numbers needs two entries or more, none with a bar in it: {list(items)}")
+    return "|".join(entries)
 
 
 def scale_value(scale: str | float, count: int) -> float:
