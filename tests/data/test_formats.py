@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from depthtokens.data.formats import read_depth, read_list
+from depthtokens.data.formats import read_depth
+from depthtokens.data.lists import read_list
 
 
 def test_depth_without_a_value_is_zero(tmp_path):

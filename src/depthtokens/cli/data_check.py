@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -16,12 +16,14 @@ from .flags import JsonFlag
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheck(JsonFlag, DataFlags):
-    """Say what is in a data set: pairs, missing and unreadable files, sizes, depth range, valid share, and what looks wrong."""
+    """Say what is in a data set: pairs, missing and unreadable files, sizes, depth and its range, valid share, and what looks wrong."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME:ROOT")]
     """nyu:ROOT, kitti:ROOT or folder:ROOT."""
     split: str = "train"
     """train, test or all."""
+    nyu_depth: Literal["raw", "filled"] | None = None
+    """Which ground truth of nyu:FILE.mat: the sensor's, as published, or the one whose holes are in-painted."""
     quick: bool = False
     """Decode 200 evenly spaced pairs, and of the others read the image header only."""
 
@@ -34,8 +36,9 @@ def main(arguments: Sequence[str]) -> None:
     from ..data.check import check
 
     dataset = open_dataset(
-        args.data, args.split, list_file=args.list_file, depth_scale=args.depth_scale, depth_range=args.depth_range, allow_missing=True
-    )
+        args.data, args.split, list_file=args.list_file, depth_scale=args.depth_scale, depth_range=args.depth_range, allow_missing=True,
+        nyu_depth=args.nyu_depth,
+    )  # fmt: skip
     with ProgressBar() as progress:
         findings = check(dataset, quick=args.quick, progress=progress)
     if args.json:

@@ -14,12 +14,46 @@ from .dataset import DepthDataset
 
 SAMPLED_MAPS = 200
 SAMPLED_PIXELS = 20_000  # per map, for the median
-SCALES = (1000, 256, 5000, 100)  # units per metre that depth files use: millimetres, KITTI's, TUM's, centimetres
+SCALES = (1000, 256, 5000, 100)
+"""Units per metre that depth files use: millimetres, KITTI's, TUM's, centimetres."""
+ROTATED = 8000
+"""Units per metre of files that hold millimetres rotated left by three bits, as SUN RGB-D's do."""
+MISSING = 65535
+"""The number in 16-bit files that often marks missing depth."""
+MOST_OUTSIDE = 0.02
+"""Share of the truth outside the depth range above which there is a warning."""
+PLAUSIBLE = 200.0
+"""Metres: beyond this, a median is taken for a wrong unit, never for a range that is too small."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What some of a data set's depth maps are like; see `sample_truth`.
+
+    Attributes:
+        maps: how many were looked at.
+        median: of the truth in metres, marks for missing depth left out; None where there is none.
+        outside: share in 0..1 of the truth that lies outside the depth range.
+        dense: whether no map has a hole.
+        in_painted: whether that is since holes were filled in (or the data rendered without any).
+        fault: what to do where the truth is out of proportion to the range, None where it is not; training on such data is in vain.
+        warnings: what looks wrong, the fault first, in sentences.
+        notes: what a person should know.
+    """
+
+    maps: int
+    median: float | None
+    outside: float
+    dense: bool
+    in_painted: bool
+    fault: str | None
+    warnings: list[str]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What `check` found. Depths are in metres, over valid pixels only, and None where no map was readable.
+    """What `check` found. Depths are in metres, over pixels with truth, and None where no map was readable.
 
     Attributes:
         name: the data set's name.
@@ -32,13 +66,17 @@ class Findings:
         unreadable: pairs that cannot be read.
         unreadable_first: the first three of them, with the reason.
         sizes: number of images by "HxW", after a fixed crop.
+        turned: images that are turned upright, as their EXIF orientation says.
         maps: how many depth maps the figures below are from.
         depth_min: the smallest depth.
         depth_median: over evenly spaced pixels of at most 200 evenly spaced maps.
         depth_max: the largest depth.
-        valid_share: share of valid pixels in 0..1, mean over maps.
-        empty: maps without a valid pixel.
+        valid_share: share in 0..1 of pixels with truth, mean over maps.
+        outside: share in 0..1 of the truth outside the depth range, over the maps of `depth_median`.
+        empty: maps without truth.
+        in_painted: whether the truth has no holes since they were filled in.
         warnings: what looks wrong, in sentences.
+        notes: what a person should know, likewise.
     """
 
     name: str
@@ -51,13 +89,17 @@ class Findings:
     unreadable: int
     unreadable_first: list[str]
     sizes: dict[str, int]
+    turned: int
     maps: int
     depth_min: float | None
     depth_median: float | None
     depth_max: float | None
     valid_share: float | None
+    outside: float | None
     empty: int
+    in_painted: bool
     warnings: list[str]
+    notes: list[str]
 
     @property
     def ok(self) -> bool:
@@ -80,7 +122,25 @@ class Findings:
             lines.append(f"depth: {self.depth_min:.3f} to {self.depth_max:.3f} m, median {self.depth_median:.3f} m ({self.maps} maps)")
         if self.valid_share is not None:
             lines.append(f"valid pixels: {self.valid_share:.1%}; maps without any: {self.empty or 'none'}")
-        return lines + [f"warning: {warning}" for warning in self.warnings]
+        if self.outside is not None:
+            lines.append(f"outside the depth range: {self.outside:.1%} of the truth")
+        return [*lines, *(f"note: {note}" for note in self.notes), *(f"warning: {warning}" for warning in self.warnings)]
+
+
+def sample_truth(dataset: DepthDataset, maps: int = 50) -> Truth:
+    """Look at some of a data set's depth maps, without its images: does the truth fit the depth range?
+
+    Args:
+        dataset: any.
+        maps: how many are read at most, evenly spaced; those that cannot be read are passed over.
+    """
+    sample = _Sample(dataset)
+    for index in _spread(len(dataset), maps):
+        try:
+            sample.add(dataset.truth(index))
+        except DataError:
+            continue
+    return sample.result()
 
 
 def check(dataset: DepthDataset, *, quick: bool = False, progress: Progress = silent) -> Findings:
@@ -92,43 +152,42 @@ def check(dataset: DepthDataset, *, quick: bool = False, progress: Progress = si
         progress: called after each pair.
     """
     count = len(dataset)
-    sampled = set(np.linspace(0, count - 1, min(count, SAMPLED_MAPS)).round().astype(int).tolist())
+    sampled = set(_spread(count, SAMPLED_MAPS))
     missing: list[str] = []
     unreadable: list[str] = []
     sizes: Counter[str] = Counter()
     ranges: list[tuple[float, float]] = []
     shares: list[float] = []
-    pixels: list[NDArray[np.float32]] = []
-    coarse: list[bool] = []
+    sample = _Sample(dataset)
+    turned = 0
     for index in range(count):
         if absent := dataset.absent(index):
             missing.append(f"{dataset.names[index]}: no {' and no '.join(map(str, absent))}")
         else:
             try:
                 height, width = dataset.image_size(index)
+                turned += dataset.orientation(index) != 1
                 if index in sampled or not quick:
-                    depth = dataset.read(index)[1]
+                    dataset.read(index)
+                    depth = dataset.truth(index)
                     valid = depth[depth > 0]
                     shares.append(valid.size / depth.size)
                     if valid.size:
                         ranges.append((float(valid.min()), float(valid.max())))
-                    if valid.size and index in sampled:
-                        pixels.append(valid[:: -(-valid.size // SAMPLED_PIXELS)])
-                        coarse.append(_is_coarse(valid))
+                    if index in sampled:
+                        sample.add(depth)
                 sizes[f"{height}x{width}"] += 1
             except DataError as error:
                 unreadable.append(str(error))
         progress(f"checking {dataset.name} {dataset.split}", index + 1, count)
 
-    median = float(np.median(np.concatenate(pixels))) if pixels else None
+    truth = sample.result()
     empty = len(shares) - len(ranges)
-    warnings = []
-    if median is not None and (warning := _scale_warning(dataset, median)):
-        warnings.append(warning)
-    if coarse and all(coarse):
-        warnings.append("depth maps hold at most 256 different values: they were stored in 8 bits at some time")
+    warnings = [*truth.warnings]
     if empty:
         warnings.append(f"{empty} depth maps have no valid pixel: they teach nothing and cannot be scored")
+    if turned:
+        warnings.append(f"{turned} images are turned upright, as their EXIF orientation says: their depth maps must be stored upright too")
     if len(sizes) > 1:
         warnings.append("image sizes differ: training needs --crop HEIGHT WIDTH to batch them")
     return Findings(
@@ -142,34 +201,119 @@ def check(dataset: DepthDataset, *, quick: bool = False, progress: Progress = si
         unreadable=len(unreadable),
         unreadable_first=unreadable[:3],
         sizes=dict(sizes.most_common()),
+        turned=turned,
         maps=len(shares),
         depth_min=min(lo for lo, _ in ranges) if ranges else None,
-        depth_median=median,
+        depth_median=truth.median,
         depth_max=max(hi for _, hi in ranges) if ranges else None,
         valid_share=float(np.mean(shares)) if shares else None,
+        outside=truth.outside if ranges else None,
         empty=empty,
-        warnings=warnings,
+        in_painted=truth.in_painted,
+        warnings=[*warnings, *dataset.warnings],
+        notes=[*dataset.notes, *truth.notes],
     )
 
 
-def _is_coarse(valid: NDArray[np.float32]) -> bool:
-    """Whether a map's values are so few that it was in 8 bits once."""
-    # Small maps have few values whatever their steps.
-    return valid.size > 4096 and np.unique(valid).size <= 256
+def _spread(count: int, most: int) -> list[int]:
+    """At most so many indices of `count`, evenly spaced."""
+    chosen: list[int] = np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
+    return chosen
 
 
-def _scale_warning(dataset: DepthDataset, median: float) -> str | None:
-    """What to do where the median depth does not fit the range, None where it does."""
-    lo, hi = dataset.depth_range
-    # The lower bound is often a millimetre; a median below 1/200 of the range is as suspicious as one below it.
-    lo = max(lo, hi / 200)
-    if lo <= median <= hi:
-        return None
-    found = f"median depth {median:.3g} m is out of proportion to the range {dataset.depth_range[0]:g} to {hi:g} m"
-    if not dataset.UNITS_STATED:
-        return f"{found}: are the depth files in {dataset.name}'s units?"
-    stored = median * (dataset.depth_scale or 1)
-    if lo <= stored <= hi:
-        return f"{found}: the files seem to hold metres, so state no --depth-scale"
-    scale = next((scale for scale in SCALES if lo <= stored / scale <= hi), None)
-    return f"{found}: check the unit and --depth-range" if scale is None else f"{found}: did you mean --depth-scale {scale}?"
+class _Sample:
+    """Depth maps that have been looked at."""
+
+    def __init__(self, dataset: DepthDataset) -> None:
+        self.dataset = dataset
+        self.scale = dataset.depth_scale or 1.0
+        self.maps = self.valid = self.outside = self.marks = 0
+        self.dense = True
+        self.pixels: list[NDArray[np.float32]] = []
+        self.coarse: list[bool] = []
+
+    def add(self, depth: NDArray[np.float32]) -> None:
+        """Take in one map [H, W] metres, 0 = none."""
+        valid = depth[depth > 0]
+        self.maps += 1
+        self.dense &= valid.size == depth.size
+        if not valid.size:
+            return
+        outside = ~self.dataset.in_range(valid)
+        marks = outside & (valid == np.float32(MISSING) / np.float32(self.scale))
+        self.valid += valid.size
+        self.outside += int(outside.sum())
+        self.marks += int(marks.sum())
+        told = valid[~marks]
+        if told.size:
+            self.pixels.append(told[:: -(-told.size // SAMPLED_PIXELS)])
+            # Small maps have few values whatever their steps.
+            self.coarse.append(told.size > 4096 and np.unique(told).size <= 256)
+
+    def result(self) -> Truth:
+        """What they are like, together."""
+        pixels = np.concatenate(self.pixels) if self.pixels else None
+        median = None if pixels is None else float(np.median(pixels))
+        outside = self.outside / self.valid if self.valid else 0.0
+        fault = None if pixels is None or median is None else self._fault(pixels, median)
+        warnings = [fault] if fault else []
+        if outside > MOST_OUTSIDE and not fault:
+            warnings.append(self._outside(outside))
+        if self.coarse and all(self.coarse):
+            warnings.append("depth maps hold at most 256 different values: they were stored in 8 bits at some time")
+        dense = self.dense and self.valid > 0
+        known = self.dataset.in_painted
+        in_painted = dense if known is None else known
+        found = in_painted and known is None
+        notes = ["the truth has no holes: it is in-painted (or rendered), not what a sensor measured"] if found else []
+        return Truth(self.maps, median, outside, dense, in_painted, fault, warnings, notes)
+
+    def _outside(self, share: float) -> str:
+        """What to do where much of the truth does not count."""
+        lo, hi = self.dataset.depth_range
+        text = f"{share:.1%} of the truth lies outside the depth range {lo:g} to {hi:g} m and does not count"
+        if self.marks > self.outside / 2:
+            return f"{text}: {MISSING} in the files ({MISSING / self.scale:.4g} m) seems to mark missing depth"
+        if not self.dataset.UNITS_STATED:
+            return f"{text} in evaluation"
+        return f"{text}: state a --depth-range that holds it, where its unit is right"
+
+    def _fault(self, pixels: NDArray[np.float32], median: float) -> str | None:
+        """What to do where scale or range cannot be right, None where they may be."""
+        dataset = self.dataset
+        lo, hi = dataset.depth_range
+        # The lower bound is often a millimetre; a median below 1/200 of the range is as suspicious as one below it.
+        low = max(lo, hi / 200)
+        fits = low <= median <= hi
+        found = f"median depth {median:.3g} m is out of proportion to the range {lo:g} to {hi:g} m"
+        if not dataset.UNITS_STATED:
+            return None if fits else f"{found}: are the depth files in {dataset.name}'s units?"
+        stored = median * self.scale
+        if self.scale != ROTATED and low <= stored / ROTATED <= hi and _is_rotated(pixels * self.scale):
+            why = "the files hold millimetres whose bits are rotated by three, as SUN RGB-D's"
+            return f"{why if fits else f'{found}: {why}'}: did you mean --depth-scale {ROTATED}?"
+        if fits:
+            return None
+        if low <= stored <= hi and self.scale != 1:
+            images = any(depth.suffix.lower() == ".png" for _, depth in dataset.pairs)
+            return f"{found}: the files seem to hold metres, so state {'--depth-scale 1' if images else 'no --depth-scale'}"
+        scale = next((scale for scale in SCALES if low <= stored / scale <= hi), None)
+        larger = dataset.depth_scale is not None and hi < median <= PLAUSIBLE
+        wider = f"--depth-range {lo:g} {_round_up(float(np.quantile(pixels, 0.999))):g}" if larger else ""
+        if scale is not None:
+            return f"{found}: did you mean --depth-scale {scale}?{f' Where the scale is right, state {wider}' if wider else ''}"
+        return f"{found}: state {wider}, or check the unit" if wider else f"{found}: check the unit and --depth-range"
+
+
+def _is_rotated(stored: NDArray[np.float32]) -> bool:
+    """Whether numbers of 16 bits are multiples of 8 nearly always, and of nothing larger: the mark of a rotation by three bits."""
+    numbers = np.rint(stored.astype(np.float64)).astype(np.int64)
+    if np.abs(stored - numbers).max() > 0.01 or numbers.max() > MISSING or np.unique(numbers).size < 32:
+        return False
+    return float((numbers % 8 == 0).mean()) > 0.95 and float((numbers % 16 == 0).mean()) < 0.75
+
+
+def _round_up(value: float) -> float:
+    """The next number of one digit, as 80 for 71.3."""
+    step = 10.0 ** np.floor(np.log10(value))
+    return float(np.ceil(value / step) * step)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self, TypedDict, Unpack
+from typing import Any, ClassVar, NamedTuple, NotRequired, Self, TypedDict, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError, DepthTokensError, UsageError, unknown
 from ..files import user_path
 from .augment import Augmentation, apply
-from .formats import file_digest, read_depth, relative
-from .images import read_image, reading
+from .find import is_file, is_folder, relative
+from .formats import file_digest, mask_beside, read_depth
+from .images import read_header, read_image
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -49,6 +49,11 @@ class Opening(TypedDict, total=False):
     depth_scale: float | None
     depth_range: tuple[float, float] | None
     allow_missing: bool
+    nyu_depth: str | None
+
+
+OPTIONS = {"depth_scale": "folder:ROOT", "depth_range": "folder:ROOT", "nyu_depth": "nyu:FILE.mat"}
+"""Options of `Opening` that are not for every data set, and for which they are."""
 
 
 class Stated(TypedDict):
@@ -62,6 +67,7 @@ class Stated(TypedDict):
         fingerprint: `DepthDataset.fingerprint` when the store was made.
         depth_range: lo and hi in metres.
         depth_scale: depth file units per metre, None where files hold metres.
+        options: `DepthDataset.options`, left out where there are none.
     """
 
     spec: str
@@ -71,6 +77,7 @@ class Stated(TypedDict):
     fingerprint: str
     depth_range: Sequence[float]
     depth_scale: float | None
+    options: NotRequired[dict[str, Any]]
 
 
 class DepthDataset(Dataset[Sample]):
@@ -95,10 +102,10 @@ class DepthDataset(Dataset[Sample]):
         seed: of the random views.
         without_depth: how many listed images were left out because the list names no depth for them.
         allow_missing: keep pairs whose files are absent.
-
-    Attributes:
-        epoch: the epoch whose random views are drawn, 0 at first. Set it before an epoch's workers start: persistent workers keep the value
-            that they started with.
+        notes: what a person should know of these pairs: which list, which ground truth, what was left out.
+        warnings: what may be wrong with them: no published list, photos that cannot be read.
+        options: options of `open_dataset` beyond the usual ones that this data set was opened with, and is to be opened with again.
+        reads: what else decides what is read; part of the fingerprint.
 
     Raises:
         UsageError: where depth range, depth scale or seed make no sense.
@@ -110,7 +117,13 @@ class DepthDataset(Dataset[Sample]):
     NEEDS_FOLDER: ClassVar[bool] = True
     """Whether it is opened as "name:ROOT", and not by its name alone."""
     UNITS_STATED: ClassVar[bool] = False
-    """Whether depth scale and depth range are for the user to state, since the data set does not fix them."""
+    """Whether depth scale and depth range are for the user to state, since the data set does not fix them. Truth outside the stated range
+    is no truth then; a published data set's is what its published mask says."""
+    TAKES: ClassVar[frozenset[str]] = frozenset()
+    """Which of the `OPTIONS` the data set takes."""
+
+    in_painted: bool | None = None
+    """Whether holes of the truth were filled in; None where only a look at it can tell."""
 
     def __init__(
         self,
@@ -129,6 +142,10 @@ class DepthDataset(Dataset[Sample]):
         seed: int = 42,
         without_depth: int = 0,
         allow_missing: bool = False,
+        notes: Sequence[str] = (),
+        warnings: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+        reads: tuple[str, ...] = (),
     ) -> None:
         lo, hi = depth_range
         if not 0 < lo < hi < float("inf"):
@@ -144,8 +161,10 @@ class DepthDataset(Dataset[Sample]):
         self.name, self.split, self.root = name, split, root
         self.depth_range, self.depth_scale, self.eight_bit = (lo, hi), depth_scale, eight_bit
         self.eval_crop, self.fixed_crop = eval_crop, fixed_crop
-        self.augment, self.seed, self.epoch = augment, seed, 0
+        self.augment, self.seed = augment, seed
         self.without_depth = without_depth
+        self.notes, self.warnings = list(notes), list(warnings)
+        self.options, self._reads = dict(options or {}), reads
         if not allow_missing:
             missing = [relative(path, root) for path in self.missing()]
             if missing:
@@ -165,12 +184,17 @@ class DepthDataset(Dataset[Sample]):
             UsageError: where an option is not for this data set.
             DataError: where something is wrong with the data.
         """
-        if not cls.UNITS_STATED:
-            for flag, value in (("depth-scale", options.pop("depth_scale", None)), ("depth-range", options.pop("depth_range", None))):
-                if value is not None:
-                    raise UsageError(f"--{flag} is for folder:ROOT only: {cls.NAME}'s is fixed")
         build: Callable[..., Self] = cls  # a subclass: its constructor takes a root, not pairs
-        return build(root, split, **options)
+        return build(root, split, **cls.taken(options))
+
+    @classmethod
+    def taken(cls, options: Opening) -> dict[str, Any]:
+        """The options without those that are not for this data set. Raises UsageError where one of them is given."""
+        given: dict[str, Any] = dict(options)
+        for name in OPTIONS.keys() - cls.TAKES:
+            if given.pop(name, None) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} is for {OPTIONS[name]} only: {cls.NAME}'s is fixed")
+        return given
 
     @classmethod
     def unchanged(cls, stated: Stated, images: int) -> str:
@@ -186,7 +210,7 @@ class DepthDataset(Dataset[Sample]):
         Raises:
             DataError: where the data has changed.
         """
-        options: Opening = {"list_file": stated["list_file"]}
+        options: Opening = {"list_file": stated["list_file"], **stated.get("options", {})}  # type: ignore[typeddict-item]
         if cls.UNITS_STATED:
             lo, hi = stated["depth_range"]
             options |= {"depth_scale": stated["depth_scale"], "depth_range": (lo, hi)}
@@ -202,13 +226,26 @@ class DepthDataset(Dataset[Sample]):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
+        return self.view(index)
+
+    def view(self, index: int, draw: int = 0) -> Sample:
+        """One pair as it is shown.
+
+        Args:
+            index: which pair.
+            draw: which random view, where the data set is opened with `augment`: the same seed, draw and index are the same view. Training
+                shows draw k in epoch k.
+
+        Raises:
+            DataError: as `read`, and where the image is smaller than the views' crop.
+        """
         index = range(len(self))[index]
         rgb, depth = self.read(index)
         if self.augment is None:
             image = rgb.astype(np.float32) / np.float32(255)
         else:
             try:
-                image, depth = apply(self.augment, rgb, depth, np.random.default_rng([self.seed, self.epoch, index]))
+                image, depth = apply(self.augment, rgb, depth, np.random.default_rng([self.seed, draw, index]))
             except DataError as error:
                 raise DataError(f"{self.names[index]}: {error}") from None
         return Sample(normalise(image), torch.from_numpy(depth)[None], index)
@@ -217,21 +254,38 @@ class DepthDataset(Dataset[Sample]):
         """One pair after the fixed crop, before augmentation.
 
         Returns:
-            RGB [H, W, 3] uint8, and depth [H, W] float32 metres, 0 = none.
+            RGB [H, W, 3] uint8, upright, and depth [H, W] float32 metres, 0 = none; also 0 outside the depth range, where that is the
+            user's to state (`UNITS_STATED`).
 
         Raises:
             DataError: where a file cannot be read, or image and depth differ in size.
         """
         rgb, depth = self._load(index)
         if rgb.shape[:2] != depth.shape:
-            image_size, depth_size = (f"{h}x{w}" for h, w in (rgb.shape[:2], depth.shape))
-            raise DataError(f"{self.names[index]} is {image_size} but its depth map is {depth_size}: they must be of one size")
-        if self.fixed_crop is not None:
-            top, left, (height, width) = *self._corner(index, *depth.shape), self.fixed_crop
+            raise DataError(self._sizes_differ(index, (rgb.shape[0], rgb.shape[1]), (depth.shape[0], depth.shape[1])))
+        rows_columns = self._kept(index, *depth.shape)
+        if rows_columns is not None:
             # A copy: the view would keep the whole image alive.
-            rgb = rgb[top : top + height, left : left + width].copy()
-            depth = depth[top : top + height, left : left + width].copy()
+            rgb, depth = rgb[rows_columns].copy(), depth[rows_columns].copy()
+        if self.UNITS_STATED:
+            depth[~self.in_range(depth)] = 0
         return rgb, depth
+
+    def truth(self, index: int) -> NDArray[np.float32]:
+        """All depth that a pair's file holds, after the fixed crop: [H, W] float32 metres, 0 = none. The image is not read.
+
+        Raises:
+            DataError: where the depth file cannot be read.
+        """
+        depth = self._truth(index)
+        rows_columns = self._kept(index, *depth.shape)
+        return depth if rows_columns is None else depth[rows_columns]
+
+    def in_range(self, depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Where depth lies in the depth range, as evaluation counts it: lo < depth <= hi."""
+        lo, hi = self.depth_range
+        inside: NDArray[np.bool_] = (depth > lo) & (depth <= hi)
+        return inside
 
     def image_size(self, index: int) -> tuple[int, int]:
         """(H, W) of what `read(index)` gives, from the image file's header alone."""
@@ -247,11 +301,15 @@ class DepthDataset(Dataset[Sample]):
         image, depth = self.pairs[0]
         return f"{self.name}:{(image if image == depth else self.root).resolve()}"  # image and depth in one file: the .mat
 
+    def orientation(self, index: int) -> int:
+        """The EXIF orientation by which an image is turned upright, 1 where it is stored so. Raises DataError as `image_size`."""
+        return read_header(self.pairs[index][0]).orientation
+
     def fingerprint(self) -> str:
         """SHA-256 of what `read` gives: it changes when data does, wherever the files lie, and knows no augmentation.
 
-        Of every file it takes name, size and the first and last KiB, since to read the 48,000 of NYUv2 whole would take minutes: an image
-        edited anew has another size. A .npy is read whole.
+        Of every compressed file it takes name, size and the first and last KiB, since to read the 48,000 of NYUv2 whole would take minutes:
+        an image edited anew has another size. Files whose size does not follow their content are read whole.
 
         Returns:
             64 hex digits.
@@ -259,7 +317,7 @@ class DepthDataset(Dataset[Sample]):
         Raises:
             DataError: where a file is missing.
         """
-        kind = (type(self).__name__, self.split, self.eval_crop, self.fixed_crop, self.depth_scale, self.depth_range)
+        kind = (type(self).__name__, self.split, self.eval_crop, self.fixed_crop, self.depth_scale, self.depth_range, *self._reads)
         digest = hashlib.sha256(repr(kind).encode())
         known: dict[Path, bytes] = {}  # a .mat is every pair's only file
         for name, pair in zip(self.names, self.pairs, strict=True):
@@ -268,6 +326,8 @@ class DepthDataset(Dataset[Sample]):
                 if path not in known:
                     known[path] = file_digest(path)
                 digest.update(relative(path, self.root).encode() + known[path])
+                if (mask := mask_beside(path)) is not None:
+                    digest.update(b"mask" + file_digest(mask))
         return digest.hexdigest()
 
     def missing(self) -> list[Path]:
@@ -276,18 +336,37 @@ class DepthDataset(Dataset[Sample]):
 
     def absent(self, index: int) -> list[Path]:
         """Files of one pair that are not there."""
-        return [path for path in self.pairs[index] if not path.is_file()]
+        return [path for path in self.pairs[index] if not is_file(path)]
 
     def _load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """One pair as its files hold it."""
         image, depth = self.pairs[index]
         return read_image(image), read_depth(depth, self.depth_scale, eight_bit=self.eight_bit)
 
+    def _truth(self, index: int) -> NDArray[np.float32]:
+        """The depth of what `_load` gives."""
+        return read_depth(self.pairs[index][1], self.depth_scale, eight_bit=self.eight_bit)
+
     def _size(self, index: int) -> tuple[int, int]:
         """(H, W) of what `_load` gives."""
-        path = self.pairs[index][0]
-        with reading("image", path), Image.open(path) as image:
-            return image.height, image.width
+        header = read_header(self.pairs[index][0])
+        return header.height, header.width
+
+    def _sizes_differ(self, index: int, image: tuple[int, int], depth: tuple[int, int]) -> str:
+        """What to do where image and depth map differ in size."""
+        name, shown = self.names[index], "{}x{}".format
+        if image == depth[::-1] and (code := self.orientation(index)) >= 5:
+            turned = f"{name} is {shown(*image)} upright, as its EXIF orientation {code} says"
+            return f"{turned}, but its depth map is {shown(*depth)}: store depth upright, or take the orientation out of the image"
+        advice = "they must be of one size: resize the image to its depth map's"
+        return f"{name} is {shown(*image)} but its depth map is {shown(*depth)}: {advice}"
+
+    def _kept(self, index: int, height: int, width: int) -> tuple[slice, slice] | None:
+        """Rows and columns of the fixed crop, None for all."""
+        if self.fixed_crop is None:
+            return None
+        top, left = self._corner(index, height, width)
+        return slice(top, top + self.fixed_crop[0]), slice(left, left + self.fixed_crop[1])
 
     def _corner(self, index: int, height: int, width: int) -> tuple[int, int]:
         """Top and left of the fixed crop in an image of this size."""
@@ -320,6 +399,6 @@ def check_root(root: str | Path, split: str, *, may_be_file: bool = False) -> Pa
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     path = user_path(root)
-    if not path.is_dir() and not (may_be_file and path.is_file()):
-        raise DataError(f"{path} is a file, not a folder" if path.exists() else f"no folder {path}")
+    if not is_folder(path) and not (may_be_file and is_file(path)):
+        raise DataError(f"{path} is a file, not a folder" if is_file(path) else f"no folder {path}")
     return path

@@ -1,24 +1,31 @@
-"""Files that data sets are made of, beside images: depth maps, and lists of pairs. Free of torch."""
+"""Depth files, and what tells one file's content from another's. Free of torch."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..errors import DataError
-from .images import reading
+from .find import is_file
+from .images import opened, read_header, reading
+
+DEPTH_ENDINGS = (".png", ".npy", ".npz")
+DEEP = ("I;16", "I;16B", "I;16L", "I")
+"""Pillow's modes of 16-bit grey, the last in older versions."""
+_KIB = 1024
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Numbers per pixel by a PNG's colour type."""
 
 
 def read_depth(path: Path, scale: float | None = None, *, eight_bit: bool = False) -> NDArray[np.float32]:
     """Read a depth map from a one-channel PNG, a .npy or a .npz.
 
-    OpenEXR is not supported: no light library that is still kept up reads it.
+    Beside x.npy, x_mask.npy may say where depth counts, as in DIODE: where it is 0, there is none. OpenEXR is not supported: no light
+    library that is still kept up reads it.
 
     Args:
         path: the file.
@@ -46,22 +53,45 @@ def read_depth(path: Path, scale: float | None = None, *, eight_bit: bool = Fals
         if scale is not None:
             depth /= np.float32(scale)
     depth[~(np.isfinite(depth) & (depth > 0))] = 0
+    if (mask := mask_beside(path)) is not None:
+        with reading("mask", mask):
+            counts = _read_array(mask)
+        if counts.shape != depth.shape:
+            raise DataError(f"{mask} is {counts.shape[0]}x{counts.shape[1]} but its depth map is {depth.shape[0]}x{depth.shape[1]}")
+        depth[counts == 0] = 0
     return depth
+
+
+def mask_beside(path: Path) -> Path | None:
+    """The file that says where an array's depth counts, None where there is none."""
+    if path.suffix.lower() != ".npy":
+        return None
+    mask = path.with_name(f"{path.stem}_mask{path.suffix}")
+    return mask if is_file(mask) else None
 
 
 def _read_grey(path: Path, eight_bit: bool) -> NDArray:
     """The values of a grey PNG, as they are stored."""
-    with Image.open(path) as image:
+    with opened(path, "depth map") as image:
+        if image.format != "PNG":
+            raise DataError(f"{path} is a {image.format} file, not a PNG: depth would be damaged by it")
         if image.mode == "L" and not eight_bit:
             raise DataError(f"{path} is an 8-bit image, not a 16-bit depth map")
-        # 16-bit grey is mode I;16, or I in older Pillows.
-        if image.mode not in ("I;16", "I;16B", "I", "L"):
+        if image.mode == "LA" or _colour_type(path) == 4:  # Pillow keeps 8 bits of it
+            raise DataError(f"{path} is a grey image with an alpha channel, not a 16-bit depth map: save it without alpha")
+        if image.mode not in (*DEEP, "L"):
             raise DataError(f"{path} is a colour image, not a 16-bit depth map")
         return np.asarray(image)
 
 
+def _colour_type(path: Path) -> int:
+    """What a PNG's header says: 0 = grey, 4 = grey with alpha, ..."""
+    with path.open("rb") as file:
+        return file.read(26)[25]
+
+
 def _read_array(path: Path) -> NDArray:
-    """The array of a .npy, or of a .npz that has one or one called "depth"."""
+    """The array [H, W] of a .npy, or of a .npz that has one or one called "depth"; [H, W, 1] is taken as well."""
     loaded = np.load(path, allow_pickle=False)
     if isinstance(loaded, np.lib.npyio.NpzFile):
         with loaded as arrays:
@@ -69,58 +99,51 @@ def _read_array(path: Path) -> NDArray:
             if key is None:
                 raise DataError(f"{path} holds {len(arrays.files)} arrays and none is called 'depth'")
             loaded = arrays[key]
-    if loaded.ndim != 2 or loaded.dtype.kind not in "fiu":
-        raise DataError(f"{path} is no depth map: expected numbers [H, W], found {loaded.dtype} {list(loaded.shape)}")
+    shape = list(loaded.shape)
+    if loaded.ndim == 3 and loaded.shape[2] == 1:
+        loaded = loaded[..., 0]
+    if loaded.ndim != 2 or loaded.dtype.kind not in "fiub":
+        raise DataError(f"{path} is no depth map: expected numbers [H, W], found {loaded.dtype} {shape}")
     return loaded
 
 
-def read_text(path: Path) -> str:
-    """The text of a list file. Raises DataError where it cannot be read."""
-    with reading("list", path):
-        return path.expanduser().read_text(encoding="utf-8-sig")
-
-
-def read_list(path: Path) -> list[tuple[str, str]]:
-    """Read a list as BTS and AdaBins have them: lines "image depth focal", in which names may start with a slash.
-
-    Returns:
-        (image, depth) of each line, without that slash. The focal length is not used and may be left out.
-
-    Raises:
-        DataError: where the file cannot be read, has other lines, or none.
-    """
-    lines = [(number, line.split()) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
-    for number, words in lines:
-        if len(words) not in (2, 3):
-            raise DataError(f"{path} line {number}: expected 'image depth focal', found {len(words)} words")
-    if not lines:
-        raise DataError(f"{path} names no pairs")
-    return [(words[0].lstrip("/"), words[1].lstrip("/")) for _, words in lines]
-
-
-def find_list(root: Path, names: Sequence[str]) -> Path | None:
-    """The first of the names that is a file in `root`, None where none is."""
-    return next((root / name for name in names if (root / name).is_file()), None)
-
-
-def locate(folders: Sequence[Path], *names: str) -> Path:
-    """The first of the names found in the first folder that has one; the first name in the first folder where none has."""
-    candidates = [folder / name for folder in folders for name in names]
-    return next((path for path in candidates if path.is_file()), candidates[0])
-
-
-def relative(path: Path, root: Path) -> str:
-    """A path as seen from `root`, with forward slashes; as it is where it lies elsewhere."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-
-
 def file_digest(path: Path) -> bytes:
-    """SHA-256 of a file's size, first and last KiB; of all of a .npy, whose size says nothing about what is in it."""
+    """SHA-256 of what tells a file's content from others': its size, first and last KiB where it is compressed, else all of it.
+
+    A compressed image that was edited has another size, but one that is not (TIFF, BMP, .npy, .mat, a PNG without compression) keeps it.
+    An image that is turned as its EXIF says, or laid over white, has another digest than one of these bytes that is shown as it is stored.
+    """
     with reading("file", path), path.open("rb") as file:
-        if path.suffix == ".npy":
-            return hashlib.file_digest(file, "sha256").digest()
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        first = file.read(1024)
-        file.seek(max(0, size - 1024))
-        return hashlib.sha256(size.to_bytes(8, "little") + first + file.read(1024)).digest()
+        first = file.read(_KIB)
+        if not _is_compressed(first, size):
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").digest()
+        file.seek(max(0, size - _KIB))
+        last = file.read(_KIB)
+    return hashlib.sha256(size.to_bytes(8, "little") + first + last + _shown_otherwise(path, first, last)).digest()
+
+
+def _is_compressed(first: bytes, size: int) -> bool:
+    """Whether the size of a file that begins so follows its content."""
+    if first.startswith(b"\x89PNG"):
+        width, height = int.from_bytes(first[16:20]), int.from_bytes(first[20:24])
+        return size < height * (width * first[24] * _CHANNELS.get(first[25], 0) // 8) if len(first) > 25 else False
+    if first.startswith(b"PK\x03\x04"):  # .npz
+        return first[8:10] == b"\x08\x00"
+    return first.startswith((b"\xff\xd8\xff", b"GIF8")) or first[8:15] == b"WEBPVP8"
+
+
+def _shown_otherwise(path: Path, first: bytes, last: bytes) -> bytes:
+    """What an image's file says of how its pixels are shown; nothing for the common case, which keeps the digests of earlier versions."""
+    notes = b""
+    if any(mark in part for part in (first, last) for mark in (b"Exif\0\0", b"eXIf", b"EXIF")):
+        try:
+            turned = read_header(path).orientation
+        except DataError:  # a damaged image has a digest as well
+            turned = 1
+        notes += b"" if turned == 1 else b"turned %d" % turned
+    if first.startswith(b"\x89PNG") and (first[25] in (4, 6) or b"tRNS" in first):
+        notes += b"over white"
+    return notes

@@ -1,49 +1,181 @@
-"""Photos as CLIP is shown them: read, turned upright, brought to size. Free of torch, so that every engine shows the same pixels."""
+"""The one door for photos: files, PIL images and arrays go through `read_photo`. Free of torch, so that engines show the same pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from ..errors import DataError, UsageError
+from ..files import user_path
+from .find import visible
 
-Photo = str | Path | Image.Image | NDArray[np.uint8]
-"""A file, a PIL image, or RGB uint8 [H, W, 3]."""
+Photo = str | Path | Image.Image | NDArray[Any]
+"""A file, a PIL image, or an array: uint8 [H, W, 3] RGB, or what `from_array` makes that of."""
+
+MOST_PIXELS = 300_000_000
+"""Larger images are refused: they would not fit into memory, and CLIP is shown a few hundred rows in any case."""
 
 
-def read_image(path: Path, *, upright: bool = False) -> NDArray[np.uint8]:
-    """Read an 8-bit image file.
+class Format(NamedTuple):
+    """An image format that is read.
+
+    Attributes:
+        name: as a person calls it.
+        endings: of its files, in small letters.
+        starts: what its files begin with.
+        open: reads a file's header.
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    starts: tuple[bytes, ...]
+    open: Callable[[Path], Image.Image]
+
+
+FORMATS = (
+    Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), (b"\xff\xd8\xff",), JpegImagePlugin.JpegImageFile),
+    Format("PNG", (".png",), (b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
+    Format("TIFF", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImagePlugin.TiffImageFile),
+    Format("BMP", (".bmp",), (b"BM",), BmpImagePlugin.BmpImageFile),
+    Format("WebP", (".webp",), (b"RIFF",), WebPImagePlugin.WebPImageFile),
+    Format("GIF", (".gif",), (b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
+)
+"""All formats that are read, of several pictures the first. A file is opened as what it begins with, whatever its ending."""
+
+ENDINGS = frozenset(ending for known in FORMATS for ending in known.endings)
+RAW = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"}
+UNREAD = RAW | {".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".psd", ".eps", ".exr", ".hdr", ".ppm", ".pgm", ".pnm", ".tga"}
+"""Endings of files that look like photos and are not read."""
+
+_OTHERS = {
+    b"%!PS": "EPS", b"\xc5\xd0\xd3\xc6": "EPS", b"%PDF": "PDF", b"8BPS": "a Photoshop file", b"\0\0\0\x0cjP": "JPEG 2000",
+    b"\xffO\xffQ": "JPEG 2000", b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL", b"v/1\x01": "OpenEXR", b"P5": "PGM", b"P6": "PPM",
+    b"\x93NUMPY": "a NumPy array", b"version https://git-lfs": "a pointer of Git LFS (fetch the file itself)",
+    b"\0\5\x16\7": "a companion file of macOS",
+}  # fmt: skip
+_BRANDS = {b"hei": "HEIC", b"hev": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"avi": "AVIF", b"crx": "a camera's raw file"}
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
+
+class Header(NamedTuple):
+    """What an image file says of itself before its pixels are decoded.
+
+    Attributes:
+        height, width: in pixels, of the upright image.
+        orientation: EXIF's, 1 to 8; 1 where the file is stored upright, or says nothing that can be read.
+    """
+
+    height: int
+    width: int
+    orientation: int
+
+
+def read_photo(image: Photo) -> NDArray[np.uint8]:
+    """The pixels of a photo, upright, whichever way it is given.
+
+    A file or PIL image is turned as its EXIF orientation says. Transparent parts are laid over white. Palette, grey and CMYK images become
+    RGB; 16 bits per colour become 8.
 
     Args:
-        path: the file.
-        upright: turn it as its EXIF says; for photos, not for data sets, whose depth maps are stored as the image's pixels are.
+        image: a path, a PIL image, or an array (see `from_array`).
 
     Returns:
         RGB [H, W, 3] uint8.
 
     Raises:
-        DataError: where it is missing, damaged, or no such image.
+        DataError: for a file or PIL image that is no such photo.
+        UsageError: for an array that is none.
     """
-    with reading("image", path), Image.open(path) as image:
-        if image.mode.startswith("I") or image.mode == "F":
-            # Pillow would clip it to white instead of scaling it.
-            raise DataError(f"{path} is a map of more than 8 bits, not a colour image: are image and depth swapped?")
-        return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
-
-
-def read_photo(image: Photo) -> NDArray[np.uint8]:
-    """RGB [H, W, 3] uint8 of one photo. Raises DataError for a file that is no image, UsageError for an array that is none."""
     if isinstance(image, str | Path):
-        return read_image(Path(image), upright=True)
-    rgb = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-        raise UsageError(f"predict takes RGB images uint8 [H, W, 3], this is {rgb.dtype} {list(rgb.shape)}")
-    return rgb
+        return read_image(user_path(image))
+    if isinstance(image, Image.Image):
+        with reading("image", named(image)):
+            return _upright_rgb(image, "this image")
+    return from_array(image)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image file: RGB [H, W, 3] uint8, upright. Raises DataError where it is missing, damaged, too large, or no such image."""
+    with opened(path) as image:
+        return _upright_rgb(image, str(path))
+
+
+def read_header(path: Path) -> Header:
+    """The size of an image file, upright, without its pixels. Raises DataError as `read_image`."""
+    with opened(path) as image:
+        code = _stated_orientation(image, path)
+        lying = code >= 5 and image.format != "TIFF"  # Pillow gives a TIFF's size upright
+        width, height = reversed(image.size) if lying else image.size
+        return Header(height, width, code)
+
+
+def from_array(image: Any) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] uint8 of an array.
+
+    Args:
+        image: [H, W], [H, W, 1] grey, [H, W, 2] grey with alpha, [H, W, 3] RGB or [H, W, 4] RGB with alpha; uint8 in 0..255, floats in
+            0..1, or in colour uint16 in 0..65535. Strides may be negative. OpenCV's arrays are BGR: give `image[..., ::-1]`.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    try:
+        given = np.asarray(image)
+    except Exception as error:  # a tensor on a GPU, a ragged list
+        raise UsageError(
+            f"a photo is a path, a PIL image or an array uint8 [H, W, 3], not this {type(image).__name__} ({error})"
+        ) from error
+    shape = list(given.shape)
+    if given.ndim == 2:
+        given = given[..., None]
+    if given.ndim != 3 or given.shape[2] not in (1, 2, 3, 4) or not given.size:
+        first = " (channels go last)" if given.ndim == 3 and given.shape[0] in (1, 3, 4) else ""
+        raise UsageError(f"predict takes RGB images uint8 [H, W, 3], this is {given.dtype} {shape}{first}")
+    if given.dtype.kind == "f":
+        if not (np.isfinite(given).all() and given.min() >= 0 and given.max() <= 1):
+            raise UsageError(f"an image of floats has values in 0..1, this {given.dtype} {shape} has others: scale it, or give uint8")
+        given = np.rint(given * 255).astype(np.uint8)
+    elif given.dtype.kind == "u" and given.dtype.itemsize == 2:
+        if given.shape[2] < 3:
+            raise UsageError(f"this is {given.dtype} {shape}: {_deep('it')}")
+        given = (given >> 8).astype(np.uint8)  # as image files of 16 bits are read
+    elif given.dtype != np.uint8:
+        raise UsageError(f"predict takes RGB images uint8 [H, W, 3], this is {given.dtype} {shape}")
+    if given.shape[2] in (2, 4):
+        mode = "LA" if given.shape[2] == 2 else "RGBA"
+        return _rgb(Image.frombytes(mode, (given.shape[1], given.shape[0]), np.ascontiguousarray(given).tobytes()))
+    return np.ascontiguousarray(np.broadcast_to(given, (*given.shape[:2], 3)))
+
+
+def find_photos(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The photos in a folder, without its subfolders, sorted; hidden files are skipped.
+
+    Returns:
+        Photos by their ending, and files that look like photos and cannot be read (HEIC, raw files, ...).
+    """
+    names = visible(folder)
+    return [path for path in names if path.suffix.lower() in ENDINGS], [path for path in names if path.suffix.lower() in UNREAD]
 
 
 LARGEST = 16_000_000
@@ -95,12 +227,40 @@ def named(image: Photo) -> str:
 
 
 @contextmanager
-def reading(what: str, path: Path) -> Iterator[None]:
+def opened(path: Path, what: str = "image") -> Iterator[Image.Image]:
+    """An image file of one of the `FORMATS`, its pixels not decoded yet. Pillow's own guesses, limits and warnings are not used.
+
+    Args:
+        path: the file.
+        what: its part in the story, for errors.
+
+    Raises:
+        DataError: where it is missing, damaged, larger than `MOST_PIXELS`, or something else; also for any error in the block.
+    """
+    with reading(what, path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about metadata that say something odd
+        with path.open("rb") as file:
+            start = file.read(64)
+        known = next((known for known in FORMATS if start.startswith(known.starts)), None)
+        if known is None or (known.name == "WebP" and start[8:12] != b"WEBP") or path.suffix.lower() in RAW:
+            other = "a camera's raw file" if path.suffix.lower() in RAW else _other(start)
+            advice = f"{other}, which is not read here: convert it to JPEG or PNG" if other else "not an image"
+            raise DataError(f"cannot read {what} {path}: it is {advice}")
+        image = known.open(path)
+        try:
+            _check_pixels(image, f"cannot read {what} {path}: it")
+            yield image
+        finally:
+            image.close()
+
+
+@contextmanager
+def reading(what: str, path: Path | str) -> Iterator[None]:
     """Turn whatever a decoder throws into one line: on damaged bytes they raise far more than OSError (SyntaxError, struct.error, ...).
 
     Args:
         what: the file's part in the story ("image", "depth map").
-        path: the file.
+        path: the file, or what it is called.
 
     Raises:
         DataError: instead of any other error in the block.
@@ -114,5 +274,74 @@ def reading(what: str, path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError(f"cannot read {what} {path}: no such file") from error
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"cannot read {what} {path}: {reason}") from error
+
+
+def _other(start: bytes) -> str | None:
+    """What a file is that begins so, where it is something known that is not read."""
+    if start[4:8] == b"ftyp":
+        return next((name for brand, name in _BRANDS.items() if start[8:].startswith(brand)), "a film or another container")
+    return next((name for begin, name in _OTHERS.items() if start.startswith(begin)), None)
+
+
+def _check_pixels(image: Image.Image, who: str) -> None:
+    if image.width * image.height > MOST_PIXELS:
+        size = f"{image.width * image.height / 1e6:.0f} megapixels ({image.height}x{image.width})"
+        raise DataError(f"{who} has {size}, more than the {MOST_PIXELS // 1_000_000} that are read: make it smaller")
+
+
+def _upright_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] uint8 of a PIL image, turned as it says."""
+    _check_pixels(image, name)
+    if image.mode.startswith("I") or image.mode == "F":
+        raise DataError(f"{name} {_deep('is')}")  # Pillow would clip it to white instead of scaling it
+    image.load()  # before its orientation is asked for: a PNG may say it at its end, and Pillow turns a TIFF itself
+    turn = _TURNS.get(_orientation(image))
+    return _rgb(image if turn is None else image.transpose(turn))
+
+
+def _deep(verb: str) -> str:
+    """Why one channel of more than 8 bits is no photo."""
+    return f"{verb} a map of more than 8 bits, not a colour image: are image and depth swapped? (A photo: scale it to 8 bits yourself)"
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] uint8; transparent parts over white, since what their colours hide is not meant to be seen."""
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        if image.mode == "La":
+            image = image.convert("LA")
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.array(image.convert("RGB"))
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation of a PIL image, 1 where it has none, none that can be read, or a number that means nothing."""
+    try:
+        code = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # blocks that lie about their content raise errors of many kinds
+        return 1
+    return code if isinstance(code, int) and code in _TURNS else 1
+
+
+def _stated_orientation(image: Image.Image, path: Path) -> int:
+    """The same from a file's header alone."""
+    if image.format == "TIFF":
+        code = getattr(image, "tag_v2", {}).get(_ORIENTATION, 1)
+        return code if code in _TURNS else 1
+    # Pillow decodes a PNG to see whether something follows the pixels: to look through its chunks is much cheaper.
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys() and not _has_chunk(path, b"eXIf"):
+        return 1
+    return _orientation(image)
+
+
+def _has_chunk(path: Path, kind: bytes) -> bool:
+    """Whether a PNG has a chunk of this kind."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            if head[4:] == kind:
+                return True
+            file.seek(int.from_bytes(head[:4]) + 4, 1)
+    return False

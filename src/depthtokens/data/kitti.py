@@ -8,12 +8,21 @@ from typing import ClassVar
 from ..errors import DataError
 from .augment import KITTI as RECIPE
 from .dataset import DepthDataset, check_root
-from .formats import find_list, locate, read_list
+from .find import Finder, Found, is_file, left_out, unlisted, visible
+from .lists import find_list, read_list
 
 LISTS = {
-    "train": ("eigen_train_files_with_gt.txt", "kitti_eigen_train.txt"),
-    "test": ("eigen_test_files_with_gt.txt", "kitti_eigen_test.txt"),
+    split: (
+        f"kitti_eigen_{split}_files_with_gt.txt",
+        f"kitti_eigen_{split}_files_with_gt_shuffled.txt",
+        f"eigen_{split}_files_with_gt.txt",
+        f"kitti_eigen_{split}.txt",
+    )
+    for split in ("train", "test")
 }
+"""Usual names of the lists: AdaBins' and the authors', BTS's, and a short one."""
+PAIRS = {"train": 23_158, "test": 652}
+"""Pairs with depth in the published lists."""
 PUBLISHED = "the lists are in the BTS and AdaBins repositories (train_test_inputs)"
 BENCHMARK_CROP = (352, 1216)
 
@@ -73,8 +82,12 @@ class KITTI(DepthDataset):
             list_path = find_list(root, LISTS.get(split, ()))
         lines = [] if list_path is None else read_list(list_path)
         with_depth = [(image, depth) for image, depth in lines if depth != "None"]
+        if list_path is None:
+            found = _tree_pairs(root, split)
+        else:
+            found = Found(_listed_pairs(root, with_depth), [f"pairs listed in {list_path}"], [])
         super().__init__(
-            _tree_pairs(root, split) if list_path is None else _listed_pairs(root, with_depth),
+            found.pairs,
             name=self.NAME,
             split=split,
             root=root,
@@ -86,6 +99,8 @@ class KITTI(DepthDataset):
             seed=seed,
             without_depth=len(lines) - len(with_depth),
             allow_missing=allow_missing,
+            notes=found.notes,
+            warnings=found.warnings,
         )
 
 
@@ -102,31 +117,39 @@ def _depth_folders(root: Path) -> list[Path]:
 
 def _listed_pairs(root: Path, lines: list[tuple[str, str]]) -> list[tuple[Path, Path]]:
     """The files that a list names, where they lie in this tree."""
-    images, depths = _image_folders(root), _depth_folders(root)
-    return [(locate(images, image, _other_suffix(image)), locate(depths, depth)) for image, depth in lines]
+    find_image, find_depth = Finder(_image_folders(root)), Finder(_depth_folders(root))
+    return [(find_image(image, _other_suffix(image)), find_depth(depth)) for image, depth in lines]
 
 
 def _other_suffix(image: str) -> str:
     """The name of the same image as .jpg instead of .png, or the reverse."""
     path = PurePosixPath(image)
-    return str(path.with_suffix(".jpg" if path.suffix == ".png" else ".png"))
+    return str(path.with_suffix(".jpg" if path.suffix.lower() == ".png" else ".png"))
 
 
-def _tree_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
+def _tree_pairs(root: Path, split: str) -> Found:
     """Every left-camera pair of a split, by its drive."""
-    images = _image_folders(root)
+    find_image = Finder(_image_folders(root))
     found: dict[str, dict[Path, Path]] = {"train": {}, "test": {}}
+    alone: dict[str, list[Path]] = {"train": [], "test": []}
     for folder in _depth_folders(root):
-        for depth in folder.glob("*/proj_depth/groundtruth/image_02/*.png"):
-            drive = depth.parents[3].name
-            # A drive's name begins with its date, under which the raw images lie.
-            image = locate(images, *(f"{drive[:10]}/{drive}/image_02/data/{depth.stem}{suffix}" for suffix in (".png", ".jpg")))
-            if image.is_file():
-                found["test" if drive in TEST_DRIVES else "train"].setdefault(image, depth)
+        for drive in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+            part = "test" if drive.name in TEST_DRIVES else "train"
+            for depth in visible(drive / "proj_depth/groundtruth/image_02"):
+                if depth.suffix.lower() == ".png":
+                    # A drive's name begins with its date, under which the raw images lie.
+                    frame = f"{drive.name[:10]}/{drive.name}/image_02/data/{depth.stem}"
+                    image = find_image(*(f"{frame}{suffix}" for suffix in (".png", ".jpg", ".jpeg")))
+                    if is_file(image):
+                        found[part].setdefault(image, depth)
+                    else:
+                        alone[part].append(depth)
     pairs = sorted((found["train"] | found["test"] if split == "all" else found[split]).items())
     if not pairs:
         others = [f"{len(pairs)} pairs of '{name}'" for name, pairs in found.items() if pairs]
         what = f"only {others[0]}" if others else "no raw/<date>/<drive>/image_02/data with data_depth_annotated/<drive>"
         hint = "state --list-file" if split == "all" else f"state --list-file or put {LISTS[split][0]} in {root}"
         raise DataError(f"no pairs for split '{split}' in {root}, {what}: {hint}; {PUBLISHED}")
-    return pairs
+    without = alone["train"] + alone["test"] if split == "all" else alone[split]
+    warnings = [] if split == "all" else [unlisted(root, split, len(pairs), PAIRS[split], LISTS[split][0])]
+    return Found(pairs, left_out("depth maps have no image", without, root), warnings)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
 import signal
+import tempfile
+import threading
+import uuid
+import warnings
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DepthTokensError, UsageError
 
 T = TypeVar("T", covariant=True)
+U = TypeVar("U")
+_KILLED = "a process that reads images ended too early, killed perhaps for want of memory: give fewer --workers (0 = none but this one)"
 
 
 class Source(Protocol[T]):
@@ -25,6 +36,8 @@ def batches(source: Source[T], indices: Sequence[int], batch_size: int, workers:
     """Read items in lists, in worker processes.
 
     An error of this package reaches the caller as it was raised, not wrapped in a worker's traceback. Workers leave Ctrl-C to the caller.
+    Where workers cannot start, everything is read in this process; where shared memory is too small for a batch (64 MB in a container), it
+    comes by a temporary file.
 
     Args:
         source: what the items are read from.
@@ -34,14 +47,21 @@ def batches(source: Source[T], indices: Sequence[int], batch_size: int, workers:
 
     Raises:
         UsageError: where the batch size is below 1 or the number of workers negative.
+        DepthTokensError: where a worker ends before its work is done, as one that the system kills for want of memory.
     """
     if batch_size < 1 or workers < 0:
         raise UsageError(f"batch size {batch_size} and {workers} workers: needs at least 1 and 0")
-    for items in DataLoader(_Guarded(source, indices), batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_ignore_interrupt):
+    guarded = _Guarded(source, indices)
+    starts = range(0, len(indices), batch_size)
+    if workers == 0:
+        ready: Iterator[list[T | DepthTokensError]] = iter(DataLoader(guarded, batch_size, collate_fn=list))
+    else:
+        ready = _from_workers(guarded, starts, batch_size, workers)
+    for items in ready:
         for item in items:
             if isinstance(item, DepthTokensError):
                 raise item
-        yield items
+        yield [item for item in items if not isinstance(item, DepthTokensError)]
 
 
 class _Guarded(Dataset[T | DepthTokensError]):
@@ -58,6 +78,94 @@ class _Guarded(Dataset[T | DepthTokensError]):
             return self.source[self.indices[i]]
         except DepthTokensError as error:
             return error
+        except MemoryError:
+            return DepthTokensError("not enough memory to read images: fewer --workers, or a smaller --batch-size, need less")
+
+    def read(self, start: int, count: int) -> list[T | DepthTokensError]:
+        """Some items, in this process."""
+        return [self[i] for i in range(start, min(start + count, len(self)))]
+
+
+def _from_workers(guarded: _Guarded[U], starts: range, batch_size: int, workers: int) -> Iterator[list[U | DepthTokensError]]:
+    """The batches that begin at `starts`, read by workers."""
+    with tempfile.TemporaryDirectory(prefix="depthtokens-", ignore_cleanup_errors=True) as spool:
+        loader = DataLoader(guarded, batch_size, num_workers=workers, collate_fn=_Send(Path(spool)), worker_init_fn=_ignore_interrupt)
+        try:
+            parcels, crew = _started(loader)
+        except (OSError, RuntimeError, AssertionError):  # no more processes, no memory for one, a daemon that may have none
+            for start in starts:
+                yield guarded.read(start, batch_size)
+            return
+        for start in starts:
+            try:
+                parcel: _Parcel = next(parcels)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise DepthTokensError(_KILLED) from error
+            if any(worker.exitcode for worker in crew):  # also one whose batches have come: the next is what the system kills again
+                raise DepthTokensError(_KILLED)
+            items = parcel.unpacked()
+            if start == starts[-1]:
+                parcels = iter(())  # ends the workers now: the caller may keep the last batch, and this generator, for long
+            yield guarded.read(start, batch_size) if items is None else items
+
+
+def _started(loader: DataLoader) -> tuple[Iterator[_Parcel], list[BaseProcess]]:
+    """The iterator of a loader, and its workers, which are running.
+
+    torch has the death of a worker raise an error wherever this process happens to be, which may be anybody's code: its handler is taken
+    off, and the error comes from the iterator, within five seconds of waiting for that worker.
+    """
+    others = set(multiprocessing.active_children())
+    handled = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if handled else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about more workers than cores
+        parcels: Iterator[_Parcel] = iter(loader)
+    if before is not None:
+        signal.signal(signal.SIGCHLD, before)
+    return parcels, [worker for worker in multiprocessing.active_children() if worker not in others]
+
+
+class _Parcel(NamedTuple):
+    """A batch on its way: pickled with its tensors in shared memory, or else in a file, or not at all."""
+
+    shared: bytes | None
+    file: Path | None = None
+
+    def unpacked(self) -> list | None:
+        """The items, None where they did not arrive."""
+        try:
+            if self.shared is not None:
+                return list(ForkingPickler.loads(self.shared))
+            if self.file is not None:
+                items = list(pickle.loads(self.file.read_bytes()))
+                self.file.unlink()
+                return items
+        except (OSError, RuntimeError, EOFError):  # too many open files; or the worker is dead, which the next batch tells
+            pass
+        return None
+
+
+class _Send(Generic[T]):
+    """Packs a batch in a worker."""
+
+    def __init__(self, spool: Path) -> None:
+        self.spool = spool
+
+    def __call__(self, items: list[T]) -> _Parcel:
+        try:
+            return _Parcel(bytes(ForkingPickler.dumps(items)))
+        except (OSError, RuntimeError):  # no room in shared memory
+            pass
+        path = self.spool / uuid.uuid4().hex
+        try:
+            path.write_bytes(pickle.dumps(items))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return _Parcel(None)
+        return _Parcel(None, path)
 
 
 def _ignore_interrupt(_worker: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError, unknown
+from .find import is_file, is_folder
 
 if TYPE_CHECKING:
     from .dataset import DepthDataset
@@ -46,6 +47,7 @@ def open_dataset(
     depth_scale: float | None = None,
     depth_range: tuple[float, float] | None = None,
     allow_missing: bool = False,
+    nyu_depth: str | None = None,
 ) -> DepthDataset:
     """Open the data set that `spec` names.
 
@@ -59,6 +61,7 @@ def open_dataset(
         depth_scale: units per metre in depth files; for "folder" only, since the published data sets fix theirs.
         depth_range: (lo, hi) in metres; for "folder" only as well.
         allow_missing: keep pairs whose files are absent, so that `check` can list them.
+        nyu_depth: which ground truth of NYUv2's labelled .mat: "raw", the sensor's (the default, and what is published), or "filled".
 
     Raises:
         UsageError: where `spec` names no data set, or an option is not for this one.
@@ -74,6 +77,7 @@ def open_dataset(
         depth_scale=depth_scale,
         depth_range=depth_range,
         allow_missing=allow_missing,
+        nyu_depth=nyu_depth,
     )
 
 
@@ -84,7 +88,7 @@ def _reader(spec: str) -> type[DepthDataset]:
         return dataset_class(name)
     if name in READERS and not colon:
         raise UsageError(f"'{name}' needs its folder: {name}:ROOT")
-    if not root or Path(spec).exists():
+    if not root or is_file(Path(spec)) or is_folder(Path(spec)):
         forms = " or ".join(f"{known}:{spec.rstrip(':')}" for known in READERS if dataset_class(known).NEEDS_FOLDER)
         raise UsageError(f"'{spec}' does not say which data set it is: write {forms}")
     return dataset_class(name)

@@ -248,8 +248,8 @@ class Images:
             batch_size: images in a batch.
             seed: not used: the data set has its own.
         """
-        self.dataset.epoch = epoch % self.views if self.views else epoch
-        for samples in batches(self.dataset, order, batch_size, self.workers):
+        draw = epoch % self.views if self.views else epoch
+        for samples in batches(_Draw(self.dataset, draw), order, batch_size, self.workers):
             shapes = {tuple(sample.image.shape[1:]) for sample in samples}
             if len(shapes) > 1:
                 sizes = ", ".join(f"{h}x{w}" for h, w in sorted(shapes)[:3])
@@ -270,6 +270,16 @@ class Images:
                 images = protocol.shown(torch.stack([sample.image for sample in group]))
                 mirrored = self.encode(images.flip(-1)) if protocol.flip else None
                 yield Shown([s.index for s in group], self.encode(images), mirrored, torch.stack([s.depth for s in group]))
+
+
+class _Draw:
+    """One draw of a data set's random views."""
+
+    def __init__(self, dataset: DepthDataset, draw: int) -> None:
+        self.dataset, self.draw = dataset, draw
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return self.dataset.view(index, self.draw)
 
 
 class Stored:

@@ -121,6 +121,7 @@ def plan(
             "depth_range": [lo, hi],
             "depth_scale": dataset.depth_scale,
             "eval_crop": dataset.eval_crop,
+            **({"options": dataset.options} if dataset.options else {}),
         },
         "names": dataset.names,
         "image_height": dataset.image_size(0)[0],

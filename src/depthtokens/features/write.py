@@ -82,11 +82,7 @@ def write(
         done = _finished(out, listed)
         if not listed or set(done.values()) != set(listed.values()):
             _check_room(plan.bytes * (shards - len(done)) // shards, out)
-            epoch = plan.dataset.epoch
-            try:
-                _extract(plan, out, meta["images_per_shard"], done, batch_size, workers, torch.device(device), progress)
-            finally:
-                plan.dataset.epoch = epoch
+            _extract(plan, out, meta["images_per_shard"], done, batch_size, workers, torch.device(device), progress)
             _write_meta(out, meta, done)
         return FeatureStore(out)
 
@@ -216,8 +212,7 @@ class _Draws:
         self.dataset, self.count = dataset, count
 
     def __getitem__(self, place: int, /) -> Sample:
-        image, self.dataset.epoch = divmod(place, self.count)
-        return self.dataset[image]
+        return self.dataset.view(*divmod(place, self.count))
 
 
 def _computed(plan: Plan, order: Sequence[int], batch_size: int, workers: int, device: torch.device) -> Iterator[tuple[Sample, StoredView]]:

@@ -44,6 +44,8 @@ class Scenes(DepthDataset):
     NAME: ClassVar = "scenes"
     NEEDS_FOLDER: ClassVar = False
 
+    in_painted = False
+
     def __init__(
         self,
         domain: str = "indoor",
@@ -79,9 +81,12 @@ class Scenes(DepthDataset):
         Args:
             root: the domain, "" = "indoor".
             split: "train" or "test".
-            **options: as `open_dataset` takes them, of which `augment`, `crop` and `seed` (of the random views) are used: scenes have no
-                files that the others could speak of.
+            **options: as `open_dataset` takes them, of which `augment`, `crop` and `seed` (of the random views) are used, and others that
+                speak of files refused: scenes have none.
         """
+        options = Opening(**cls.taken(options))  # type: ignore[typeddict-item]
+        if options.get("list_file") is not None:
+            raise UsageError("scenes are rendered: no list names them, so --list-file is not for them")
         scenes = cls(root or "indoor", split, SCENES.get(split, 0), cache=cache_folder() / "scenes")
         scenes.augment = FOLDER.with_crop(options.get("crop")) if options.get("augment") else None
         scenes.seed = options.get("seed", 42)
@@ -102,6 +107,10 @@ class Scenes(DepthDataset):
         """SHA-256 of the job, which names the renderer's version: the same job is the same pixels."""
         return hashlib.sha256(repr(("scenes", self.job)).encode()).hexdigest()
 
+    def orientation(self, index: int) -> int:
+        """1: scenes are upright."""
+        return 1
+
     def absent(self, index: int) -> list[Path]:
         """None: there are no files."""
         return []
@@ -120,6 +129,9 @@ class Scenes(DepthDataset):
         else:
             rgb, depth = np.array(self.store.rgb[index]), self.store.depth[index]
         return rgb, metres(depth, self.domain)
+
+    def _truth(self, index: int) -> NDArray[np.float32]:
+        return self._load(index)[1]
 
     def _size(self, index: int) -> tuple[int, int]:
         return self.job.size
