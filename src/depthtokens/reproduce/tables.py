@@ -166,7 +166,10 @@ def describe(done: Reproduced, role: str) -> str:
     used = sorted({one.row.protocol for one in done.rows if one.row.role == role})
     test = facts[f"{role} test"]
     protocols = "; ".join(find_protocol(name).describe(tuple(test["depth_range"]), test["eval_crop"]) for name in used)
-    return f"{spec}: {facts[f'{role} train']['images']} training and {test['images']} test images. {protocols}"
+    images = f"{spec}: {facts[f'{role} train']['images']} training and {test['images']} test images"
+    if comparable(spec) and role in done.facts.get("in_painted", ()):
+        images += ", whose truth is in-painted (it has no holes): published figures are on what the sensor measured"
+    return f"{images}. {protocols}"
 
 
 def title(done: Reproduced, role: str) -> str:
