@@ -1,22 +1,15 @@
-"""Templates, scales, initial vectors and bins: the paper's words and numbers."""
+"""Templates, scales and initial vectors: the paper's words and numbers."""
 
 from __future__ import annotations
 
-import itertools
-import math
-
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from depthtokens import UsageError
-from depthtokens.depth.bins import bin_centres
 from depthtokens.prompt.scales import SCALES, Token, depth_words
 from depthtokens.prompt.template import TEMPLATES, parse_template
-from depthtokens.prompt.tokens import random_vectors, vectors_from_words
-
-NYU = (0.001, 10.0)
+from depthtokens.prompt.tokens import path_matrix, random_vectors, vectors_from_words
 
 
 @pytest.mark.parametrize(("name", "contexts", "pieces"), [
@@ -46,6 +39,15 @@ def test_own_templates():
     ("{depth} and {depth}", "2 times"),
     ("a {word} {depth}", "unknown slot {word}"),
     ("{ctx*0} {depth}", "unknown slot"),
+    ("{ctx*100} {depth}", "unknown slot"),
+    ("{ctx*99999999999} {depth}", "unknown slot"),
+    ("a {depth} b}", "a brace without its other half in 'b}'"),
+    ("{ctx", "a brace without its other half in '{ctx'"),
+    ("}{depth}", "a brace without its other half"),
+    ("{{depth}}", "a brace without its other half"),
+    ("{ctx {depth}", "a brace without its other half in '{ctx'"),
+    (None, "a template is text"),
+    (5, "a template is text"),
 ])  # fmt: skip
 def test_bad_templates(text, message):
     with pytest.raises(UsageError) as caught:
@@ -61,9 +63,19 @@ def test_scales():
     assert depth_words("near | far").words == depth_words(["near", "far"]).words == ("near", "far")
 
 
+def test_words_of_any_kind_of_list():
+    words = depth_words(("near", "far"))
+    assert depth_words(np.array(["near", "far"])) == depth_words(word for word in ("near", " far")) == words
+    assert all(type(word) is str for word in depth_words(np.array(["near", "far"])).words)
+    assert depth_words(np.str_("learned:3")) == depth_words("learned:3")
+    assert depth_words([Token("inian"), "far"]).words == (Token("inian"), "far")
+    assert parse_template(np.str_("a {depth}")) == parse_template("a {depth}")
+
+
 @pytest.mark.parametrize(("spec", "message"), [
     ("depth-8", "did you mean 'depth-7'"), ("learned", "say how many"), ("learned:1", "at least two"), ("random:x", "say how many"),
-    (["near"], "at least two"), ("near||far", "none of them empty"),
+    (["near"], "at least two"), ("near||far", "none of them empty"), ([1.0, 2.0], "depth words are text"), (7, "or a list of words, not 7"),
+    (None, "or a list of words"), (torch.zeros(2), "depth words are text"),
 ])  # fmt: skip
 def test_bad_words(spec, message):
     with pytest.raises(UsageError, match=message):
@@ -82,31 +94,15 @@ def test_initial_vectors(tiny_clip):
     assert torch.allclose(words[0], weight[tiny_clip.tokenizer.ids("very close")].mean(dim=0))
     with pytest.raises(UsageError, match="each of 20 tokens, 'depth-7' has 7"):
         vectors_from_words(tiny_clip, "depth-7", 20)
+    with pytest.raises(UsageError, match=r"without any token .*: '\\x01'"):  # the mean over no tokens is NaN
+        vectors_from_words(tiny_clip, ["near", "\x01"], 2)
 
 
-def test_bins():
-    assert bin_centres("linear:4", 4, (0.5, 4.5)) == pytest.approx((1.0, 2.0, 3.0, 4.0))
-    assert bin_centres("log", 2, (1.0, 16.0)) == pytest.approx((2.0, 8.0))
-    assert bin_centres("const80", 7, NYU) == pytest.approx(bin_centres("log", 7, (0.001, 80.0)))
-    assert bin_centres("depthclip", 7, NYU) == (1.0, 1.5, 2.0, 2.25, 2.5, 2.75, 3.0)
-    assert bin_centres("1|1.5|2", 3, NYU) == bin_centres([1, 1.5, 2], 3, NYU) == (1.0, 1.5, 2.0)
-
-
-@given(st.integers(2, 300), st.floats(1e-3, 1), st.floats(2, 100), st.sampled_from(["linear", "log"]))
-def test_bins_lie_inside_the_range_in_order(count, lo, hi, name):
-    centres = bin_centres(f"{name}:{count}", count, (lo, hi))
-    assert len(centres) == count and lo < centres[0] and centres[-1] < hi
-    steps = [math.log(c) if name == "log" else c for c in centres]
-    gaps = [b - a for a, b in itertools.pairwise(steps)]
-    assert min(gaps) > 0 and max(gaps) == pytest.approx(min(gaps), rel=1e-6)
-
-
-@pytest.mark.parametrize(("spec", "count", "message"), [
-    ("linar:7", 7, "did you mean 'linear'"), ("linear:7", 8, "8 depth words or tokens need 8 bins"), ("log:x", 7, "write a count"),
-    ("1|2|30", 3, "outside the depth range"), ("1|b", 2, "centres are numbers"), ([1, 2, 3], 7, "makes 3"),
-])  # fmt: skip
-def test_bad_bins(spec, count, message):
-    with pytest.raises(UsageError, match=message):
-        bin_centres(spec, count, NYU)
-    with pytest.raises(UsageError, match="needs 0 < lo < hi"):
-        bin_centres("linear", 7, (10.0, 1.0))
+def test_vectors_that_cannot_be():
+    assert torch.equal(random_vectors(3, 8, np.int64(2**62), 1), random_vectors(3, 8, 2**62, 1))
+    for arguments in ((3, 8, 1.5), (3, 8, "1"), (0, 8, 1), (3, 0, 1)):
+        with pytest.raises(UsageError, match=r"whole number|cannot be drawn"):
+            random_vectors(*arguments, stream=0)
+    for anchors, count in ((1, 5), (0, 0), (5, 4)):
+        with pytest.raises(UsageError, match="at least two anchors"):
+            path_matrix(anchors, count)
