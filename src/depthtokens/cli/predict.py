@@ -192,6 +192,8 @@ def find_images(patterns: Sequence[str]) -> tuple[list[Path], list[Path]]:
     Raises:
         DataError: for a pattern that matches nothing.
     """
+    from ..data.images import find_photos
+
     found: dict[Path, None] = {}
     left_out: dict[Path, None] = {}
     for pattern in patterns:
