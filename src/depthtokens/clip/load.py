@@ -101,9 +101,11 @@ class FrozenCLIP(nn.Module):
         return super().train(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenCLIP:
-        """As in torch, behind `to`, `half` and the like; what the text tower kept is of weights that are gone."""
+        """As in torch, behind `to`, `half` and the like; where weights changed, what the text tower kept is of weights that are gone."""
+        before = self.text.stamp()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.text.forget()
+        if self.text.stamp() != before:
+            self.text.forget()
         return self
 
 

@@ -61,7 +61,7 @@ class TextTower:
         """Drop the prefixes that are kept."""
         self._kept.clear()
 
-    def _stamp(self) -> tuple[Any, ...]:
+    def stamp(self) -> tuple[Any, ...]:
         """What tells a prefix's weights from changed ones without reading them: where they lie, their type, how often they were written."""
         parts = (self.embedding, self.tower.transformer)
         weights = (self.tower.positional_embedding, *(weight for part in parts for weight in part.parameters()))
@@ -88,7 +88,7 @@ class TextTower:
         They are computed anew where the tower has moved, has another type or other weights; only what is written through `.data` into the
         same memory is not noticed.
         """
-        if self._kept_of != (stamp := self._stamp()):
+        if self._kept_of != (stamp := self.stamp()):
             self._kept, self._kept_of = {}, stamp
         key = tuple(ids.tolist())
         if key not in self._kept:
