@@ -1,15 +1,17 @@
 """The check says what is missing, unreadable, of the wrong unit or too coarse, and raises for none of it."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from depthtokens.data.check import check
+from depthtokens.data.check import check, sample_truth
 from depthtokens.data.folder import Folder
 from depthtokens.data.kitti import KITTI
 from depthtokens.data.nyu import NYUv2
+from depthtokens.scenes.dataset import Scenes
 from helpers import SHARED, needs_data
 
 
@@ -99,8 +101,120 @@ def test_coarse_empty_and_uneven_maps_are_noticed(tmp_path):
     ]
 
 
+def test_truth_outside_the_range_is_counted(tmp_path):
+    """65535 for missing: not a scale's fault, and never part of the median."""
+    maps = [np.round(depth * 1000).astype(np.uint16) for depth in smooth()]
+    for depth in maps:
+        depth[:, :60] = 65535
+    write(tmp_path, maps)
+    data = Folder(tmp_path, "all", depth_scale=1000)
+    assert not data.read(0)[1][:, :60].any() and data.read(0)[1][:, 60:].all(), "it is no truth in training either"
+    found = check(data)
+    [warning] = found.warnings
+    assert found.outside == pytest.approx(0.6) and "60.0% of the truth lies outside the depth range 0.001 to 10 m" in warning
+    assert "65535 in the files (65.53 m) seems to mark missing depth" in warning and "scale" not in warning
+    assert "outside the depth range: 60.0% of the truth" in found.lines() and 2 < found.depth_median < 8
+    truth = sample_truth(data, maps=2)
+    assert (truth.maps, truth.fault) == (2, None) and truth.outside == pytest.approx(0.6) and truth.warnings == [warning]
+
+
+def test_two_percent_outside_the_range_are_passed_over(tmp_path):
+    maps = [depth.copy() for depth in smooth(count=2)]
+    for depth in maps:
+        depth[0] = 30.0  # 1 of 80 rows
+    write(tmp_path, maps)
+    assert check(Folder(tmp_path, "all")).warnings == []
+    for depth in maps:
+        depth[:4] = 30.0
+    write(tmp_path, maps)
+    [warning] = check(Folder(tmp_path, "all")).warnings
+    assert "5.0% of the truth" in warning and "state a --depth-range that holds it" in warning
+
+
+def test_sample_of_the_truth_is_told_before_training(tmp_path):
+    write(tmp_path, smooth(scale=1000))
+    (tmp_path / "images/001.png").write_text("no image")  # not looked at
+    (tmp_path / "depth/002.npy").write_text("no array")  # passed over
+    truth = sample_truth(Folder(tmp_path, "all"))
+    assert truth.maps == 3 and truth.outside == 1 and "out of proportion" in truth.fault and truth.warnings[0] == truth.fault
+    fine = sample_truth(Folder(tmp_path, "all", depth_scale=1000))
+    assert fine.fault is None and fine.warnings == [] and fine.outside == 0 and 2 < fine.median < 8
+
+
+def test_rotated_bits_are_told_from_wrong_scales(tmp_path):
+    """SUN RGB-D: millimetres rotated left by three bits; at 1000 they are 8 times too far, at 5000 they would seem right."""
+    for folder in ("images", "depth"):
+        (tmp_path / folder).mkdir()
+    millimetres = np.tile(np.linspace(1200, 5000, 128).astype(np.uint16), (96, 1))
+    Image.fromarray(np.zeros((96, 128, 3), np.uint8)).save(tmp_path / "images/a.png")
+    Image.fromarray(((millimetres << 3) | (millimetres >> 13)).astype(np.uint16)).save(tmp_path / "depth/a.png")
+    for scale, depth_range in ((1000, (0.001, 10)), (5000, (0.001, 10)), (1000, (0.001, 80))):
+        warning = check(Folder(tmp_path, "all", depth_scale=scale, depth_range=depth_range)).warnings[0]
+        assert "did you mean --depth-scale 8000?" in warning and "rotated by three" in warning and "5000?" not in warning
+    assert check(Folder(tmp_path, "all", depth_scale=8000)).warnings[1:] == []
+    Image.fromarray(millimetres).save(tmp_path / "depth/a.png")
+    assert not any("8000" in text for text in check(Folder(tmp_path, "all", depth_scale=256)).warnings)
+
+
+def test_a_range_that_is_too_small_is_named_beside_the_scale(tmp_path):
+    write(tmp_path, [np.round(256 * (20 + depth)) for depth in smooth()])
+    [warning] = check(Folder(tmp_path, "all", depth_scale=256)).warnings
+    assert "did you mean --depth-scale 1000? Where the scale is right, state --depth-range 0.001 30" in warning
+
+
+def test_advice_leaves_the_median_in_proportion(tmp_path):
+    rng = np.random.default_rng(0)
+    for trial in range(12):
+        folder = tmp_path / str(trial)
+        folder.mkdir()
+        write(folder, smooth(count=1, scale=10 ** rng.uniform(-3, 6)))
+        hi = 10 ** rng.uniform(0, 2)
+        data = Folder(folder, "all", depth_scale=rng.choice([1, 100, 256, 1000, 5000]), depth_range=(0.001, hi))
+        for warning in check(data).warnings:
+            if advised := re.search(r"did you mean --depth-scale (\d+)", warning):
+                median = check(Folder(folder, "all", depth_scale=int(advised[1]), depth_range=(0.001, hi))).depth_median
+                assert hi / 200 <= median <= hi
+
+
+def test_in_painted_truth_is_called_that(tmp_path):
+    maps = smooth()
+    write(tmp_path, maps)
+    found = check(Folder(tmp_path, "all"))
+    assert found.in_painted and any("in-painted" in line for line in found.lines() if line.startswith("note: "))
+    maps[2][5, 5] = 0
+    write(tmp_path, maps)
+    found = check(Folder(tmp_path, "all"))
+    assert not found.in_painted and found.notes == []
+    assert not sample_truth(Scenes("indoor", "test", 2, (32, 32))).in_painted, "rendered depth is exact, with or without holes"
+
+
+def test_turned_images_are_counted(tmp_path):
+    write(tmp_path, smooth())
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(np.zeros((80, 100, 3), np.uint8)).save(tmp_path / "images/001.png", exif=exif)
+    found = check(Folder(tmp_path, "all"))
+    assert found.turned == 1 and "1 images are turned upright" in found.warnings[0] and found.ok
+
+
+def test_what_a_data_set_says_of_itself_is_told(tmp_path):
+    write(tmp_path, smooth())
+    (tmp_path / "images/IMG_2.HEIC").write_bytes(b"")
+    np.save(tmp_path / "depth/alone.npy", np.ones((3, 3)))
+    lines = check(Folder(tmp_path, "all")).lines()
+    assert any(line.startswith("warning: ") and "images/IMG_2.HEIC" in line for line in lines)
+    assert any(line.startswith("note: 1 depth maps have no image") and "depth/alone.npy" in line for line in lines)
+
+
 @needs_data
 def test_real_data():
     nyu, kitti = check(NYUv2(SHARED / "data/nyuv2_sync", "all")), check(KITTI(SHARED / "data/kitti", "train"))
     assert nyu.ok and nyu.warnings == [] and nyu.sizes == {"480x640": 3} and 0.6 < nyu.valid_share < 0.8
-    assert kitti.ok and kitti.warnings == [] and kitti.sizes == {"352x1216": 12} and 0.15 < kitti.valid_share < 0.25
+    assert (
+        kitti.ok
+        and len(kitti.warnings) == 1
+        and "23,158" in kitti.warnings[0]
+        and not kitti.in_painted
+        and kitti.sizes == {"352x1216": 12}
+        and 0.15 < kitti.valid_share < 0.25
+    )

@@ -1,17 +1,20 @@
 """The data set that all others are: what it hands out, and one line for whatever is wrong."""
 
+import hashlib
 import pickle
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from depthtokens.data.augment import Augmentation
-from depthtokens.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DepthDataset
+from depthtokens.data.augment import Augmentation, apply
+from depthtokens.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DepthDataset, normalise
 from depthtokens.data.folder import Folder
+from depthtokens.data.formats import file_digest
 from depthtokens.errors import UsageError
 
 VIEWS = Augmentation(pre_crop=None, degrees=2.5, crop=(16, 24), brightness=(0.75, 1.25))
@@ -59,25 +62,33 @@ def test_fixed_crop_is_at_the_bottom_and_centred(tmp_path, message):
 
 
 @settings(deadline=None, max_examples=10)
-@given(seed=st.integers(0, 2**31), epoch=st.integers(0, 1000))
-def test_views_depend_on_seed_epoch_and_index_only(tmp_path_factory, seed, epoch):
+@given(seed=st.integers(0, 2**31), draw=st.integers(0, 1000))
+def test_views_depend_on_seed_draw_and_index_only(tmp_path_factory, seed, draw):
     folder = tmp_path_factory.getbasetemp() / "views"
     if not folder.is_dir():
         folder.mkdir()
         write_pairs(folder)
     pairs = [(folder / f"{i}.png", folder / f"{i}_depth.png") for i in range(3)]
     first, second = dataset(pairs, augment=VIEWS, seed=seed), dataset(pairs, augment=VIEWS, seed=seed)
-    first.epoch = second.epoch = epoch
-    second[0], second[2]  # other reads in between change nothing
-    a, b = first[1], second[1]
+    second[0], second.view(2, draw)  # other reads in between change nothing
+    a, b = first.view(1, draw), second.view(1, draw)
     assert torch.equal(a.image, b.image) and torch.equal(a.depth, b.depth)
-    second.epoch = epoch + 1
-    assert not torch.equal(a.image, second[1].image)
+    assert not torch.equal(a.image, second.view(1, draw + 1).image)
+    image, depth = apply(VIEWS, *first.read(1), np.random.default_rng([seed, draw, 1]))
+    assert torch.equal(a.image, normalise(image)) and np.array_equal(a.depth[0], depth)
+
+
+def test_views_are_an_argument(tmp_path):
+    """Nothing set from outside changes what an index gives."""
+    data = dataset(write_pairs(tmp_path), augment=VIEWS)
+    first = data[1].image
+    assert not hasattr(data, "epoch") and torch.equal(data.view(1).image, first)
+    data.epoch = 3
+    assert torch.equal(data[1].image, first) and not torch.equal(data.view(1, 3).image, first)
 
 
 def test_workers_see_the_same_views(tmp_path):
     data = dataset(write_pairs(tmp_path), augment=VIEWS)
-    data.epoch = 5
     here = [data[i].image for i in range(3)]
     for batch in DataLoader(data, batch_size=3, num_workers=2):
         assert torch.equal(batch.image, torch.stack(here)) and batch.depth.shape == (3, 1, 16, 24) and batch.index.tolist() == [0, 1, 2]
@@ -92,7 +103,88 @@ def test_too_large_crop_names_the_image_and_the_option(tmp_path, message):
 def test_sizes_must_agree(tmp_path, message):
     pairs = write_pairs(tmp_path)
     Image.fromarray(np.ones((12, 16), np.uint16)).save(pairs[0][1])
-    assert message(lambda: dataset(pairs)[0]) == "0.png is 24x32 but its depth map is 12x16: they must be of one size"
+    found = message(lambda: dataset(pairs)[0])
+    assert found == "0.png is 24x32 but its depth map is 12x16: they must be of one size: resize the image to its depth map's"
+
+
+def test_photos_of_a_data_set_are_upright(tmp_path, message):
+    """As `predict` reads them: a phone's picture lying on its side would be learned on its side."""
+    image, depth = write_pairs(tmp_path, count=1, size=(24, 32))[0]
+    upright = np.asarray(Image.open(image))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90).save(image, exif=exif)
+    data = dataset([(image, depth)])
+    assert np.array_equal(data.read(0)[0], upright) and data.image_size(0) == (24, 32) and data.orientation(0) == 6
+    Image.fromarray(np.ones((32, 24), np.uint16)).save(depth)  # stored as the file's pixels lie
+    found = message(lambda: data.read(0))
+    assert "0.png is 24x32 upright, as its EXIF orientation 6 says, but its depth map is 32x24: store depth upright" in found
+
+
+def test_truth_is_read_whole_and_without_the_image(tmp_path):
+    pairs = write_pairs(tmp_path, size=(24, 35))
+    data = dataset(pairs, fixed_crop=(10, 20), depth_range=(1, 4))
+    pairs[1][0].unlink()
+    stored = np.asarray(Image.open(pairs[1][1])).astype(np.float32) / np.float32(1000)
+    assert np.array_equal(data.truth(1), stored[14:, 7:27])
+    assert np.array_equal(data.read(0)[1], data.truth(0)), "a published data set keeps the released mask"
+
+
+def edited(path, tmp_path, change):
+    """Whether the fingerprint of a data set notices that one file's bytes change while its size does not."""
+    image, depth = write_pairs(tmp_path, count=1, size=(64, 64))[0]
+    data = dataset([(path if path.suffix != ".npy" else image, path if path.suffix == ".npy" else depth)])
+    before, size = data.fingerprint(), path.stat().st_size
+    change(path)
+    assert path.stat().st_size == size
+    return data.fingerprint() != before
+
+
+@pytest.mark.parametrize("ending", [".tif", ".bmp", ".png", ".NPY"])
+def test_edited_images_are_noticed_where_their_size_stays(tmp_path, ending):
+    pixels = np.full((64, 64, 3), 90, np.uint8)
+
+    def write(path):
+        if ending == ".NPY":
+            np.save(path.open("wb"), pixels[..., 0].astype(np.float64))
+        else:
+            Image.fromarray(pixels).save(path, **({"compress_level": 0} if ending == ".png" else {}))
+
+    def change(path):
+        pixels[32, 32] = 200
+        write(path)
+
+    path = tmp_path / f"photo{ending}"
+    write(path)
+    if ending == ".NPY":
+        path = path.rename(tmp_path / "depth.npy")
+    assert edited(path, tmp_path, change)
+
+
+def test_fingerprints_of_compressed_files_are_those_of_earlier_versions(tmp_path):
+    """Stores and caches stay valid: size, first and last KiB of JPEG and compressed PNG."""
+    image, depth = tmp_path / "a.jpg", tmp_path / "a.png"
+    Image.fromarray(np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 300, 3))).save(image)
+    Image.fromarray(np.tile(np.arange(300, dtype=np.uint16), (200, 1))).save(depth)
+    digest = hashlib.sha256(repr(("DepthDataset", "all", None, None, 1000, (0.001, 10.0))).encode())
+    digest.update(b"a.jpg")
+    for path in (image, depth):
+        content = path.read_bytes()
+        part = len(content).to_bytes(8, "little") + content[:1024] + content[max(0, len(content) - 1024) :]
+        digest.update(path.name.encode() + hashlib.sha256(part).digest())
+    assert dataset([(image, depth)]).fingerprint() == digest.hexdigest()
+
+
+@pytest.mark.parametrize(("mode", "code"), [("RGB", 6), ("RGBA", 1)])
+def test_fingerprints_change_with_what_is_read(tmp_path, mode, code):
+    """The same bytes give other pixels than in earlier versions: turned upright, or laid over white."""
+    path = tmp_path / "a.png"
+    exif = Image.Exif()
+    exif[0x0112] = code
+    Image.fromarray(np.tile(np.arange(64, dtype=np.uint8)[:, None, None], (1, 64, len(mode)))).save(path, exif=exif if code > 1 else None)
+    content = path.read_bytes()
+    part = len(content).to_bytes(8, "little") + content[:1024] + content[max(0, len(content) - 1024) :]
+    assert file_digest(path) != hashlib.sha256(part).digest()
 
 
 def test_missing_files_are_counted_and_named(tmp_path, message):
@@ -109,7 +201,8 @@ def test_nonsense_arguments(tmp_path, message):
     assert "no pairs" in message(lambda: dataset([], root=tmp_path))
     for lo, hi in [(10, 0.001), (0, 10), (-1, 10), (1, float("nan"))]:
         assert "depth range" in message(lambda lo=lo, hi=hi: dataset(pairs, depth_range=(lo, hi)), UsageError)
-    assert "depth scale" in message(lambda: dataset(pairs, depth_scale=0), UsageError)
+    for scale in (0, 0.0, -1, float("nan"), float("inf")):
+        assert "depth scale" in message(lambda scale=scale: dataset(pairs, depth_scale=scale), UsageError)
     assert "seed -1" in message(lambda: dataset(pairs, seed=-1), UsageError)
 
 

@@ -1,12 +1,14 @@
 """Depth files and lists: what they give, and one line for each that is none."""
 
+import struct
+import zlib
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from depthtokens.data.formats import read_depth
-from depthtokens.data.lists import read_list
 
 
 def test_depth_without_a_value_is_zero(tmp_path):
@@ -63,14 +65,45 @@ def test_depth_files_that_are_none(tmp_path, message):
         assert "cannot read depth map" in message(lambda name=name: read_depth(tmp_path / name))
 
 
-def test_lists(tmp_path, message):
-    path = tmp_path / "list.txt"
-    path.write_text("/kitchen/a.jpg /kitchen/a.png 518.8579\n\nb.jpg None\n")
-    assert read_list(path) == [("kitchen/a.jpg", "kitchen/a.png"), ("b.jpg", "None")]
-    path.write_text("a.jpg a.png 518\nonly_one\n")
-    assert "list.txt line 2: expected 'image depth focal', found 1 words" in message(lambda: read_list(path))
-    path.write_text("\n")
-    assert "names no pairs" in message(lambda: read_list(path))
-    path.write_bytes(b"\xff\xd8\xff\xe0")
-    assert "cannot read" in message(lambda: read_list(path))
-    assert "no such file" in message(lambda: read_list(tmp_path / "absent.txt"))
+def test_arrays_of_one_channel_and_masks(tmp_path, message):
+    """DIODE: depth [H, W, 1], and a mask beside it."""
+    depth = np.full((4, 5, 1), 3.0, np.float32)
+    np.save(tmp_path / "a.npy", depth)
+    assert read_depth(tmp_path / "a.npy").tolist() == [[3.0] * 5] * 4
+    mask = np.ones((4, 5), bool)
+    mask[:2] = False
+    for kind in (bool, np.uint8, np.float32):
+        np.save(tmp_path / "a_mask.npy", mask.astype(kind))
+        assert read_depth(tmp_path / "a.npy").tolist() == [[0.0] * 5] * 2 + [[3.0] * 5] * 2
+    np.save(tmp_path / "a_mask.npy", mask[1:])
+    assert "a_mask.npy is 3x5 but its depth map is 4x5" in message(lambda: read_depth(tmp_path / "a.npy"))
+
+
+def png(path, colour_type, values):
+    """A PNG of 16 bits, as Pillow cannot write it: 4 = grey with alpha."""
+    height, width = values.shape[:2]
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+def test_16_bit_grey_with_alpha_is_refused(tmp_path, message):
+    """Pillow would give 8 bits of it."""
+    png(tmp_path / "alpha.png", 4, np.full((8, 10, 2), 2345, np.uint16))
+    for eight_bit in (False, True):
+        found = message(lambda eight_bit=eight_bit: read_depth(tmp_path / "alpha.png", 1000, eight_bit=eight_bit))
+        assert found.endswith("is a grey image with an alpha channel, not a 16-bit depth map: save it without alpha")
+    png(tmp_path / "plain.png", 0, np.full((8, 10, 1), 2345, np.uint16))
+    assert (read_depth(tmp_path / "plain.png", 1000) == np.float32(2.345)).all()
+
+
+def test_depth_images_are_png(tmp_path, message):
+    Image.fromarray(np.full((8, 8), 100, np.uint8)).save(tmp_path / "a.png", format="JPEG")
+    assert "a.png is a JPEG file, not a PNG" in message(lambda: read_depth(tmp_path / "a.png", 10, eight_bit=True))

@@ -71,6 +71,48 @@ def test_lists(tree, message):
     assert "no pairs" in message(lambda: KITTI(tree, "test", tree / "mine.txt"))
 
 
+@pytest.mark.parametrize("folder", [".", "train_test_inputs"])
+@pytest.mark.parametrize(
+    "name", ["kitti_eigen_{}_files_with_gt.txt", "kitti_eigen_{}_files_with_gt_shuffled.txt", "eigen_{}_files_with_gt.txt"]
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_published_lists_are_found_by_their_names(tmp_path, split, name, folder):
+    for frame in (5, 6):
+        write_pair(tmp_path / "raw", tmp_path / "data_depth_annotated/train", TRAIN_DRIVE, frame, size=(4, 5))
+        write_pair(tmp_path / "raw", tmp_path / "data_depth_annotated/val", TEST_DRIVE, frame, size=(4, 5))
+    assert len(KITTI(tmp_path, split)) == 2
+    [warning] = KITTI(tmp_path, split).warnings
+    assert f"no list: '{split}' is the 2 pairs found" in warning and {"train": "23,158", "test": "652"}[split] in warning
+    drive = TRAIN_DRIVE if split == "train" else TEST_DRIVE
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / name.format(split)).write_text(f"{image_name(drive, 5)} {depth_name(drive, 5)} 721.5377\n")
+    listed = KITTI(tmp_path, split)
+    assert len(listed) == 1 and not listed.warnings and name.format(split) in listed.notes[0]
+
+
+def test_absolute_paths_in_lists(tmp_path):
+    write_pair(tmp_path / "elsewhere", tmp_path / "depths", TEST_DRIVE, 7, size=(4, 5))
+    (tmp_path / "root").mkdir()
+    image, depth = tmp_path / "elsewhere" / image_name(TEST_DRIVE, 7), tmp_path / "depths" / depth_name(TEST_DRIVE, 7)
+    (tmp_path / "list.txt").write_text(f"{image} {depth} 721\n")
+    assert KITTI(tmp_path / "root", "test", tmp_path / "list.txt").pairs == [(image, depth)]
+
+
+def test_nothing_of_a_tree_is_left_out_in_silence(tmp_path):
+    """Capital endings, hidden files, linked drives, depth without image."""
+    raw, annotated = tmp_path / "raw", tmp_path / "data_depth_annotated"
+    write_pair(raw, annotated, TEST_DRIVE, 5, size=(4, 5), suffix=".JPG")
+    write_pair(raw, tmp_path / "elsewhere", TEST_DRIVE.replace("0002", "0009"), 6, size=(4, 5))
+    (annotated / TEST_DRIVE.replace("0002", "0009")).symlink_to(tmp_path / "elsewhere" / TEST_DRIVE.replace("0002", "0009"))
+    first = annotated / depth_name(TEST_DRIVE, 5)
+    first.with_name("._0000000005.png").write_bytes(b"\0\5\x16\7")
+    first.with_name("0000000008.png").write_bytes(first.read_bytes())
+    first.rename(first.with_suffix(".PNG"))
+    data = KITTI(tmp_path, "test")
+    assert [Path(name).name for name in data.names] == ["0000000005.JPG", "0000000006.png"]
+    assert "1 depth maps have no image and are left out" in data.notes[0] and "0000000008.png" in data.notes[0]
+
+
 def test_empty_splits_say_what_there_is(tmp_path, message):
     assert "no raw/<date>" in message(lambda: KITTI(tmp_path, "train"))
     write_pair(tmp_path / "raw", tmp_path / "data_depth_annotated", TRAIN_DRIVE, 5)

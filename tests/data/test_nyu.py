@@ -12,6 +12,7 @@ from PIL import Image
 
 from depthtokens.data import open_dataset
 from depthtokens.data.nyu import NYUv2
+from depthtokens.errors import UsageError
 from helpers import REFERENCE, SHARED, needs_data
 
 
@@ -78,11 +79,14 @@ def mat(tmp_path):
     h5py = pytest.importorskip("h5py", reason="the .mat file needs h5py")
     rng = np.random.default_rng(0)
     rgb, metres = rng.integers(0, 256, (5, 48, 64, 3), dtype=np.uint8), rng.random((5, 48, 64), dtype=np.float32) * 9
-    metres[2, 0, 0] = np.nan
+    metres[2, 0, 0], metres[:, 3, 4] = np.nan, 0
     path = tmp_path / "nyu_depth_v2_labeled.mat"
     with h5py.File(path, "w") as file:
-        file["images"], file["depths"] = rgb.transpose(0, 3, 2, 1), metres.transpose(0, 2, 1)
-    return path, rgb, metres
+        file["images"], file["rawDepths"] = rgb.transpose(0, 3, 2, 1), metres.transpose(0, 2, 1)
+        file["depths"] = np.where(metres < 4, 4, metres).transpose(0, 2, 1)
+    framed = np.zeros_like(rgb)
+    framed[:, 7:, 7:] = rgb[:, 7:, 7:]
+    return path, framed, metres
 
 
 def test_labelled_mat_file(mat):
@@ -96,6 +100,84 @@ def test_labelled_mat_file(mat):
     for method in {"fork", "spawn"} & set(multiprocessing.get_all_start_methods()):
         loader = torch.utils.data.DataLoader(data, batch_size=5, num_workers=1, multiprocessing_context=method)
         assert torch.equal(next(iter(loader)).image, torch.stack(here))
+
+
+def test_labelled_mat_file_gives_what_the_sensor_saw(mat, message):
+    """The 654 published test images are made of rawDepths, and their white frame is black."""
+    path = mat[0]
+    raw, filled = NYUv2(path, "all"), open_dataset(f"nyu:{path}", "all", nyu_depth="filled")
+    assert raw.truth(1)[3, 4] == 0 and filled.truth(1)[3, 4] == 4 == filled.truth(1).min()
+    assert (raw.in_painted, filled.in_painted) == (False, True) and not raw.read(0)[0][:7].any() and not filled.read(0)[0][:, :7].any()
+    assert "rawDepths" in raw.notes[0] and "in-painted" in filled.notes[0]
+    assert raw.fingerprint() != filled.fingerprint()
+    assert (raw.options, filled.options) == ({}, {"nyu_depth": "filled"})
+    for data in (raw, filled):  # what a store states is opened again as it was
+        stated = {"spec": data.spec, "name": "nyu", "split": "all", "list_file": None, "fingerprint": data.fingerprint()}
+        stated |= {"depth_range": (0.001, 10), "depth_scale": 1000} | ({"options": data.options} if data.options else {})
+        assert NYUv2.unchanged(stated, 5) == "unchanged"
+    assert "unknown --nyu-depth 'fild': did you mean 'filled'?" in message(lambda: NYUv2(path, "all", nyu_depth="fild"), UsageError)
+
+
+def test_labelled_mat_file_frame_of_real_size(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="the .mat file needs h5py")
+    with h5py.File(tmp_path / "a.mat", "w") as file:
+        file["images"] = np.full((1, 3, 640, 480), 255, np.uint8)
+        file["rawDepths"] = np.ones((1, 640, 480), np.float32)
+    [rows, columns] = np.nonzero(NYUv2(tmp_path / "a.mat", "all").read(0)[0][..., 0])
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (7, 474, 7, 632)
+
+
+def test_edits_of_the_mat_are_noticed(mat):
+    import h5py
+
+    path = mat[0]
+    data = NYUv2(path, "all")
+    before, size = data.fingerprint(), path.stat().st_size
+    with h5py.File(path, "r+") as file:
+        file["rawDepths"][2, 30, 30] = 9.5
+    assert path.stat().st_size == size and data.fingerprint() != before
+
+
+def test_nyu_depth_is_for_the_mat_only(tree, mat, message):
+    import h5py
+
+    for spec in (f"kitti:{tree}", f"folder:{tree}", "scenes"):
+        found = message(lambda spec=spec: open_dataset(spec, "test", nyu_depth="raw"), UsageError)
+        assert found.startswith("--nyu-depth is for nyu:FILE.mat only")
+    assert "is for nyu:FILE.mat only" in message(lambda: NYUv2(tree, nyu_depth="filled"), UsageError)
+    with h5py.File(mat[0], "r+") as file:
+        del file["rawDepths"]
+    assert "in-painted depths are read with --nyu-depth filled" in message(lambda: NYUv2(mat[0], "all"))
+
+
+def test_splits_from_the_tree_say_so(tree):
+    [warning] = NYUv2(tree, "train").warnings
+    assert "no list: 'train' is the 2 pairs found" in warning and "24,231: put nyudepthv2_train_files_with_gt.txt" in warning
+    assert "654" in NYUv2(tree, "test").warnings[0] and not NYUv2(tree, "all").warnings
+    assert "1 files have no partner beside them and are left out: sync/bath/rgb_00009.jpg" in NYUv2(tree, "train").notes[0]
+    (tree / "nyu_train.txt").write_text("bath/rgb_00001.jpg bath/sync_depth_00001.png\n")
+    listed = NYUv2(tree, "train")
+    assert not listed.warnings and listed.notes == [f"pairs listed in {tree / 'nyu_train.txt'}"]
+
+
+def test_nothing_of_a_tree_is_left_out_in_silence(tmp_path):
+    """Capital endings, linked scenes (also in a circle), a Mac's companion files, photos of unreadable formats."""
+    write_pair(tmp_path / "sync/bath", "1")
+    write_pair(tmp_path / "sync/bath", "2", suffix=".JPG")
+    write_pair(tmp_path / "sync/bath", "3", suffix=".jpeg")
+    (tmp_path / "sync/bath/sync_depth_3.png").rename(tmp_path / "sync/bath/sync_depth_3.PNG")
+    write_pair(tmp_path / "elsewhere/hall", "4")
+    (tmp_path / "sync/hall").symlink_to(tmp_path / "elsewhere/hall")
+    (tmp_path / "sync/again").symlink_to(tmp_path / "elsewhere/hall")
+    (tmp_path / "sync/bath/round").symlink_to(tmp_path / "sync")
+    for name in ("._rgb_1.jpg", "._sync_depth_1.png"):
+        (tmp_path / "sync/bath" / name).write_bytes(b"\0\5\x16\7")
+    (tmp_path / "sync/bath/rgb_5.HEIC").write_bytes(b"")
+    data = NYUv2(tmp_path, "train")
+    assert [name.removeprefix("sync/") for name in data.names] == ["again/rgb_4.jpg", "bath/rgb_1.jpg", "bath/rgb_2.JPG", "bath/rgb_3.jpeg"]
+    assert (
+        "1 photos are of formats that cannot be read (convert them to JPEG or PNG) and are left out: sync/bath/rgb_5.HEIC" in data.warnings
+    )
 
 
 def test_labelled_mat_file_is_split_by_splits_mat(mat, message):
@@ -125,11 +207,10 @@ def test_other_files_than_the_mat(mat, tmp_path, message):
     assert "has no arrays images" in message(lambda: NYUv2(tmp_path / "other.mat", "all"))
 
 
-@pytest.mark.parametrize("module", ["h5py", "scipy.io"])
-def test_missing_parts_say_what_to_install(mat, monkeypatch, module, message):
+def test_missing_parts_say_what_to_install(mat, monkeypatch, message):
     path = mat[0]
     path.with_name("splits.mat").write_text("")
-    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "h5py", None)
     assert "pip install 'depthtokens[h5]'" in message(lambda: NYUv2(path, "test"))
 
 

@@ -319,7 +319,9 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation of a PIL image, 1 where it has none, none that can be read, or a number that means nothing."""
     try:
-        code = image.getexif().get(_ORIENTATION, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            code = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # blocks that lie about their content raise errors of many kinds
         return 1
     return code if isinstance(code, int) and code in _TURNS else 1

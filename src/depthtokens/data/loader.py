@@ -9,7 +9,8 @@ import tempfile
 import threading
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -53,15 +54,13 @@ def batches(source: Source[T], indices: Sequence[int], batch_size: int, workers:
         raise UsageError(f"batch size {batch_size} and {workers} workers: needs at least 1 and 0")
     guarded = _Guarded(source, indices)
     starts = range(0, len(indices), batch_size)
-    if workers == 0:
-        ready: Iterator[list[T | DepthTokensError]] = iter(DataLoader(guarded, batch_size, collate_fn=list))
-    else:
-        ready = _from_workers(guarded, starts, batch_size, workers)
-    for items in ready:
-        for item in items:
-            if isinstance(item, DepthTokensError):
-                raise item
-        yield [item for item in items if not isinstance(item, DepthTokensError)]
+    ready = _from_workers(guarded, starts, batch_size, workers) if workers else _from_here(guarded, batch_size)
+    with closing(ready):  # whatever happens, no worker stays
+        for items in ready:
+            for item in items:
+                if isinstance(item, DepthTokensError):
+                    raise item
+            yield [item for item in items if not isinstance(item, DepthTokensError)]
 
 
 class _Guarded(Dataset[T | DepthTokensError]):
@@ -86,7 +85,12 @@ class _Guarded(Dataset[T | DepthTokensError]):
         return [self[i] for i in range(start, min(start + count, len(self)))]
 
 
-def _from_workers(guarded: _Guarded[U], starts: range, batch_size: int, workers: int) -> Iterator[list[U | DepthTokensError]]:
+def _from_here(guarded: _Guarded[U], batch_size: int) -> Generator[list[U | DepthTokensError], None, None]:
+    """The batches, read by this process."""
+    yield from DataLoader(guarded, batch_size, collate_fn=list)
+
+
+def _from_workers(guarded: _Guarded[U], starts: range, batch_size: int, workers: int) -> Generator[list[U | DepthTokensError], None, None]:
     """The batches that begin at `starts`, read by workers."""
     with tempfile.TemporaryDirectory(prefix="depthtokens-", ignore_cleanup_errors=True) as spool:
         loader = DataLoader(guarded, batch_size, num_workers=workers, collate_fn=_Send(Path(spool)), worker_init_fn=_ignore_interrupt)
@@ -96,19 +100,22 @@ def _from_workers(guarded: _Guarded[U], starts: range, batch_size: int, workers:
             for start in starts:
                 yield guarded.read(start, batch_size)
             return
-        for start in starts:
-            try:
-                parcel: _Parcel = next(parcels)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise DepthTokensError(_KILLED) from error
-            if any(worker.exitcode for worker in crew):  # also one whose batches have come: the next is what the system kills again
-                raise DepthTokensError(_KILLED)
-            items = parcel.unpacked()
-            if start == starts[-1]:
-                parcels = iter(())  # ends the workers now: the caller may keep the last batch, and this generator, for long
-            yield guarded.read(start, batch_size) if items is None else items
+        try:
+            for start in starts:
+                try:
+                    parcel: _Parcel = next(parcels)
+                except RuntimeError as error:
+                    if "DataLoader worker" not in str(error):
+                        raise
+                    raise DepthTokensError(_KILLED) from error
+                if any(worker.exitcode for worker in crew):  # also one whose batches have come: the next would be killed as well
+                    raise DepthTokensError(_KILLED)
+                items = parcel.unpacked()
+                if start == starts[-1]:
+                    parcels = iter(())  # ends the workers now: the caller may keep the last batch, and this generator, for long
+                yield guarded.read(start, batch_size) if items is None else items
+        finally:
+            parcels = iter(())
 
 
 def _started(loader: DataLoader) -> tuple[Iterator[_Parcel], list[BaseProcess]]:
