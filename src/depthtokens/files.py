@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .errors import DataError, DepthTokensError, UsageError
 
@@ -64,6 +66,19 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all. Raises DepthTokensError where it cannot be written."""
     with atomic(path) as file:
         file.write(text.encode())
+
+
+def json_text(value: Any) -> str:
+    """Plain values as JSON for others to read: numbers that are none, which JSON cannot hold, become null."""
+    return json.dumps(_without_nan(value), indent=1, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    return [_without_nan(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 
-from depthtokens import UsageError
+from depthtokens import DepthTokens, UsageError
 from depthtokens.clip.family import Mode, resized_positions
 from depthtokens.clip.image import ImageTower, dense_features
 from depthtokens.clip.resnet import RESNET, attention_pool, thinned_channels, trunk
@@ -27,9 +30,10 @@ def vit():
 @pytest.mark.parametrize("mode", RESNET.modes)
 def test_resnet_shapes(tiny_clip, mode, size):
     features = tiny_clip.dense(torch.randn(2, 3, *size), mode)
-    assert features.shape == (2, 64, size[0] // 32, size[1] // 32)
+    stride = tiny_clip.image.stride(mode)
+    assert features.shape == (2, 64, size[0] // stride, size[1] // stride)
     norms = features.norm(dim=1)
-    if mode == "layer4":  # a part of a unit vector
+    if RESNET.modes[mode].kept:  # a part of a unit vector
         assert (norms < 1).all() and (features >= 0).all()
     else:
         assert torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
@@ -90,8 +94,8 @@ def test_positions_are_resized_in_two_dimensions():
 
 def test_bad_modes(tiny_clip, vit):
     with pytest.raises(UsageError, match="did you mean 'layer4'"):
-        tiny_clip.dense(torch.zeros(1, 3, 64, 64), "layer3")
-    with pytest.raises(UsageError, match="not for a ModifiedResNet: use layer4 or attnpool or value"):
+        tiny_clip.dense(torch.zeros(1, 3, 64, 64), "layer5")
+    with pytest.raises(UsageError, match="not for a ModifiedResNet: use layer4 or "):
         tiny_clip.dense(torch.zeros(1, 3, 64, 64), "tokens")
     with pytest.raises(UsageError, match="not for a VisionTransformer: use tokens or value"):
         dense_features(vit, torch.zeros(1, 3, 64, 64), "layer4")
@@ -128,3 +132,79 @@ def test_a_mode_may_read_another_trunk_with_patches_of_another_size(tiny_clip, m
     assert tower.patches(images[..., :4, :9], "early").shape == (2, 32, 1, 2)
     with pytest.raises(UsageError, match="image of 3x9 pixels is smaller than one 4x4 patch"):
         tower.patches(images[..., :3, :9], "early")
+
+
+@pytest.mark.parametrize(("images", "message"), [
+    (np.zeros((1, 3, 64, 64), np.float32), r"a tensor \[B, 3, H, W\], not a ndarray"),
+    (torch.zeros(3, 64, 64), r"\[B, 3, H, W\], not \[3, 64, 64\]"),
+    (torch.zeros(1, 1, 64, 64), r"not \[1, 1, 64, 64\]"),
+    (torch.zeros(1, 64, 64, 3), r"not \[1, 64, 64, 3\]"),
+    (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "not uint8: divide by 255"),
+    (torch.zeros(1, 3, 64, 64).double(), "images are float64 on cpu, the image tower is float32 on cpu"),
+    (torch.full((1, 3, 64, 64), torch.nan), "images hold NaN"),
+])  # fmt: skip
+def test_images_that_are_none(tiny_clip, vit, images, message):
+    tower, folded = tiny_clip.image, tiny_clip.image.folded("layer4")
+    doors = [
+        lambda: tower.patches(images, "layer4"), lambda: tower.encode(images, "value", "clip"), lambda: tower.encode(images, "layer4"),
+        lambda: tiny_clip.dense(images), lambda: dense_features(vit, images, "tokens"),
+    ]  # fmt: skip
+    if getattr(images, "dtype", None) != torch.float64:  # the folded tower casts as it is told to
+        doors.append(lambda: folded(images))
+    for door in doors:
+        with pytest.raises(UsageError, match=message):
+            door()
+
+
+def test_modes_are_names(tiny_clip):
+    images = torch.zeros(1, 3, 64, 64)
+    with pytest.raises(UsageError, match="a dense mode is a name"):
+        tiny_clip.image.check_mode(["layer4"])
+    with pytest.raises(UsageError, match=r"write \['layer4'\]"):
+        tiny_clip.image.patches_in(images, "layer4")
+    with pytest.raises(UsageError, match="did you mean 'layer4'"):
+        tiny_clip.image.grid((64, 64), "layer3")
+    with pytest.raises(UsageError, match="3, H, W"):
+        tiny_clip.image.normalised(torch.zeros(1, 1, 8, 8), "clip")  # three channels' means made three of one
+
+
+@pytest.mark.parametrize("mode", ["layer4", "value", "attnpool"])
+def test_half_precision_that_overflows_says_so(tiny_clip, mode):
+    """Activations beyond 65504 are fine in float32 and in bfloat16; in float16 they are infinite."""
+    loud = copy.deepcopy(tiny_clip)
+    for name in ("weight", "bias"):
+        getattr(loud.visual.bn3, name).data.mul_(1e8)
+    images = torch.randn(1, 3, 64, 64)
+    for precision in ("float32", "bfloat16"):
+        assert loud.image.encode(images, mode, precision=precision).isfinite().all()
+    message = "NaN or infinite in float16: its (activations|weights) pass 65504, .*: use precision float32 or bfloat16"
+    with pytest.raises(UsageError, match=message):
+        loud.image.encode(images, mode, precision="float16")
+    with pytest.raises(UsageError, match=message):
+        loud.image.folded(mode, torch.float16)(images)
+    model = DepthTokens(loud, dense=mode)
+    with pytest.raises(UsageError, match=message):
+        model.image_features(images, "float16")
+
+
+def test_weights_that_are_no_numbers(tiny_clip):
+    broken = copy.deepcopy(tiny_clip)
+    broken.visual.conv2.weight.data[0] = torch.nan
+    with pytest.raises(UsageError, match="features are NaN or infinite in float32: its weights hold NaN"):
+        broken.dense(torch.zeros(1, 3, 64, 64))
+
+
+def test_a_wide_image_is_as_open_clip_s_own_wide_model():
+    """Positions are resized as open_clip resizes them when it builds the model for another size; a model may have been built oblong."""
+    torch.manual_seed(0)
+    small = open_clip.CLIP(**VIT_CONFIG).eval()
+    wide = open_clip.CLIP(**{**VIT_CONFIG, "vision_cfg": {**VIT_CONFIG["vision_cfg"], "image_size": (96, 160)}}).eval()
+    state = small.state_dict()
+    open_clip.model.resize_pos_embed(state, wide)
+    wide.load_state_dict(state)
+    images = torch.randn(2, 3, 96, 160)
+    with torch.no_grad():
+        own = wide.visual.ln_post(wide.visual.transformer(wide.visual._embeds(images)))[:, 1:] @ wide.visual.proj
+        expected = dense_features(wide.visual, images, "tokens")
+        assert torch.allclose(dense_features(small.visual, images, "tokens"), expected, atol=1e-5)
+        assert torch.allclose(expected.flatten(2).transpose(1, 2), F.normalize(own, dim=-1), atol=1e-5)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import pickle
 import socket
+import warnings
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from depthtokens import DepthTokens, UsageError, WeightsError, load_clip
-from depthtokens.clip.load import fingerprint
+from depthtokens import DepthTokens, PromptEncoder, UsageError, WeightsError, load_clip
+from depthtokens.clip import load, weights
+from depthtokens.clip.device import dtype_of, find_device
+from depthtokens.clip.load import FrozenCLIP, fingerprint
+from depthtokens.clip.weights import fill
 from helpers import TINY_CONFIG
 
 
@@ -178,6 +183,189 @@ def test_openai_tag_is_loaded_with_quick_gelu(monkeypatch):
     with pytest.raises(WeightsError):
         load_clip("ViT-B-32", "laion2b_s34b_b79k")
     assert seen["force_quick_gelu"] is False
+
+
+SMALL_VISION = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 64}
+SMALL_CONFIG = {**TINY_CONFIG, "vision_cfg": SMALL_VISION}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A small ViT as an open_clip model of the name "small", so that files can be read as it."""
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "small", SMALL_CONFIG)
+    torch.manual_seed(3)
+    return open_clip.CLIP(**SMALL_CONFIG).eval()
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": []}, "epoch": 7},
+    lambda state: {"model_state_dict": state, "epoch": 7},
+    lambda state: {"model": {key: value.reshape(1) if value.ndim == 0 else value for key, value in state.items()}},
+    lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}},
+    lambda state: {"model": {"state_dict": state, "epoch": 1}, "step": torch.tensor(3)},
+    lambda state: {"model": {"name": "RN50"}, "state_dict": state},
+    lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+    lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
+    lambda state: {f"_orig_mod.module.model.{key}": value for key, value in state.items()},
+    lambda state: {f"clip.{key.replace('visual.', 'visual._orig_mod.')}": value for key, value in state.items()},
+    lambda state: {"state_dict": state, "optimizer": {"lr": np.float64(1e-3), "step": np.int64(3), "on": np.bool_(True)}},
+])  # fmt: skip
+def test_checkpoints_of_trainers(tmp_path, state, tiny_model, wrap):
+    torch.save(wrap(state), tmp_path / "trained.pt")
+    assert load_clip(tmp_path / "trained.pt").fingerprint == fingerprint(tiny_model)
+
+
+def test_prefixes_in_safetensors(tmp_path, state, tiny_model):
+    save_file({f"module.{key}": value for key, value in state.items()}, tmp_path / "trained.safetensors")
+    assert load_clip(tmp_path / "trained.safetensors").fingerprint == fingerprint(tiny_model)
+
+
+def test_numpy_numbers_let_nothing_else_in(tmp_path, monkeypatch, state):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": state, "lr": np.float64(1), "evil": _Evil()}, "evil.pt")
+    torch.save({"state_dict": state, "array": np.zeros(3)}, "array.pt")
+    for name in ("evil.pt", "array.pt"):
+        with pytest.raises(WeightsError, match="not executed"):
+            load_clip(name)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_several_state_dicts_are_refused(tmp_path, state):
+    torch.save({"model": state, "state_dict": {key: value + 1 for key, value in state.items()}}, tmp_path / "two.pt")
+    with pytest.raises(WeightsError, match="holds 2 state dicts"):
+        load_clip(tmp_path / "two.pt")
+    torch.save({**state, "module.logit_scale": torch.tensor(1.0)}, tmp_path / "twice.pt")
+    with pytest.raises(WeightsError, match="several tensors for 'logit_scale'"):
+        load_clip(tmp_path / "twice.pt")
+
+
+def test_what_no_feature_needs_does_no_harm(tmp_path, state, tiny_model, small):
+    torch.save({**state, "logit_bias": torch.tensor(-10.0), "attn_mask": torch.zeros(77, 77)}, tmp_path / "sigmoid.pt")
+    assert load_clip(tmp_path / "sigmoid.pt").fingerprint == fingerprint(tiny_model)
+    torch.save({**small.state_dict(), "logit_bias": torch.tensor(-10.0), "logit_scale": torch.tensor([2.0])}, tmp_path / "small.pt")
+    assert load_clip("small", tmp_path / "small.pt").model.logit_scale == 2
+    biased = open_clip.CLIP(**SMALL_CONFIG, init_logit_bias=-10)
+    fill(biased, small.state_dict(), tmp_path / "small.pt", "small")
+    assert biased.logit_bias == -10
+
+
+def test_tensors_that_do_not_belong_are_named(tmp_path, state, small):
+    def saved(name, content):
+        torch.save(content, tmp_path / name)
+        return tmp_path / name
+
+    vit = small.state_dict()
+    with pytest.warns(UserWarning, match="'loss.weight' is left out"):
+        load_clip(saved("loss.pt", {**state, "loss.weight": torch.zeros(3)}))
+    with pytest.warns(UserWarning, match=r"'head.0', 'head.1', 'head.2' and 1 more are left out"):
+        load_clip("small", saved("heads.pt", {**vit, **{f"head.{i}": torch.zeros(3) for i in range(4)}}))
+    adapter = {"visual.adapter.weight": torch.zeros(3)}
+    for arguments, message in (
+        ((saved("a.pt", {**state, **adapter}),), "visual.adapter.weight"),
+        (("small", saved("b.pt", {**vit, **adapter})), "'visual.adapter.weight' is no part of it"),
+        ((saved("c.pt", {key: value for key, value in state.items() if key != "visual.bn2.bias"}),), "visual.bn2.bias"),
+        (("small", saved("d.pt", {key: vit[key] for key in vit if "ln_p" not in key})), "ln_pre.weight', .* and 1 more are missing"),
+        ((saved("e.pt", {key: value for key, value in state.items() if key != "text_projection"}),), "'text_projection' is missing"),
+        (("small", saved("f.pt", {**vit, "visual.proj": vit["visual.proj"].char()})), "'visual.proj' is int8: .* not quantised"),
+        ((saved("g.pt", {**state, "visual.conv1.weight": state["visual.conv1.weight"] * torch.nan}),), "'visual.conv1.weight' holds NaN"),
+        ((saved("h.pt", {**state, "token_embedding.weight": torch.zeros(30000, 64)}),), "a vocabulary of 30000, CLIP's has 49408"),
+    ):  # fmt: skip
+        with pytest.raises(WeightsError, match=message) as caught:
+            load_clip(*arguments)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_types_keep_their_values(tmp_path, state, dtype):
+    stored = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    save_file(stored, tmp_path / "other.safetensors")
+    loaded = load_clip(tmp_path / "other.safetensors").model.state_dict()
+    assert all(
+        loaded[key].dtype in (torch.float32, torch.int64) and torch.equal(loaded[key], stored[key].to(loaded[key])) for key in stored
+    )
+
+
+def test_a_larger_vocabulary_keeps_the_words(tmp_path, state, tiny_clip, small):
+    words = ["This object appears to be very close", "far"]
+    torch.save({**state, "token_embedding.weight": torch.cat([state["token_embedding.weight"], torch.randn(3, 64)])}, tmp_path / "more.pt")
+    assert torch.allclose(PromptEncoder(load_clip(tmp_path / "more.pt"))(words), PromptEncoder(tiny_clip)(words), atol=1e-6)
+    vit = small.state_dict()
+    torch.save({**vit, "token_embedding.weight": torch.cat([vit["token_embedding.weight"], torch.randn(3, 64)])}, tmp_path / "named.pt")
+    more = load_clip("small", tmp_path / "named.pt")
+    assert more.text.embedding.num_embeddings == 49411
+    with torch.no_grad():
+        assert torch.allclose(PromptEncoder(more)(words), small.encode_text(open_clip.get_tokenizer("RN50")(words)), atol=1e-5)
+
+
+def test_a_lone_file_says_its_activation(tmp_path, files, monkeypatch, small):
+    """Tensors do not tell GELU from QuickGELU, and the features of one are wrong with the other."""
+    torch.save(small.state_dict(), tmp_path / "gelu.pt")
+    with pytest.warns(UserWarning, match=r"gelu.pt .* QuickGELU .* GELU, name the architecture: --clip"):
+        alone = load_clip(tmp_path / "gelu.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        named = load_clip("small", tmp_path / "gelu.pt")
+        monkeypatch.setattr(weights, "_published", lambda: {"published": weights._sha256(files / "archive.pt")})
+        load_clip(files / "archive.pt")  # OpenAI's, under whatever name
+    words = ["a red door", "far"]
+    with torch.no_grad():
+        right = small.encode_text(open_clip.get_tokenizer("RN50")(words))
+        assert torch.allclose(PromptEncoder(named)(words), right, atol=1e-5)
+        assert not torch.allclose(PromptEncoder(alone)(words), right, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "meant"), [
+    ("ViT-B/32", "ViT-B-32"), ("ViT-L/14@336px", "ViT-L-14-336"), ("openai/clip-vit-base-patch32", "ViT-B-32"),
+    ("openai/clip-vit-large-patch14-336", "ViT-L-14-336"), ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "ViT-H-14"), ("RN 50", "RN50"),
+    ("rn50X4", "RN50x4"), ("vit_b_32", "ViT-B-32"), ("Bundled", "bundled"),
+])  # fmt: skip
+def test_names_as_others_write_them(name, meant):
+    with pytest.raises(UsageError, match=f"did you mean '{meant}'"):
+        load_clip(name)
+
+
+def test_names_and_files_that_are_none():
+    with pytest.raises(WeightsError, match=r"written 'hf-hub:some/model'"):
+        load_clip("some/model")
+    for name in ("./ViT-B-32", "ViT-B-32.pt", "~/ViT-B-32"):
+        with pytest.raises(WeightsError, match="no CLIP file or folder"):
+            load_clip(name)
+    for arguments in ((None,), (5,), (b"RN50",), ("RN50", 5)):
+        with pytest.raises(UsageError, match="named by text or a path"):
+            load_clip(*arguments)
+
+
+def test_paths_and_numpy_text_are_names(files, tiny_model):
+    for name in (files / "plain.pt", np.str_(files / "plain.pt")):
+        clip = load_clip(name)
+        assert clip.fingerprint == fingerprint(tiny_model) and type(clip.name) is str and clip.name == str(files / "plain.pt")
+
+
+def test_the_caller_s_model_stays_as_it_is():
+    model = open_clip.CLIP(**SMALL_CONFIG).double().train()
+    clip = FrozenCLIP(model, "mine", None)
+    assert all(parameter.requires_grad and parameter.dtype == torch.float64 for parameter in model.parameters())
+    assert all(module.training for module in model.modules()) and clip.model is not model
+    with torch.no_grad():
+        model.visual.conv1.weight.zero_()
+    assert clip.visual.conv1.weight.abs().max() > 0 and clip.image.visual is clip.visual and clip.text.model is clip.model
+    assert FrozenCLIP(model, "mine", None, copied=False).model is model and not any(p.requires_grad for p in model.parameters())
+    with pytest.raises(UsageError, match="wants an open_clip model, not a Linear"):
+        FrozenCLIP(torch.nn.Linear(1, 1), "line", None)
+
+
+def test_loading_holds_no_second_copy(files, monkeypatch):
+    monkeypatch.setattr(load, "copy", None)
+    load_clip(files / "folder")
+    load_clip(files / "plain.pt")
+
+
+def test_devices_and_precisions():
+    assert find_device(torch.device("cpu")) == torch.device("cpu")
+    with pytest.raises(UsageError, match="did you mean 'float16'"):
+        dtype_of(torch.float16)
+    with pytest.raises(UsageError, match="did you mean"):
+        find_device("cdua")
 
 
 def test_frozen_stays_in_eval_mode(tiny_clip):

@@ -1,16 +1,19 @@
-"""Depth bins: the paper's numbers, any range, and layouts that are refused."""
+"""Where depth bins lie, however they are given; and what is no layout of bins."""
 
 from __future__ import annotations
 
 import itertools
 import math
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depthtokens import UsageError
+from depthtokens import DepthTokens, UsageError
 from depthtokens.depth.bins import bin_centres
+from depthtokens.depth.settings import ModelSettings
 
 NYU = (0.001, 10.0)
 
@@ -35,9 +38,50 @@ def test_bins_lie_inside_the_range_in_order(count, lo, hi, name):
 @pytest.mark.parametrize(("spec", "count", "message"), [
     ("linar:7", 7, "did you mean 'linear'"), ("linear:7", 8, "8 depth words or tokens need 8 bins"), ("log:x", 7, "write a count"),
     ("1|2|30", 3, "outside the depth range"), ("1|b", 2, "centres are numbers"), ([1, 2, 3], 7, "makes 3"),
+    ("3|2|1", 3, "must increase.*2 m follows 3 m"), ([1, 2, 2], 3, "must increase.*2 m follows 2 m"), ("1|nan|3", 3, "not a number"),
+    (np.array([1.0, np.nan]), 2, "not a number"),
+    ([1, math.inf], 2, "outside the depth range"), (np.zeros((2, 2)), 2, "centres are numbers"),
+    (np.linspace(1, 2, 200), 7, "makes 200"), (None, 7, "centres are numbers"), (5, 7, "centres are numbers"),
+    ([None, 1], 2, "centres are numbers"),
+    ("linear", 0, "at least one"),
 ])  # fmt: skip
 def test_bad_bins(spec, count, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as caught:
         bin_centres(spec, count, NYU)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "depth_range", [(10.0, 1.0), (1.0, 1.0), (0.0, 10.0), (-1.0, 10.0), (1.0, math.inf), (math.nan, 10.0), (1.0, math.nan)]
+)
+def test_ranges_that_are_none(depth_range):
     with pytest.raises(UsageError, match="needs 0 < lo < hi"):
-        bin_centres("linear", 7, (10.0, 1.0))
+        bin_centres("linear", 7, depth_range)
+    for other in (("1", "b"), (1.0,), (1.0, 2.0, 3.0), 10.0, None):
+        with pytest.raises(UsageError, match="two numbers"):
+            bin_centres("linear", 7, other)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor, tuple, iter, lambda values: np.asarray(values, np.float32)])
+def test_centres_of_any_kind_of_list(kind):
+    values = np.linspace(1, 3, 5).tolist()
+    centres = bin_centres(kind(values), 5, (np.float32(0.5), np.float64(4)))
+    assert centres == (1.0, 1.5, 2.0, 2.5, 3.0) and all(type(centre) is float for centre in centres)
+    assert bin_centres(np.str_("linear"), np.int64(4), NYU) == bin_centres("linear", 4, NYU)
+
+
+def test_numbers_of_numpy_are_kept_as_plain_ones(tiny_clip, tmp_path):
+    """A model takes them, and its file can be written and read."""
+    model = DepthTokens(
+        tiny_clip, depth=np.str_("learned:5"), bins=np.linspace(1, 3, 5), scale=np.float32(50), seed=np.int64(3),
+        depth_range=(np.float32(0.5), np.float32(8)), init=np.array(["a", "b", "c", "d", "e"]), predict_side=np.int64(64),
+    )  # fmt: skip
+    model.save(tmp_path / "tokens.safetensors")
+    found = DepthTokens.load(tmp_path / "tokens.safetensors", tiny_clip).settings
+    assert found == model.settings and found.centres == (1.0, 1.5, 2.0, 2.5, 3.0) and found.scale == 50 and found.init == "a|b|c|d|e"
+    assert {type(found.seed), type(found.predict_side)} == {int} and type(model.settings.scale) is float
+    assert ModelSettings(bins=np.linspace(1, 3, 7)).bins == ModelSettings(bins=np.linspace(1, 3, 7).tolist()).bins
+    for arguments, message in (({"depth": ["a|b", "c"]}, "stands between words"), ({"scale": None}, "logit scale"),
+                               ({"bins": [[1, 2], [3]]}, "a list of words or of numbers")):  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            DepthTokens(tiny_clip, **arguments)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from depthtokens import DataError
 from depthtokens.depth.metrics import METRICS, MetricAccumulator, Target, depth_metrics
 
 metres = st.lists(st.tuples(st.floats(0.01, 80), st.floats(0.01, 80)), min_size=1, max_size=30)

@@ -217,7 +217,7 @@ def test_predict(tiny_clip, tmp_path):
     with pytest.raises(UsageError, match=r"\.png or \.npy"):
         depth.save(tmp_path / "d.tiff")
     with pytest.raises(UsageError, match="uint8"):
-        model.predict(rgb / 255.0)
+        model.predict(rgb * 1.0)
 
     far = DepthTokens(tiny_clip, depth_range=(0.001, 80.0)).predict(rgb)
     far.save(tmp_path / "far.png")

@@ -92,6 +92,11 @@ def test_shapes():
 def test_lists_as_text():
     assert spoken(["near", "far"]) == "near|far" and spoken((1, 2.5)) == "1.0|2.5" and spoken("linear") == "linear"
     assert spoken(3) == 3 and spoken(None) is None
+    for value in (["learned:3"], [2.0], [], ["near|far", "x"]):  # as text, each would be something else
+        said = refusal(lambda value=value: spoken(value))
+        assert "needs two entries or more" in said or "stands between words, not in one" in said
+    for value in ([None, 1], [["near"], ["far"]], [10**400, 1]):
+        assert "a list of words or of numbers was expected" in refusal(lambda value=value: spoken(value))
 
 
 @pytest.mark.parametrize(("scale", "value"), [("auty2023", 1000 / math.sqrt(7)), ("learned", 1000 / math.sqrt(7)), ("depthclip", 1000.0),

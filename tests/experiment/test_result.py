@@ -86,6 +86,7 @@ def change(values, *keys, to):
     (("images", "rmse", 1), [0.1] * 3, "the figures of rmse are not 2 runs over 4 images"),
     (("names",), ["a"], "over 1 images"), (("seeds",), 3, "not the figures of a row"), (("scores",), {}, "not the figures of a row"),
     (("colour",), "red", "not the figures of a row"),
+    (("scores",), {name: [0.1, 0.2] for name in METRICS if name != "d1"}, "measured without δ < 1.25"),  # before there was such a metric
 ])  # fmt: skip
 def test_other_values_are_refused(keys, to, message):
     values = Result.of([scores(0), scores(1)], seeds=[0, 1]).to_dict()

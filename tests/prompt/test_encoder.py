@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -13,7 +15,9 @@ from hypothesis import strategies as st
 from depthtokens import PromptEncoder, UsageError, load_clip
 from depthtokens.clip.load import FrozenCLIP
 from depthtokens.clip.tokenizer import Tokenizer
+from depthtokens.prompt.encoder import joined
 from depthtokens.prompt.scales import Token
+from helpers import TINY_CONFIG
 
 SENTENCES = [
     "This object appears to be very close",
@@ -166,6 +170,88 @@ def test_bad_prompts(tiny_clip):
         encoder([["a", 5]])
     with pytest.raises(UsageError, match="no prompts"):
         encoder([])
+    vector = torch.zeros(64)
+    for prompts, message in (
+        ([["a", vector.numpy()]], r"Tokens and vectors \(tensors\), not of array"),
+        ([["a", torch.tensor(1.0)]], r"\[64\], not float32 \[\]"),
+        ([["a", torch.zeros(2, 2, 64)]], r"not float32 \[2, 2, 64\]"), ([["a", torch.zeros(64, dtype=torch.int64)]], "not int64"),
+        ([["a", vector * torch.nan]], "vector 0 of a prompt holds NaN"), ([["a", torch.stack([vector, vector + torch.inf])]], "vector 1"),
+        (None, "a list of prompts, not None"), (vector, "a list of prompts"), ([5], "a list of pieces, not 5"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=message) as caught:
+            encoder(prompts)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="wants a CLIP from load_clip, not a CLIP"):
+        PromptEncoder(tiny_clip.model)
+
+
+def test_single_pieces_are_prompts(tiny_clip):
+    encoder = PromptEncoder(tiny_clip)
+    vector = torch.randn(64)
+    assert torch.equal(encoder([Token("summer"), vector, "far"]), encoder([[Token("summer")], [vector], ["far"]]))
+
+
+def test_layouts_and_tables_that_do_not_fit(tiny_clip):
+    encoder = PromptEncoder(tiny_clip)
+    layout = encoder.layout([["a", 0], ["a", np.int64(1)]])
+    assert encoder.layout(["a red ball"]).ids.tolist() == encoder.layout([["a red ball"]]).ids.tolist()
+    for prompts, message in (
+        ("a red ball", "write \\[\\[text\\]\\]"), ([["a", -1]], "indices of vectors.*not of -1"), ([["a", True]], "not of True"),
+        ([["a", 1.5]], "not of 1.5"), ([5], "a list of pieces"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            encoder.layout(prompts)
+    for vectors, message in (
+        (None, "2 slots for vectors are given 0"), (torch.zeros(1, 64), "are given 1"), (torch.zeros(2, 1), "width 1 .* has 64"),
+        (torch.zeros(2, 12), "width 12"), (torch.zeros(128), "not float32"), (np.zeros((2, 64)), "not a ndarray"),
+        (torch.tensor([[0.0] * 64, [torch.nan] * 64]), "vector 1 of a prompt holds NaN"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            encoder.encode(layout, vectors)
+    with pytest.raises(UsageError, match="each layout has one"):
+        joined([layout, layout], [2])
+    learning = torch.full((2, 64), torch.nan, requires_grad=True)
+    assert encoder.encode(layout, learning).isnan().any()  # the loss notices
+
+
+def test_ids_beyond_the_vocabulary(tiny_clip):
+    torch.manual_seed(0)
+    small = FrozenCLIP(open_clip.CLIP(**{**TINY_CONFIG, "text_cfg": {**TINY_CONFIG["text_cfg"], "vocab_size": 300}}), "small", None)
+    with pytest.raises(UsageError, match="not in this CLIP's vocabulary of 300"):
+        PromptEncoder(small)(["far"])
+
+
+def test_kept_prefixes_follow_the_tower(tiny_clip):
+    """What was kept of one type, or of other weights, is not used for another."""
+    clip = copy.deepcopy(tiny_clip)
+    encoder, words = PromptEncoder(clip), ["This object appears to be far", "This object appears to be near"]
+
+    def unlike_kept():
+        kept = encoder(words)
+        clip.text.forget()
+        return kept, encoder(words)
+
+    before = encoder(words)
+    clip.double()
+    kept, fresh = unlike_kept()
+    assert kept.dtype == torch.float64 and torch.equal(kept, fresh)
+    clip.half().float()  # back in the type that it had, with other values
+    kept, fresh = unlike_kept()
+    assert torch.equal(kept, fresh) and not torch.equal(kept, before)
+    for change in (
+        lambda: clip.model.transformer.resblocks[0].ln_1.bias.add_(1),
+        lambda: clip.text.embedding.weight.mul_(2),
+        lambda: clip.model.positional_embedding.mul_(3),
+        lambda: setattr(clip.model.transformer.resblocks[1].attn, "in_proj_weight", torch.nn.Parameter(torch.randn(192, 64))),
+        lambda: clip.model.load_state_dict(tiny_clip.model.state_dict()),
+    ):
+        before = encoder(words)
+        with torch.no_grad():
+            change()
+        kept, fresh = unlike_kept()
+        assert torch.equal(kept, fresh) and not torch.equal(kept, before)
+    assert torch.equal(kept, PromptEncoder(tiny_clip)(words))
+    assert encoder(words).equal(encoder(words)) and len(clip.text._kept) == 1  # and kept while nothing changes
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import math
 import re
 import shlex
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
@@ -20,6 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import UsageError, unknown
+from ..files import json_text
 
 if TYPE_CHECKING:
     from ..report.table import Table
@@ -174,16 +173,7 @@ def notify(line: str) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output; numbers that are none, which JSON cannot hold, are null."""
-    print(json.dumps(_json(value), indent=1, allow_nan=False))
-
-
-def _json(value: Any) -> Any:
-    """Plain values with None in the place of NaN and infinity."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _json(inner) for key, inner in value.items()}
-    return [_json(inner) for inner in value] if isinstance(value, list | tuple) else value
+    print(json_text(value))
 
 
 def print_table(table: Table) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -22,8 +22,6 @@ class DataCheck(JsonFlag, DataFlags):
     """nyu:ROOT, kitti:ROOT or folder:ROOT."""
     split: str = "train"
     """train, test or all."""
-    nyu_depth: Literal["raw", "filled"] | None = None
-    """Which ground truth of nyu:FILE.mat: the sensor's, as published, or the one whose holes are in-painted."""
     quick: bool = False
     """Decode 200 evenly spaced pairs, and of the others read the image header only."""
 

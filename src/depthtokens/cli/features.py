@@ -75,6 +75,7 @@ def main(arguments: Sequence[str]) -> None:
         seed=args.seed,
         depth_scale=args.depth_scale,
         depth_range=args.depth_range,
+        nyu_depth=args.nyu_depth,
     )
     clip = load_clip(args.clip, args.weights)
     planned = plan(clip, dataset, views, args.dense, args.dtype, precision=args.precision, list_file=args.list_file)

@@ -192,11 +192,15 @@ def find_images(patterns: Sequence[str]) -> tuple[list[Path], list[Path]]:
     Raises:
         DataError: for a pattern that matches nothing.
     """
+    from ..data.images import find_photos
+
     found: dict[Path, None] = {}
     left_out: dict[Path, None] = {}
     for pattern in patterns:
         path = user_path(pattern)
         if path.is_dir():
+            from ..data.images import find_photos
+
             matches, unread = find_photos(path)
             left_out |= dict.fromkeys(unread)
         else:
@@ -208,17 +212,3 @@ def find_images(patterns: Sequence[str]) -> tuple[list[Path], list[Path]]:
             raise DataError(f"no image at {pattern}")
         found |= dict.fromkeys(matches)
     return list(found), list(left_out)
-
-
-def find_photos(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Photos in a folder, and files that look like photos but cannot be read."""
-    from ..data import images
-
-    if better := getattr(images, "find_photos", None):
-        found, left_out = better(folder)
-        return found, left_out
-    # A stand-in, to be replaced by an import of the function above.
-    read = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
-    files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
-    photos = [file for file in files if file.suffix.lower() in read]
-    return photos, [file for file in files if file.suffix.lower() in {".heic", ".heif", ".avif", ".jfif", ".dng"}]

@@ -10,8 +10,8 @@ from ..errors import UsageError, unknown
 from . import PRECISIONS
 
 
-def find_device(name: str) -> torch.device:
-    """The device of that name.
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of that name, once it is known to be there.
 
     Args:
         name: "cpu", "cuda", "cuda:1", "mps", or "auto", which picks cuda, then mps, then cpu.
@@ -19,6 +19,7 @@ def find_device(name: str) -> torch.device:
     Raises:
         UsageError: for a device that is unknown or not there.
     """
+    name = str(name)
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
@@ -28,15 +29,18 @@ def find_device(name: str) -> torch.device:
     if not there[kind]:
         raise UsageError(f"no {kind} device on this machine: use --device {' or '.join(k for k, ok in there.items() if ok)}")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError:
         raise UsageError(f"'{name}' is no device: write {kind}, or {kind}:0 for the first") from None
+    if kind == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"no {name} on this machine: it has cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+    return device
 
 
 def dtype_of(precision: str) -> torch.dtype:
     """A precision as torch's type. Raises UsageError unless it is one of `PRECISIONS`."""
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise unknown("precision", str(precision), PRECISIONS)
     dtype = getattr(torch, precision)
     assert isinstance(dtype, torch.dtype)
     return dtype

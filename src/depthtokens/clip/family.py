@@ -59,12 +59,23 @@ class Family:
         return self.modes[mode].trunk or self.trunk
 
 
-def resized_positions(positions: Tensor, h: int, w: int) -> Tensor:
-    """Position embedding [1 + g*g, D] of a square grid -> [1 + h*w, D], bicubic as open_clip resizes at loading."""
+def resized_positions(positions: Tensor, h: int, w: int, own: tuple[int, int] | None = None) -> Tensor:
+    """Position embedding of one grid for another, bicubic as open_clip resizes at loading.
+
+    Args:
+        positions: [1 + own h * own w, D].
+        h: rows of the grid that is wanted.
+        w: its columns.
+        own: (h, w) of the grid that they are of; None for a square one.
+
+    Returns:
+        [1 + h*w, D].
+    """
     side = round((len(positions) - 1) ** 0.5)
-    if (h, w) == (side, side):
+    own = own or (side, side)
+    if (h, w) == own:
         return positions
-    grid = positions[1:].T.reshape(1, -1, side, side)
+    grid = positions[1:].T.reshape(1, -1, *own)
     grid = F.interpolate(grid.float(), size=(h, w), mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([positions[:1], grid[0].flatten(1).T.to(positions.dtype)])
 

@@ -55,6 +55,8 @@ class ImageTower:
 
     def check_mode(self, mode: str) -> None:
         """Raise UsageError unless this tower can be read in `mode`."""
+        if not isinstance(mode, str):
+            raise UsageError(f"a dense mode is a name, not {mode!r}: use {' or '.join(self.modes)}")
         if mode in self.modes:
             return
         if not any(mode in family.modes for family in FAMILIES):
@@ -62,7 +64,8 @@ class ImageTower:
         raise UsageError(f"dense mode '{mode}' is not for a {type(self.visual).__name__}: use {' or '.join(self.modes)}")
 
     def stride(self, mode: str) -> int:
-        """Pixels per patch in a mode."""
+        """Pixels per patch in a mode. Raises UsageError for a mode that the tower does not have."""
+        self.check_mode(mode)
         return self.trunk_stride // self.modes[mode].finer
 
     def grid(self, size: tuple[int, int], mode: str) -> tuple[int, int]:
@@ -75,11 +78,13 @@ class ImageTower:
         return self.family.trunk_of(mode)(self.visual, images)
 
     def patches(self, images: Tensor, mode: str) -> Tensor:
-        """Patch features [B, C, h, w]; see `dense_features`."""
-        return self.patches_in(images, (mode,))[mode]
+        """Patch features [B, C, h, w]; see `dense_features`. Raises UsageError as `patches_in`, and for features that are no numbers."""
+        features = self.patches_in(images, (mode,))[mode]
+        check_finite(features, images, self.visual)
+        return features
 
     def patches_in(self, images: Tensor, modes: Sequence[str]) -> dict[str, Tensor]:
-        """Patch features in several modes from one pass over each trunk that they read.
+        """Patch features in several modes from one pass over each trunk that they read, whether or not they are finite numbers.
 
         Args:
             images: [B, 3, H, W], normalised.
@@ -89,11 +94,20 @@ class ImageTower:
             Mode -> features [B, C, h, w].
 
         Raises:
-            UsageError: for a mode that the tower does not have, or images smaller than one patch.
+            UsageError: for a mode that the tower does not have, images smaller than one patch, of another shape, type or device.
         """
+        if isinstance(modes, str):
+            raise UsageError(f"several modes are a list of names, not '{modes}': write ['{modes}']")
         for mode in modes:
             self.check_mode(mode)
+        self.check_images(images)
+        for mode in modes:
             self.check_size(images, mode)
+        weight = self._first
+        known = images.dtype == weight.dtype or (images.dtype != torch.float64 and torch.is_autocast_enabled(images.device.type))
+        if not known or images.device != weight.device:
+            ours, theirs = (f"{str(t.dtype)[6:]} on {t.device}" for t in (weight, images))
+            raise UsageError(f"images are {theirs}, the image tower is {ours}: bring them together with .to()")
         count = self._at_once(images)
         trunks = {mode: self.family.trunk_of(mode) for mode in modes}
         parts = []
@@ -107,6 +121,23 @@ class ImageTower:
         (height, width), stride = images.shape[-2:], self.stride(mode)
         if min(height, width) < stride:
             raise UsageError(f"image of {height}x{width} pixels is smaller than one {stride}x{stride} patch")
+
+    @property
+    def _first(self) -> Tensor:
+        """The weight that pixels meet first, [D, 3, k, k]."""
+        weight = self.visual.conv1.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def check_images(self, images: Tensor) -> None:
+        """Raise UsageError for what is no batch of images [B, 3, H, W] of floating-point numbers, each at least as large as one patch."""
+        channels = self._first.shape[1]
+        if not isinstance(images, Tensor):
+            raise UsageError(f"images are a tensor [B, {channels}, H, W], not a {type(images).__name__}")
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise UsageError(f"images are [B, {channels}, H, W], not {list(images.shape)}")
+        if not images.is_floating_point():
+            raise UsageError(f"images are normalised floating-point numbers, not {str(images.dtype)[6:]}: divide by 255, then normalise")
 
     def _at_once(self, images: Tensor) -> int | None:
         """How many images go through the tower together.
@@ -141,9 +172,11 @@ class ImageTower:
             Images of the same shape.
 
         Raises:
-            UsageError: for an unknown normalisation.
+            UsageError: for an unknown normalisation, or images of another number of channels.
         """
         check_normalisation(normalisation)
+        if images.ndim < 3 or images.shape[-3] != 3:  # the means would make three channels of one
+            raise UsageError(f"images are [..., 3, H, W], not {list(images.shape)}")
         if normalisation == "imagenet" or self.trained_like_imagenet:
             return images
         old, old_std, new, new_std = (images.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD, *self.own_statistics))
@@ -160,7 +193,12 @@ class ImageTower:
 
         Returns:
             Features [B, C, h, w], float32.
+
+        Raises:
+            UsageError: for an unknown mode, normalisation or precision, images of another shape, type or device, or features that are no
+                numbers, as where half precision overflows.
         """
+        self.check_images(images)
         with torch.no_grad(), autocast(images.device, precision):
             return self.patches(self.normalised(images, normalisation), mode)
 
@@ -218,11 +256,13 @@ class Folded(nn.Module):
             [B, h, w, D] float32, of any length.
 
         Raises:
-            UsageError: for images smaller than one patch.
+            UsageError: for images of another shape or type, smaller than one patch, or features that are no numbers.
         """
+        self._tower.check_images(images)
         self._tower.check_size(images, self.mode)
         images = self._tower.normalised(images, normalisation).to(self.dtype, memory_format=torch.channels_last)
         x = self._tower.trunk(images, self.mode) if self.linear else self._tower.patches(images, self.mode)
+        check_finite(x, images, self.visual)
         x = x.float().permute(0, 2, 3, 1)  # a 1x1 convolution is a matrix product over the last axis, which lies together in memory
         return x if self.project is None else self.project(x)
 
@@ -254,6 +294,30 @@ def dense_features(visual: nn.Module, images: Tensor, mode: str) -> Tensor:
         UsageError: for a mode that the tower does not have, or images smaller than one patch.
     """
     return ImageTower(visual).patches(images, mode)
+
+
+def check_finite(features: Tensor, images: Tensor, visual: nn.Module) -> None:
+    """Raise UsageError, with the cause and what to do, for features that hold NaN or infinite values. Not checked in an exported graph.
+
+    Args:
+        features: what an image tower made.
+        images: of these.
+        visual: the tower's module.
+    """
+    if torch.compiler.is_compiling() or bool(features.isfinite().all()):
+        return
+    if not images.isfinite().all():
+        raise UsageError("images hold NaN or infinite values: CLIP makes no features of them")
+    kind = images.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images.dtype
+    remedy = {torch.float16: "float32 or bfloat16", torch.bfloat16: "float32"}.get(dtype)
+    sound = all(bool(weight.isfinite().all()) for weight in visual.parameters())
+    if remedy:
+        what, end = "activations" if sound else "weights", f"{torch.finfo(dtype).max:.5g}"
+        cause = f"its {what} pass {end}, the largest number there: use precision {remedy}"
+    else:
+        cause = "its weights or the images are out of proportion" if sound else "its weights hold NaN or infinite values"
+    raise UsageError(f"the image tower's features are NaN or infinite in {str(dtype)[6:]}: {cause}")
 
 
 def check_normalisation(normalisation: str) -> None:

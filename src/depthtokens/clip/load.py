@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
+import os
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -22,14 +26,17 @@ from .bundled import checked_folder
 from .image import ImageTower
 from .text import TextTower
 from .tokenizer import Tokenizer
-from .weights import NOT_WEIGHTS, first_line, read_state_dict
+from .weights import NOT_WEIGHTS, fill, first_line, read_weights
+
+VOCABULARY = 49408
+"""Entries of CLIP's BPE vocabulary."""
 
 
 class FrozenCLIP(nn.Module):
     """An open_clip model that nothing changes: no parameter requires grad and every layer stays in eval mode.
 
     Attributes:
-        model: the open_clip model.
+        model: the open_clip model, in float32.
         name: what it was loaded as.
         weights: the tag or file of its weights, None where the name says it all.
         fingerprint: SHA-256 over names, shapes and values of its weights (float32), 64 hex digits.
@@ -40,15 +47,23 @@ class FrozenCLIP(nn.Module):
         name: what it was loaded as.
         weights: the tag or file of its weights, None where the name says it all.
         tokenizer: an open_clip name to get the tokenizer by, None for CLIP's BPE.
+        copied: keep a copy, so that `model` stays as it is: its type, its training mode, what requires grad. False takes `model` itself
+            and freezes it, which spares its memory where nobody else holds it.
+
+    Raises:
+        WeightsError: for weights that are no finite numbers.
     """
 
-    def __init__(self, model: nn.Module, name: str, weights: str | None, tokenizer: str | None = None) -> None:
+    def __init__(self, model: nn.Module, name: str, weights: str | None, tokenizer: str | None = None, copied: bool = True) -> None:
         super().__init__()
-        self.model = model.float().eval().requires_grad_(False)
+        if not isinstance(model, nn.Module) or not hasattr(model, "visual") or not hasattr(model, "encode_text"):
+            raise UsageError(f"FrozenCLIP wants an open_clip model, not a {type(model).__name__}")
+        self.model = (copy.deepcopy(model) if copied else model).float().eval().requires_grad_(False)
         self.name = name
         self.weights = weights
-        self.fingerprint = fingerprint(model)
-        self.text = TextTower(model)
+        _check_finite(self.model, name)
+        self.fingerprint = fingerprint(self.model)
+        self.text = TextTower(self.model)
         self._tokenizer = tokenizer
 
     @property
@@ -85,8 +100,16 @@ class FrozenCLIP(nn.Module):
         """Stay in eval mode, whatever is asked: frozen means that BatchNorm keeps CLIP's own statistics."""
         return super().train(False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenCLIP:
+        """As in torch, behind `to`, `half` and the like; where weights changed, what the text tower kept is of weights that are gone."""
+        before = self.text.stamp()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.text.stamp() != before:
+            self.text.forget()
+        return self
 
-def load_clip(name: str = "RN50", weights: str | None = "openai") -> FrozenCLIP:
+
+def load_clip(name: str | os.PathLike[str] = "RN50", weights: str | os.PathLike[str] | None = "openai") -> FrozenCLIP:
     """Load and freeze a CLIP, in float32 on the CPU.
 
     A file under the name of one of OpenAI's (`RN50.pt`, ...) must have the SHA-256 that OpenAI published. Pickles are read as tensors
@@ -96,7 +119,8 @@ def load_clip(name: str = "RN50", weights: str | None = "openai") -> FrozenCLIP:
         name: one of
             - an open_clip model name, whose weights `weights` names;
             - `hf-hub:org/model`;
-            - a file: OpenAI's .pt, safetensors, or a plain state dict; the architecture is read off the tensors, with OpenAI's QuickGELU;
+            - a file: OpenAI's .pt, safetensors, a plain state dict, or a trainer's checkpoint with one in it; the architecture is read
+              off the tensors, which do not tell the activation: it is OpenAI's QuickGELU, with a warning unless the file is OpenAI's;
             - an open_clip folder (`open_clip_config.json` and weights);
             - "bundled", the small CLIP that comes with the package (`clip/bundled/MODEL_CARD.md`).
         weights: one of that open_clip model's tags, a weights file, or None or "random" for random weights; not used where `name` is
@@ -104,12 +128,14 @@ def load_clip(name: str = "RN50", weights: str | None = "openai") -> FrozenCLIP:
 
     Raises:
         UsageError: for an unknown name or tag.
-        WeightsError: for weights that cannot be had, are damaged or do not fit.
+        WeightsError: for weights that cannot be had, are damaged, are no finite numbers or do not fit.
     """
+    name = _written(name)
+    weights = None if weights is None else _written(weights)
     if name == "bundled":
         return _from_folder(checked_folder(), "bundled")
     if name.startswith("hf-hub:"):
-        return FrozenCLIP(_fetched(name, None), name, None, name)
+        return FrozenCLIP(_fetched(name, None), name, None, name, copied=False)
     if name not in open_clip.list_models():
         if weights not in (None, "openai", "random"):
             raise UsageError(f"'{name}' is no open_clip model to take weights from {weights}: give a model's name, or the file alone")
@@ -118,7 +144,7 @@ def load_clip(name: str = "RN50", weights: str | None = "openai") -> FrozenCLIP:
         warnings.warn(f"{name} with random weights: good for benchmarks and tests, not for depth", stacklevel=2)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return FrozenCLIP(_create(name), name, None, name)
+            return FrozenCLIP(_create(name), name, None, name, copied=False)
     path = user_path(weights)
     if path.is_file():
         return _from_named_file(name, path.resolve())
@@ -127,7 +153,14 @@ def load_clip(name: str = "RN50", weights: str | None = "openai") -> FrozenCLIP:
         if path.suffix or "/" in weights:
             raise WeightsError(f"no weights file at {weights}")
         raise unknown(f"weights tag of {name}", weights, tags)
-    return FrozenCLIP(_fetched(name, weights), name, weights, name)
+    return FrozenCLIP(_fetched(name, weights), name, weights, name, copied=False)
+
+
+def _written(name: Any) -> str:
+    """A name or path as text. Raises UsageError for anything else."""
+    if not isinstance(name, str | os.PathLike):
+        raise UsageError(f"a CLIP is named by text or a path, not by {name!r}")
+    return str(name)
 
 
 def _from_path(name: str) -> FrozenCLIP:
@@ -137,9 +170,37 @@ def _from_path(name: str) -> FrozenCLIP:
         return _from_folder(path.resolve())
     if path.is_file():
         return _from_file(path.resolve())
-    if path.suffix in {".pt", ".pth", ".bin", ".safetensors"} or "/" in name:
-        raise WeightsError(f"no CLIP file or folder at {path}")
+    is_file = path.suffix in {".pt", ".pth", ".bin", ".ckpt", ".safetensors"} or name.startswith((".", "/", "~"))
+    if not is_file and (near := _meant(name)):
+        raise UsageError(f"unknown CLIP model '{name}': did you mean '{near}'?")
+    if is_file or "/" in name:
+        hub = f" (a model of the hub is written 'hf-hub:{name}')" if not is_file and name.count("/") == 1 else ""
+        raise WeightsError(f"no CLIP file or folder at {path}{hub}")
     raise unknown("CLIP model", name, [*open_clip.list_models(), "bundled"])
+
+
+def _meant(name: str) -> str | None:
+    """open_clip's name for a model as OpenAI ("ViT-B/32") or the hub ("openai/clip-vit-base-patch32") write it, or in other case."""
+
+    def plain(text: str) -> str:
+        text = re.sub(r"^(.*/)?clip-", "", text.lower()).replace("patch", "")
+        for long, short in (("base", "b"), ("large", "l"), ("huge", "h")):
+            text = re.sub(rf"\b{long}\b", short, text)
+        return re.sub(r"[^a-z0-9]", "", text)
+
+    wanted = plain(name)
+    known = {plain(model): model for model in [*open_clip.list_models(), "bundled"]}
+    starts = [text for text in known if wanted.startswith(text)]
+    return known[max(starts, key=len)] if starts else None
+
+
+def _check_finite(model: nn.Module, name: str) -> None:
+    """Raise WeightsError for a weight or statistic of a BatchNorm that is NaN or infinite."""
+    trained: dict[str, Tensor] = dict(model.named_parameters())
+    trained |= {key: value for key, value in model.named_buffers() if key.endswith(("running_mean", "running_var"))}
+    for key, value in trained.items():
+        if not value.isfinite().all():
+            raise WeightsError(f"{name}: '{key}' holds NaN or infinite values: these weights are damaged, or their training diverged")
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -177,46 +238,52 @@ def _from_folder(path: Path, name: str | None = None) -> FrozenCLIP:
                 f"{path} holds a pickle with more than tensors in it; its code was not executed: ask for safetensors"
             ) from error
         raise WeightsError(f"cannot load the open_clip folder {path}: {first_line(error)}") from error
-    return FrozenCLIP(model, name or str(path), None, f"local-dir:{path}")
+    return FrozenCLIP(model, name or str(path), None, f"local-dir:{path}", copied=False)
 
 
 def _from_file(path: Path) -> FrozenCLIP:
     """The CLIP in a file in OpenAI's layout, whose architecture is read off its tensors."""
-    state = read_state_dict(path)
+    weights = read_weights(path)
+    words = weights.tensors.get("token_embedding.weight")
+    if words is not None and words.ndim == 2 and len(words) < VOCABULARY:
+        raise WeightsError(f"{path} has a vocabulary of {len(words)}, CLIP's has {VOCABULARY}: give --clip MODEL --weights {path}")
+    state = {key: value for key, value in weights.tensors.items() if key.split(".")[0] in _OPENAI}
     try:
-        model = build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32)
-        # The builder passes through half precision; load once more so that a float32 file loses nothing.
-        model.float().load_state_dict({key: value for key, value in state.items() if key not in NOT_WEIGHTS})
-    except (KeyError, IndexError, AssertionError, RuntimeError, ValueError, ZeroDivisionError) as error:
-        raise WeightsError(
-            f"{path} is not a CLIP in OpenAI's layout ({first_line(error)}): for another layout give --clip MODEL --weights {path}"
-        ) from error
-    return FrozenCLIP(model, str(path), None)
+        model = build_model_from_openai_state_dict(state, cast_dtype=torch.float32).float()
+    except KeyError as error:
+        raise WeightsError(_not_openai(path, f"{error} is missing")) from error
+    except (AttributeError, IndexError, AssertionError, RuntimeError, ValueError, ZeroDivisionError) as error:
+        reason = first_line(error).removeprefix("Error(s) in loading state_dict for CLIP: ")
+        raise WeightsError(_not_openai(path, reason)) from error
+    # The builder passes through half precision; load once more so that a float32 file loses nothing.
+    fill(model, weights.tensors, path, "CLIP in OpenAI's layout", stacklevel=5)
+    if not weights.openai:
+        example = "ViT-B-32" if "visual.proj" in state else "RN50"
+        warnings.warn(
+            f"{path.name} does not say its activation: it is read with QuickGELU and attention heads of 64 numbers, as OpenAI's models "
+            f"have; for another, such as GELU, name the architecture: --clip {example} --weights {path.name}, or give an open_clip folder",
+            stacklevel=4,
+        )
+    return FrozenCLIP(model, str(path), None, copied=False)
+
+
+_OPENAI = {"visual", "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection", "logit_scale"}
+"""How names of tensors begin in OpenAI's layout."""
+
+
+def _not_openai(path: Path, reason: str) -> str:
+    return f"{path} is not a CLIP in OpenAI's layout ({reason}): for another layout give --clip MODEL --weights {path}"
 
 
 def _from_named_file(name: str, path: Path) -> FrozenCLIP:
     """An open_clip model by name, with the weights in a file."""
-    state = read_state_dict(path)
-    openai = bool(NOT_WEIGHTS & state.keys())
+    weights = read_weights(path)
+    openai = weights.openai or bool(NOT_WEIGHTS & weights.tensors.keys())
     model = _create(name, force_quick_gelu=openai)
-    state = {key: value for key, value in state.items() if key not in NOT_WEIGHTS}
-    try:
-        model.load_state_dict(open_clip.model.convert_to_custom_text_state_dict(state) if hasattr(model, "text") else state)
-    except RuntimeError as error:
-        raise WeightsError(f"{path} holds no {name}: {_first_difference(model.state_dict(), state)}") from error
+    fill(model, weights.tensors, path, name, stacklevel=4)
     if not openai and isinstance(model, open_clip.CLIP) and "quickgelu" not in name and f"{name}-quickgelu" in open_clip.list_models():
         warnings.warn(f"{path.name} is read as a {name} with GELU; if these are OpenAI's weights say {name}-quickgelu", stacklevel=3)
-    return FrozenCLIP(model, name, str(path), name)
-
-
-def _first_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
-    """In words, the first way in which tensors are not those expected."""
-    for key, value in expected.items():
-        if key not in found:
-            return f"'{key}' is missing"
-        if found[key].shape != value.shape:
-            return f"'{key}' has shape {tuple(found[key].shape)}, not {tuple(value.shape)}"
-    return f"'{next(iter(found.keys() - expected.keys()))}' is not part of it"
+    return FrozenCLIP(model, name, str(path), name, copied=False)
 
 
 def _create(name: str, force_quick_gelu: bool = False) -> nn.Module:

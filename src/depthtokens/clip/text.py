@@ -55,6 +55,17 @@ class TextTower:
             and pool in ("argmax", "eos")
         )
         self._kept: dict[tuple[Any, ...], PrefixStates] = {}
+        self._kept_of: tuple[Any, ...] = ()
+
+    def forget(self) -> None:
+        """Drop the prefixes that are kept."""
+        self._kept.clear()
+
+    def stamp(self) -> tuple[Any, ...]:
+        """What tells a prefix's weights from changed ones without reading them: where they lie, their type, how often they were written."""
+        parts = (self.embedding, self.tower.transformer)
+        weights = (self.tower.positional_embedding, *(weight for part in parts for weight in part.parameters()))
+        return tuple((w.data_ptr(), w.dtype, w.device, 0 if w.is_inference() else w._version) for w in weights)
 
     def prefix_states(self, prefix: Tensor) -> PrefixStates:
         """What later positions read of a prefix: each block's keys and values.
@@ -72,8 +83,14 @@ class TextTower:
         return states
 
     def word_prefix_states(self, ids: Tensor) -> PrefixStates:
-        """`prefix_states` of ordinary words, given as ids [P]: computed once, since the tower is frozen, and kept for the next call."""
-        key = (ids.device, *ids.tolist())
+        """`prefix_states` of ordinary words, given as ids [P]: computed once, and kept for the next call.
+
+        They are computed anew where the tower has moved, has another type or other weights; only what is written through `.data` into the
+        same memory is not noticed.
+        """
+        if self._kept_of != (stamp := self.stamp()):
+            self._kept, self._kept_of = {}, stamp
+        key = tuple(ids.tolist())
         if key not in self._kept:
             if len(self._kept) == PREFIXES_KEPT:
                 self._kept.pop(next(iter(self._kept)))

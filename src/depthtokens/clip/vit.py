@@ -22,7 +22,7 @@ def trunk(visual: Any, images: Tensor) -> Tokens:
     size = x.shape[-2:]
     x = x.flatten(2).transpose(1, 2)
     x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
-    x = visual.ln_pre(x + resized_positions(visual.positional_embedding, *size).to(x.dtype))
+    x = visual.ln_pre(x + resized_positions(visual.positional_embedding, size[0], size[1], visual.grid_size).to(x.dtype))
     for block in list(visual.transformer.resblocks)[:-1]:
         x = block(x)
     return x, size

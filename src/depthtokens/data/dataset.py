@@ -197,6 +197,11 @@ class DepthDataset(Dataset[Sample]):
         return given
 
     @classmethod
+    def stated(cls, root: str) -> Mapping[str, Any]:
+        """What the data says of its own units: `depth_scale` and `depth_range`, where it does. Raises DataError where that is damaged."""
+        return {}
+
+    @classmethod
     def unchanged(cls, stated: Stated, images: int) -> str:
         """Whether the data that a store of patch features was made from is still the same.
 

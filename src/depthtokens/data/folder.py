@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 from ..errors import DataError, UsageError
+from ..files import user_path
 from .augment import FOLDER
 from .dataset import DepthDataset, check_root
 from .find import Finder, Found, left_out, relative, spelling, unread, walk
@@ -87,6 +89,11 @@ class Folder(DepthDataset):
             warnings=warnings,
             reads=("truth in range",),
         )
+
+    @classmethod
+    def stated(cls, root: str) -> Mapping[str, Any]:
+        """See `DepthDataset.stated`: what ROOT/depthtokens.json says."""
+        return dict(_settings(user_path(root)))
 
 
 class _Settings(TypedDict, total=False):

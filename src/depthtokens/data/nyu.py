@@ -173,8 +173,8 @@ def _beside(folder: Path, root: Path) -> Found:
 class LabeledMat:
     """nyu_depth_v2_labeled.mat, an HDF5 file in MATLAB's order, read backwards.
 
-    It holds images [N, 3, W, H] uint8, and in float32 metres rawDepths [N, W, H], as the sensor saw them, and depths [N, W, H], whose holes
-    are filled in.
+    It holds images [N, 3, W, H] uint8 and, in float32 metres, rawDepths [N, W, H], as the sensor saw them, and depths [N, W, H], whose
+    holes are filled in.
     The file is opened for each read: an open handle survives neither a fork nor pickling, and opening costs little beside decoding.
 
     Args:

@@ -141,8 +141,8 @@ def check_bytes(model: DepthTokens) -> None:
     size = sum(value.numel() * 4 for value in model.visual.parameters())
     if size > LARGEST:
         raise UsageError(
-            f"this CLIP's image tower takes {size / 2**30:.2f} GiB, and one ONNX file holds 2 GiB at most: predict it with torch, or export the "
-            "tokens of a smaller CLIP"
+            f"this CLIP's image tower takes {size / 2**30:.2f} GiB, and one ONNX file holds 2 GiB at most: "
+            "predict it with torch, or export the tokens of a smaller CLIP"
         )
 
 

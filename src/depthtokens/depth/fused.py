@@ -138,7 +138,7 @@ class FusedDepth(nn.Module):
         rgb = read_photo(image)
         try:
             shown = shown_at(rgb, self.predict_side if side is None else side, self.stride)
-            photos = torch.from_numpy(shown)[None].to(self.weight.device)
+            photos = torch.tensor(shown)[None].to(self.weight.device)
             with torch.autocast(photos.device.type, enabled=False):  # a precision asked for outside is for training, not for this head
                 depth, spread, probs = self._one(photos, (rgb.shape[0], rgb.shape[1]), flip)
         except DataError as error:

@@ -82,7 +82,7 @@ class DepthTokens(nn.Module):
             normalisation=normalisation, batchnorm=batchnorm, seed=seed, depth_range=(lo, hi), predict_side=predict_side,
         )  # fmt: skip
         clip.image.check_mode(dense)
-        words, parsed = settings.words, settings.parsed
+        words, parsed, scale = settings.words, settings.parsed, settings.scale
         self.depth_range = settings.depth_range
         self.words = [str(word) for word in words.words]
         self.provenance = Provenance()

@@ -101,6 +101,10 @@ class ModelSettings(ModelOptions):
     predict_side: int | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):  # numpy's numbers and arrays become plain ones, as files keep them
+            value = getattr(self, field.name)
+            plain = tuple(map(_plain, value)) if isinstance(value, tuple) else _plain(value)
+            object.__setattr__(self, field.name, spoken(plain) if field.name in ("depth", "bins", "init") else plain)
         if self.batchnorm not in BATCHNORM:
             raise unknown("batchnorm", self.batchnorm, BATCHNORM)
         if self.normalisation not in NORMALISATIONS:
@@ -263,13 +267,28 @@ def check_shapes(settings: ModelSettings, shapes: Mapping[str, Shape]) -> None:
 
 
 def spoken(value: Any) -> Any:
-    """A list or array of words or numbers as one string with bars, "near|far"; anything else as it is."""
-    items = value.tolist() if hasattr(value, "tolist") else value
+    """A list or array of words or numbers as one string with bars, "near|far"; anything else as it is.
+
+    Raises:
+        UsageError: for a list that no such string stands for: of fewer than two entries, with a bar inside one, or with something else.
+    """
+    items = _plain(value)
     if isinstance(items, str) or not isinstance(items, Sequence):
         return items
-    if not all(isinstance(item, str | float | int) for item in items):
-        raise UsageError(f"{list(items)[:4]} should be words or numbers")
-    return "|".join(item if isinstance(item, str) else repr(float(item)) for item in items)
+    if bars := [item for item in items if isinstance(item, str) and "|" in item]:
+        raise UsageError(f"'|' stands between words, not in one: {bars[0]!r}")
+    try:
+        entries = [str(item) if isinstance(item, str) else repr(float(item)) for item in items]
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"a list of words or of numbers was expected, not {' '.join(repr(value).split())[:80]}") from None
+    if len(entries) < 2:
+        raise UsageError(f"a list of words or numbers needs two entries or more: {list(items)}")
+    return "|".join(entries)
+
+
+def _plain(value: Any) -> Any:
+    """A number, text or array of numpy or torch as Python's own; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def scale_value(scale: str | float, count: int) -> float:
@@ -293,7 +312,7 @@ def scale_value(scale: str | float, count: int) -> float:
         return 1000.0
     try:
         value = float(scale)
-    except ValueError:
+    except (TypeError, ValueError):
         raise unknown("logit scale", str(scale), SCALES) from None
     if not 0 < value < math.inf:
         raise UsageError(f"logit scale {scale}: needs a positive number")

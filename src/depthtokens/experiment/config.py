@@ -40,6 +40,8 @@ class DataFlags:
     """Units per metre in the depth files of a folder (1000 = millimetres)."""
     depth_range: tuple[float, float] | None = None
     """Metres; the data set's own if not given."""
+    nyu_depth: str | None = None
+    """Ground truth of NYUv2's labelled .mat: raw (the sensor's, as published figures have it; the default) or filled (in-painted)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +172,7 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
             seed=self.seed,
             depth_scale=self.depth_scale,
             depth_range=self.depth_range if states_units(self.data) else None,
+            nyu_depth=self.nyu_depth,
         )
 
     def model_settings(self, depth_range: tuple[float, float], predict_side: int | None = None) -> ModelSettings:

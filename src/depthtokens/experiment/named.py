@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from ..data import open_dataset, states_units
+from ..data import dataset_class, open_dataset, states_units
 from ..data.dataset import DepthDataset
 from ..features.store import FeatureStore
+from ..files import user_path
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,14 @@ class NamedData:
         name: nyu:ROOT, kitti:ROOT, folder:ROOT, scenes, or store:FOLDER, which stands for the data set that the store was made from.
         depth_scale: units per metre in the depth files of a folder; None for what the store, or else `trained`, states.
         depth_range: (lo, hi) metres, of a folder; None likewise.
+        nyu_depth: which ground truth of NYUv2's labelled .mat, see `open_dataset`.
         trained: settings of the run that tokens come from, for a folder that they were trained on; empty where there is none.
     """
 
     name: str
     depth_scale: float | None = None
     depth_range: tuple[float, float] | None = None
+    nyu_depth: str | None = None
     trained: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -49,8 +53,24 @@ class NamedData:
             DataError: for data that is not there, or cannot be read.
         """
         spec = self.store.data if self.store else self.name
-        units: dict[str, Any] = {"depth_scale": self.depth_scale, "depth_range": self.depth_range}
+        options: dict[str, Any] = {"depth_scale": self.depth_scale, "depth_range": self.depth_range, "nyu_depth": self.nyu_depth}
         if states_units(spec):
-            known = self.store.meta["data"] if self.store else self.trained
-            units = {key: value or known.get(key) for key, value in units.items()}
-        return open_dataset(spec, name, list_file=list_file, **units)
+            known = self._known(spec)
+            options |= {key: known.get(key) for key in ("depth_scale", "depth_range") if options[key] is None}
+        return open_dataset(spec, name, list_file=list_file, **options)
+
+    def _known(self, spec: str) -> Mapping[str, Any]:
+        """Units told before: to a store, or to the tokens' training, where that was on this data, which does not tell itself."""
+        if self.store:
+            return self.store.meta["data"]
+        if _place(str(self.trained.get("data", ""))) != _place(spec):
+            return {}
+        name, _, root = spec.partition(":")
+        own = dataset_class(name).stated(root)
+        return {key: value for key, value in self.trained.items() if key not in own}
+
+
+def _place(spec: str) -> tuple[str, Path]:
+    """Name and absolute folder of a data set."""
+    name, _, root = spec.partition(":")
+    return name, user_path(root).absolute()

@@ -98,6 +98,9 @@ class Result:
         try:
             result = Result(**values)
             shape = (len(result.seeds), len(result.names))
+            new = [metric.label for name, metric in METRICS.items() if name not in result.scores or name not in result.images]
+            if new:
+                raise UsageError(f"not the figures of a row: measured without {', '.join(new)}")
             for metric in METRICS:
                 runs, images = result.scores[metric], result.images[metric]
                 if len(runs) != shape[0] or len(images) != shape[0] or any(len(row) != shape[1] for row in images):

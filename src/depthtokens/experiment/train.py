@@ -14,11 +14,12 @@ import torch
 from .._version import versions
 from ..clip.device import find_device
 from ..clip.load import FrozenCLIP, load_clip
+from ..data.check import sample_truth
 from ..depth.checkpoint import read, restore, write
 from ..depth.model import DepthTokens
 from ..depth.protocol import find_protocol
 from ..depth.settings import Provenance
-from ..errors import TrainingError, UsageError
+from ..errors import DataError, TrainingError, UsageError
 from ..features.store import FeatureStore
 from ..features.views import Views
 from ..files import LOCK, locked, user_path, write_text
@@ -165,6 +166,13 @@ def check_truth(data: Data, notify: Notify, force: bool) -> None:
     """
     if isinstance(data, FeatureStore):
         return
+    truth = sample_truth(data)
+    for line in (*data.notes, *truth.notes):
+        notify(f"note: {line}")
+    for line in (*data.warnings, *truth.warnings):
+        notify(f"warning: {line}")
+    if truth.fault and not force:
+        raise DataError(f"{truth.fault} (--force trains on it all the same)")
 
 
 class _Run:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+import reprlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 from ..clip.load import FrozenCLIP
 from ..clip.text import put
 from ..errors import UsageError
-from .scales import Word
+from .scales import Token, Word
 from .template import Segment
 from .tokens import word_ids
 
@@ -43,7 +46,12 @@ def joined(layouts: Sequence[PromptLayout], vectors: Sequence[int]) -> PromptLay
     Args:
         layouts: as `PromptEncoder.layout` makes them.
         vectors: how many vectors the table of each layout has.
+
+    Raises:
+        UsageError: for no layout, or another number of tables.
     """
+    if not layouts or len(layouts) != len(vectors):
+        raise UsageError(f"{len(layouts)} layouts with {len(vectors)} tables of vectors cannot be joined: each layout has one")
     length = max(layout.ids.shape[1] for layout in layouts)
     offsets = [sum(vectors[:i]) for i in range(len(vectors))]
     # What stands behind end-of-text is never read, so any id will do there.
@@ -70,6 +78,9 @@ class PromptEncoder(nn.Module):
     Args:
         clip: from `load_clip`.
 
+    Raises:
+        UsageError: for anything else than a `FrozenCLIP`.
+
     Example:
         >>> from depthtokens import load_clip
         >>> clip = load_clip("bundled")
@@ -81,6 +92,8 @@ class PromptEncoder(nn.Module):
 
     def __init__(self, clip: FrozenCLIP) -> None:
         super().__init__()
+        if not isinstance(clip, FrozenCLIP):
+            raise UsageError(f"PromptEncoder wants a CLIP from load_clip, not a {type(clip).__name__}")
         self.clip = clip
 
     def forward(self, prompts: Sequence[str | Sequence[Word | Tensor]]) -> Tensor:
@@ -94,24 +107,26 @@ class PromptEncoder(nn.Module):
             [N, C], not normalised.
 
         Raises:
-            UsageError: for no prompt, one longer than the CLIP's context, a vector of another width, or a piece of another kind.
+            UsageError: for no prompt, one longer than the CLIP's context, a vector of another width or that is no number, or a piece of
+                another kind.
         """
         if isinstance(prompts, str):
             raise UsageError("PromptEncoder takes a list of prompts, not one text: write [text]")
+        if not isinstance(prompts, Iterable) or isinstance(prompts, Tensor):
+            raise UsageError(f"PromptEncoder takes a list of prompts, not {_short(prompts)}")
         vectors: list[Tensor] = []
         count = 0
         indexed: list[list[Segment]] = []
         for prompt in prompts:
             segments: list[Segment] = []
-            for piece in [prompt] if isinstance(prompt, str) else prompt:
+            for piece in _pieces(prompt):
                 if not isinstance(piece, Tensor):
                     if not isinstance(piece, Word):
-                        raise UsageError(f"a prompt is made of text, Tokens and vectors, not of {piece!r}")
+                        raise UsageError(f"a prompt is made of text, Tokens and vectors (tensors), not of {_short(piece)}")
                     segments.append(piece)
                     continue
-                rows = piece.reshape(-1, piece.shape[-1])
-                if rows.shape[1] != self.clip.text.width:
-                    raise UsageError(f"a vector of width {rows.shape[1]} in a prompt: this CLIP's text tower has {self.clip.text.width}")
+                self._check_vectors(piece, (1, 2))
+                rows = piece.reshape(-1, piece.shape[-1]).to(self.clip.text.embedding.weight.device)
                 vectors.append(rows)
                 segments.extend(range(count, count + len(rows)))
                 count += len(rows)
@@ -125,19 +140,22 @@ class PromptEncoder(nn.Module):
             prompts: each a sequence of text, vocabulary `Token`s, and int: index of a vector in the table that `encode` is given.
 
         Raises:
-            UsageError: for no prompt at all, or one longer than the CLIP's context.
+            UsageError: for no prompt at all, one longer than the CLIP's context, words that are not in the CLIP's vocabulary, or a piece
+                of another kind.
         """
-        if not prompts:
+        if isinstance(prompts, str):
+            raise UsageError("a layout takes a list of prompts, not one text: write [[text]]")
+        if not len(prompts):
             raise UsageError("no prompts to encode")
         tokenizer = self.clip.tokenizer
         stand_in = tokenizer.start[0] if tokenizer.start else 0  # under a vector; never looked up
         rows: list[tuple[list[int], list[int]]] = []
         for prompt in prompts:
             ids, slots = list(tokenizer.start), [-1] * len(tokenizer.start)
-            for segment in prompt:
-                if isinstance(segment, int):
+            for segment in _pieces(prompt):
+                if not isinstance(segment, Word):
                     ids.append(stand_in)
-                    slots.append(segment)
+                    slots.append(_slot(segment))
                 else:
                     words = word_ids(self.clip, segment)
                     ids += words
@@ -146,6 +164,8 @@ class PromptEncoder(nn.Module):
             slots += [-1] * len(tokenizer.end)
             if len(ids) > self.clip.text.context_length:
                 raise UsageError(f"a prompt of {len(ids)} tokens is longer than this CLIP's context of {self.clip.text.context_length}")
+            if max(ids) >= self.clip.text.embedding.num_embeddings:
+                raise UsageError(f"a word of id {max(ids)} is not in this CLIP's vocabulary of {self.clip.text.embedding.num_embeddings}")
             rows.append((ids, slots))
         length = max(len(ids) for ids, _ in rows)
         padded_ids = torch.tensor([ids + [tokenizer.pad] * (length - len(ids)) for ids, _ in rows])
@@ -161,9 +181,44 @@ class PromptEncoder(nn.Module):
 
         Returns:
             [N, C], not normalised.
+
+        Raises:
+            UsageError: for a table of another shape, with too few vectors, or with vectors that are no numbers. In training, where a
+                gradient is asked for, the latter is for the loss to notice.
         """
         text = self.clip.text
+        slots_used, count = int(layout.slots.max()) + 1, 0
+        if vectors is not None:
+            self._check_vectors(vectors, (2,))
+            count = len(vectors)
+        if slots_used > count:
+            raise UsageError(f"prompts with {slots_used} slots for vectors are given {count} vectors")
+        features = self._encoded(layout, vectors if count else None)
+        if not (torch.is_grad_enabled() and features.requires_grad) and not features.isfinite().all():
+            raise UsageError(f"text features are NaN or infinite in {str(text.embedding.weight.dtype)[6:]}: use the text tower in float32")
+        return features
+
+    def _check_vectors(self, vectors: Tensor, axes: tuple[int, ...]) -> None:
+        """Raise UsageError unless vectors have the text tower's width, one of the numbers of axes, and are numbers."""
+        width = self.clip.text.width
+        if not isinstance(vectors, Tensor) or vectors.ndim not in axes or not vectors.is_floating_point():
+            found = f"{str(vectors.dtype)[6:]} {list(vectors.shape)}" if isinstance(vectors, Tensor) else f"a {type(vectors).__name__}"
+            wanted = f"[k, {width}]{f' or [{width}]' if 1 in axes else ''}"
+            raise UsageError(f"vectors of a prompt are floating-point tensors {wanted}, not {found}")
+        if vectors.shape[-1] != width:
+            raise UsageError(f"a vector of width {vectors.shape[-1]} in a prompt: this CLIP's text tower has {width}")
+        if torch.is_grad_enabled() and vectors.requires_grad:
+            return
+        good = vectors.isfinite().all(dim=-1)
+        if not good.all():
+            places = (~good).nonzero().flatten().tolist() if good.ndim else [0]
+            raise UsageError(f"vector {places[0]} of a prompt holds NaN or infinite values: its training diverged, or its file is damaged")
+
+    def _encoded(self, layout: PromptLayout, vectors: Tensor | None) -> Tensor:
+        """`encode` behind its checks."""
+        text = self.clip.text
         device = text.embedding.weight.device
+        vectors = None if vectors is None else vectors.to(device)
         ids, slots, end, shared = layout.ids.to(device), layout.slots.to(device), layout.end.to(device), layout.shared
         if text.causal:
             if bool((slots[0, :shared] < 0).all()):
@@ -174,3 +229,28 @@ class PromptEncoder(nn.Module):
             return text.after_prefix(states, suffix, end - shared)
         missing = (0, text.context_length - ids.shape[1])
         return text.full_length(F.pad(ids, missing, value=self.clip.tokenizer.pad), F.pad(slots, missing, value=-1), vectors)
+
+
+def _pieces(prompt: Any) -> Iterable[Any]:
+    """The pieces of a prompt, which may be a single one. Raises UsageError for what is neither."""
+    if isinstance(prompt, str | Token | Tensor):
+        return [prompt]
+    if not isinstance(prompt, Iterable):
+        raise UsageError(f"a prompt is text, or a list of pieces, not {_short(prompt)}")
+    return prompt
+
+
+def _slot(segment: Any) -> int:
+    """An index of a vector. Raises UsageError for what is none."""
+    try:
+        slot = -1 if isinstance(segment, bool) else operator.index(segment)
+    except TypeError:
+        slot = -1
+    if slot < 0:
+        raise UsageError(f"a prompt's layout is made of text, Tokens and indices of vectors (0, 1, ...), not of {_short(segment)}")
+    return slot
+
+
+def _short(value: object) -> str:
+    """A value in a few words, on one line."""
+    return " ".join(reprlib.repr(value).split())

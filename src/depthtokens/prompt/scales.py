@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import UsageError, unknown
@@ -48,20 +49,26 @@ class DepthWords:
     anchors: int | None = None
 
 
-def depth_words(spec: str | list[str] | tuple[str, ...]) -> DepthWords:
+def depth_words(spec: str | Sequence[Word]) -> DepthWords:
     """Read what is to fill {depth}.
 
     Args:
         spec: "learned:N", "random:N", "path:K:N", the name of one of `SCALES`, or one word or phrase per bin (a list, or "near|far").
 
     Raises:
-        UsageError: for an unknown name, a count below two, or an empty word.
+        UsageError: for an unknown name, a count below two, or a word that is empty or no text.
     """
+    if not isinstance(spec, str | Iterable):
+        raise UsageError(f"depth words are a name such as 'learned:7', or a list of words, not {spec!r}")
     if not isinstance(spec, str) or "|" in spec:
-        words = tuple(word.strip() for word in (spec.split("|") if isinstance(spec, str) else spec))
-        if len(words) < 2 or not all(words):
-            raise UsageError(f"depth words need at least two entries, none of them empty: {list(words)}")
-        return DepthWords(words, "words", len(words), words)
+        given = spec.split("|") if isinstance(spec, str) else list(spec)
+        if not all(isinstance(word, Word) for word in given):
+            raise UsageError(f"depth words are text, one word or phrase per bin, not {' '.join(repr(given).split())[:80]}")
+        words = tuple(word if isinstance(word, Token) else str(word).strip() for word in given)
+        if len(words) < 2 or not all(map(str, words)):
+            raise UsageError(f"depth words need at least two entries, none of them empty: {[str(word) for word in words]}")
+        return DepthWords(tuple(map(str, words)), "words", len(words), words)
+    spec = str(spec)
     if spec in SCALES:
         return DepthWords(spec, "words", len(SCALES[spec]), SCALES[spec])
     kind, _, count = spec.partition(":")

@@ -22,7 +22,7 @@ TEMPLATES = {
 """The paper's templates by its names, without the final full stop it prints and the released code leaves out."""
 
 _SLOT = re.compile(r"\{([^{}]*)\}")
-_CONTEXT = re.compile(r"ctx(?:\*([1-9]\d*))?")
+_CONTEXT = re.compile(r"ctx(?:\*([1-9][0-9]?))?")  # 99 are more than any text tower has positions for
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,11 @@ def parse_template(template: str) -> Template:
         template: a name in `TEMPLATES`, or text with exactly one {depth} and any number of {ctx} ({ctx*4} stands for four).
 
     Raises:
-        UsageError: for an unknown name, an unknown slot, or no or several {depth}.
+        UsageError: for an unknown name, an unknown slot, a brace without its other half, or no or several {depth}.
     """
+    if not isinstance(template, str):
+        raise UsageError(f"a template is text with {{depth}} in it, or a name, not {template!r}")
+    template = str(template)
     if "{" not in template:
         if template not in TEMPLATES and " " in template.strip():
             raise UsageError(f"the template '{template}' has no {{depth}}: write it where the depth word goes")
@@ -77,6 +80,9 @@ def parse_template(template: str) -> Template:
         else:
             raise UsageError(f"unknown slot {slot[0]} in the template: slots are {{depth}}, {{ctx}} and {{ctx*4}}")
     pieces.append(text[at:].strip())
+    loose = [piece for piece in pieces if isinstance(piece, str) and ("{" in piece or "}" in piece)]
+    if loose:
+        raise UsageError(f"a brace without its other half in '{loose[0]}': slots of a template are {{depth}}, {{ctx}} and {{ctx*4}}")
     if pieces.count(None) != 1:
         raise UsageError(f"the template '{text}' needs {{depth}} exactly once, it has it {pieces.count(None)} times")
     return Template(text, tuple(piece for piece in pieces if piece != ""), contexts)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,12 +27,21 @@ def random_vectors(count: int, width: int, seed: int, stream: int) -> Tensor:
 
     Returns:
         [count, width] float32.
+
+    Raises:
+        UsageError: for a seed that is no whole number, or no vectors at all.
     """
-    generator = torch.Generator().manual_seed((2 * seed + stream) % 2**63)
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise UsageError(f"a seed is a whole number, not {seed!r}") from None
+    if count < 1 or width < 1:
+        raise UsageError(f"{count} vectors of width {width} cannot be drawn: at least one of each")
+    generator = torch.Generator().manual_seed((2 * number + stream) % 2**63)
     return STD * torch.randn(count, width, generator=generator)
 
 
-def vectors_from_words(clip: FrozenCLIP, spec: str | list[str] | tuple[str, ...], count: int) -> Tensor:
+def vectors_from_words(clip: FrozenCLIP, spec: str | Sequence[Word], count: int) -> Tensor:
     """The token embeddings of words, for learning to start from; of a phrase, the mean over its tokens.
 
     Args:
@@ -41,17 +53,25 @@ def vectors_from_words(clip: FrozenCLIP, spec: str | list[str] | tuple[str, ...]
         [count, width] float32, on the CPU.
 
     Raises:
-        UsageError: where there are not `count` words.
+        UsageError: where there are not `count` words, or one of them has no token.
     """
     words = depth_words(spec).words
     if len(words) != count:
         raise UsageError(f"init needs one word or phrase for each of {count} tokens, '{spec}' has {len(words)}")
     weight = clip.text.embedding.weight.detach()
-    return torch.stack([weight[word_ids(clip, word)].mean(dim=0) for word in words]).float().cpu()
+    ids = [word_ids(clip, word) for word in words]
+    if empty := [str(word) for word, found in zip(words, ids, strict=True) if not found]:
+        raise UsageError(f"init has a word without any token of this CLIP's vocabulary: {empty[0]!r}")
+    return torch.stack([weight[found].mean(dim=0) for found in ids]).float().cpu()
 
 
 def path_matrix(anchors: int, count: int) -> Tensor:
-    """[count, anchors] weights that spread `count` points evenly over the piecewise-linear path through `anchors` points, ends included."""
+    """[count, anchors] weights that spread `count` points evenly over the piecewise-linear path through `anchors` points, ends included.
+
+    Raises UsageError unless there are at least two anchors, and no fewer points.
+    """
+    if not 2 <= anchors <= count:
+        raise UsageError(f"a path of {count} points through {anchors} anchors: at least two anchors, and no fewer points")
     place = torch.linspace(0, anchors - 1, count, dtype=torch.float64)
     left = place.long().clamp(max=anchors - 2)
     matrix = torch.zeros(count, anchors, dtype=torch.float64)
@@ -61,5 +81,5 @@ def path_matrix(anchors: int, count: int) -> Tensor:
 
 
 def word_ids(clip: FrozenCLIP, word: Word) -> list[int]:
-    """Vocabulary ids of a word or phrase, or the one id of a `Token`."""
+    """Vocabulary ids of a word or phrase, or the one id of a `Token`. Raises UsageError for one that is not in the vocabulary."""
     return [clip.tokenizer.token_id(word.text)] if isinstance(word, Token) else clip.tokenizer.ids(word)

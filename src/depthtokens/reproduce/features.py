@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..clip.load import FrozenCLIP
-from ..data import open_dataset
 from ..data.dataset import DepthDataset
 from ..depth.linear import Trainable
 from ..errors import DataError
@@ -27,6 +26,7 @@ class RowFeatures:
         settings: of the reproduction.
         rows: all of its rows.
         sets: the data sets by role and split, as plain images.
+        draw: opens a split, by role and split, to show random views.
         progress: called as images are read.
         notify: called with a line before features are stored.
     """
@@ -36,10 +36,11 @@ class RowFeatures:
         settings: Reproduction,
         rows: Sequence[Row],
         sets: Mapping[tuple[str, str], DepthDataset],
+        draw: Callable[[str, str], DepthDataset],
         progress: Progress,
         notify: Notify,
     ) -> None:
-        self.settings, self.sets = settings, sets
+        self.settings, self.sets, self._draw = settings, sets, draw
         self.reading = Reading(
             cache=True, workers=settings.workers, precision=settings.precision, hint="", progress=progress, notify=notify
         )  # fmt: skip
@@ -65,11 +66,7 @@ class RowFeatures:
     def _images(self, need: Need) -> DepthDataset:
         """A split as its views are drawn: plain, or augmented."""
         role, split, views = need
-        return (
-            self.sets[role, split]
-            if views.count == 1
-            else open_dataset(self.settings.by_role()[role], split, list_file=self.settings.lists().get((role, split)), augment=True)
-        )
+        return self.sets[role, split] if views.count == 1 else self._draw(role, split)
 
     def take(self, folders: Sequence[str], clip: FrozenCLIP) -> None:
         """Use given stores for what they are good for.

@@ -31,7 +31,9 @@ class Measured:
             values = json.loads(path.read_text(encoding="utf-8"))
             values.pop("row")
             return Measured(row, Result.from_dict(values))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        except UsageError as error:
+            raise DataError(f"{path}: {error}: delete it, and the row is run again") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is damaged: delete it, and the row is run again") from error
 
 

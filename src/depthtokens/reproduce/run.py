@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from .._version import versions
 from ..clip.device import find_device
 from ..clip.load import FrozenCLIP, load_clip
 from ..data import open_dataset
+from ..data.check import sample_truth
 from ..data.dataset import DepthDataset
 from ..depth.checkpoint import restore, write
 from ..depth.linear import LinearHead, Trainable
@@ -101,8 +103,12 @@ class _Run:
                 for (role, split), data in self.sets.items()
             },
             "versions": versions("torch", "open_clip"),
+            "in_painted": [role for role in self.data if sample_truth(self.sets[role, "test"]).in_painted],
         }
-        self.features = RowFeatures(settings, self.rows, self.sets, self.progress, notify)
+        for (role, split), data in self.sets.items():
+            for line in data.warnings:
+                notify(f"warning: {self.data[role]} {split}: {line}")
+        self.features = RowFeatures(settings, self.rows, self.sets, partial(self._open, augment=True), self.progress, notify)
         self.features.take(settings.stores, self.clip)
         self._begin()
         self.clip.to(self.device)
@@ -234,7 +240,7 @@ class _Run:
             out = self.out / "runs" / slug(row.name) / f"seed-{seed}"
             experiment = row.experiment(
                 self.data[row.role], depth_range=None, clip=settings.clip, weights=settings.weights, batchnorm="adapt", seed=seed,
-                list_file=self.lists.get((row.role, "train")),
+                nyu_depth=self.settings.nyu_depth, list_file=self.lists.get((row.role, "train")),
                 lr=settings.lr, epochs=settings.epochs, batch_size=settings.batch_size, workers=settings.workers,
                 device=settings.device, precision=settings.precision, out=str(out),
             )  # fmt: skip
@@ -254,7 +260,10 @@ class _Run:
 
     def _open(self, role: str, split: str, *, augment: bool = False, seed: int = 42) -> DepthDataset:
         """A split of a role's data set, by the list file that was given for it, if any."""
-        return open_dataset(self.data[role], split, list_file=self.lists.get((role, split)), augment=augment, seed=seed)
+        depth = self.settings.nyu_depth if self.data[role].endswith(".mat") else None
+        return open_dataset(
+            self.data[role], split, list_file=self.lists.get((role, split)), augment=augment, seed=seed, nyu_depth=depth
+        )  # fmt: skip
 
     def _file(self, row: Row) -> Path:
         return self.out / "rows" / f"{slug(row.name)}.json"

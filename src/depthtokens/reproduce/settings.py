@@ -25,6 +25,8 @@ class Reproduction(RunFlags, ClipFlags):
     """nyu:ROOT, kitti:ROOT, scenes or scenes:road; once for each data set."""
     list_file: tuple[str, ...] = ()
     """A list file where it is not found under ROOT, as nyu:test=FILE or kitti:train=FILE; once for each list."""
+    nyu_depth: str | None = None
+    """Ground truth of NYUv2's labelled .mat: raw (the default) or filled."""
     table: str = "all"
     """3, 4, 5, 6, 7, depthclip, effects or all."""
     seeds: str = "0..4"
@@ -124,7 +126,7 @@ class Reproduction(RunFlags, ClipFlags):
 
     def recipe(self) -> dict[str, Any]:
         """What a figure depends on, beside its row and its data."""
-        where = ("data", "list_file", "table", "stores", "out", "workers", "device")
+        where = ("data", "list_file", "nyu_depth", "table", "stores", "out", "workers", "device")
         return {key: value for key, value in asdict(self).items() if key not in where}
 
     def need(self, row: Row, split: str) -> tuple[str, str, Views]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ..depth.metrics import METRICS, QUOTED
 from ..depth.protocol import find_protocol
 from ..experiment.result import Result
 from ..experiment.statistics import Difference, MeanStd
-from ..files import write_text
+from ..files import json_text, write_text
 from ..report.html import page
 from ..report.table import Table, write_cell
 from .measured import Measured
@@ -166,7 +165,10 @@ def describe(done: Reproduced, role: str) -> str:
     used = sorted({one.row.protocol for one in done.rows if one.row.role == role})
     test = facts[f"{role} test"]
     protocols = "; ".join(find_protocol(name).describe(tuple(test["depth_range"]), test["eval_crop"]) for name in used)
-    return f"{spec}: {facts[f'{role} train']['images']} training and {test['images']} test images. {protocols}"
+    images = f"{spec}: {facts[f'{role} train']['images']} training and {test['images']} test images"
+    if comparable(spec) and role in done.facts.get("in_painted", ()):
+        images += ", whose truth is in-painted (it has no holes): published figures are on what the sensor measured"
+    return f"{images}. {protocols}"
 
 
 def title(done: Reproduced, role: str) -> str:
@@ -228,7 +230,7 @@ def save(done: Reproduced) -> list[Path]:
     """Write table.md, table.csv, table.html and table.json into the reproduction's folder; returns their paths."""
     contents = {
         "table.md": markdown(done), "table.csv": to_csv(done), "table.html": to_html(done),
-        "table.json": json.dumps(to_json(done), indent=1),
+        "table.json": json_text(to_json(done)),
     }  # fmt: skip
     paths = [Path(done.settings.out) / name for name in contents]
     for path in paths:
