@@ -312,6 +312,7 @@ def test_a_lone_file_says_its_activation(tmp_path, files, monkeypatch, small):
         right = small.encode_text(open_clip.get_tokenizer("RN50")(words))
         assert torch.allclose(PromptEncoder(named)(words), right, atol=1e-5)
         assert not torch.allclose(PromptEncoder(alone)(words), right, atol=1e-3)
+    assert named.fingerprint != alone.fingerprint == fingerprint(named.model)  # or caches and token files would mix them
 
 
 @pytest.mark.parametrize(("name", "meant"), [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from ..errors import DepthTokensError, unknown
@@ -30,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
-        _run([word for word in words if word != "--debug"])
+        with warnings.catch_warnings():
+            warnings.showwarning = _show
+            _run([word for word in words if word != "--debug"])
     except DepthTokensError as error:
         if debug:
             traceback.print_exc()
@@ -46,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("depthtokens: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _show(message: Warning | str, *_: object) -> None:
+    """A warning in one line, without the line of code that gave it."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _run(words: list[str]) -> None:

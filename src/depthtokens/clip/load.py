@@ -283,7 +283,21 @@ def _from_named_file(name: str, path: Path) -> FrozenCLIP:
     fill(model, weights.tensors, path, name, stacklevel=4)
     if not openai and isinstance(model, open_clip.CLIP) and "quickgelu" not in name and f"{name}-quickgelu" in open_clip.list_models():
         warnings.warn(f"{path.name} is read as a {name} with GELU; if these are OpenAI's weights say {name}-quickgelu", stacklevel=3)
-    return FrozenCLIP(model, name, str(path), name, copied=False)
+    clip = FrozenCLIP(model, name, str(path), name, copied=False)
+    if otherwise := _otherwise(model):  # the same file alone is read as OpenAI's are, and no cache may take one for the other
+        clip.fingerprint = hashlib.sha256(f"{clip.fingerprint} {' '.join(otherwise)}".encode()).hexdigest()
+    return clip
+
+
+def _otherwise(model: nn.Module) -> list[str]:
+    """What of a model is other than OpenAI's and its weights do not tell: GELU instead of QuickGELU, attention heads not of 64 numbers."""
+    found = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.GELU):
+            found.append(f"{name}:gelu")
+        if isinstance(layer, nn.MultiheadAttention) and layer.head_dim != 64:
+            found.append(f"{name}:{layer.head_dim}")
+    return found
 
 
 def _create(name: str, force_quick_gelu: bool = False) -> nn.Module:
