@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in words
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show
+            warnings.showwarning = _show  # type: ignore[assignment]
             _run([word for word in words if word != "--debug"])
     except DepthTokensError as error:
         if debug:
