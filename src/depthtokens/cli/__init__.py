@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 from ..errors import DepthTokensError, unknown
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in words
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show  # type: ignore[assignment]
+            warnings.showwarning = _show
             _run([word for word in words if word != "--debug"])
     except DepthTokensError as error:
         if debug:
@@ -51,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _show(message: Warning | str, *_: object) -> None:
+def _show(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
     """A warning in one line, without the line of code that gave it."""
     print(f"warning: {message}", file=sys.stderr)
 
