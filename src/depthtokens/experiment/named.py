@@ -54,6 +54,8 @@ class NamedData:
         """
         spec = self.store.data if self.store else self.name
         options: dict[str, Any] = {"depth_scale": self.depth_scale, "depth_range": self.depth_range, "nyu_depth": self.nyu_depth}
+        if self.store:  # which ground truth it was made from
+            options |= {key: value for key, value in self.store.meta["data"].get("options", {}).items() if options[key] is None}
         if states_units(spec):
             known = self._known(spec)
             options |= {key: known.get(key) for key in ("depth_scale", "depth_range") if options[key] is None}
