@@ -21,7 +21,7 @@ from ..data.loader import batches
 from ..depth import protocol as protocols
 from ..depth.linear import Trainable
 from ..errors import DataError, UsageError
-from ..features.cache import cached
+from ..features.cache import CannotStore, cached
 from ..features.store import FeatureStore
 from ..features.views import Views
 from ..progress import Notify, Progress, silent
@@ -159,10 +159,16 @@ def open_source(
     dtype_of(how.precision)  # an unknown one is found before any work
     settings = model.settings
     if not isinstance(data, FeatureStore) and how.cache and views is not None and settings.batchnorm == "frozen":
-        data = cached(
-            model.clip, data, views, [settings.dense, *together], workers=how.workers, device=model.centres.device,
-            precision=how.precision, list_file=how.list_file, folder=how.folder, hint=how.hint, progress=how.progress, notify=how.notify,
-        )  # fmt: skip
+        try:
+            data = cached(
+                model.clip, data, views, [settings.dense, *together], workers=how.workers, device=model.centres.device,
+                precision=how.precision, list_file=how.list_file, folder=how.folder, hint=how.hint, progress=how.progress,
+                notify=how.notify,
+            )  # fmt: skip
+        except CannotStore as error:
+            if flip:  # only stored views come mirrored
+                raise
+            how.notify(f"note: {error}: images are read each time")
     if isinstance(data, FeatureStore):
         check_store(model, data)
         return Stored(data, settings.dense, device=model.centres.device, flip=flip, batch_size=how.batch_size)

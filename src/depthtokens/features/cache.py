@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,13 +11,17 @@ import torch
 
 from ..clip.load import FrozenCLIP
 from ..data.dataset import DepthDataset
-from ..errors import DataError
+from ..errors import DataError, DepthTokensError
 from ..files import cache_folder
 from ..progress import Notify, Progress, silent
 from .plan import plan, size_text
 from .store import FeatureStore, read_meta
 from .views import META, Views
 from .write import write
+
+
+class CannotStore(DepthTokensError):
+    """The cache folder cannot be written to; what was to be stored can still be computed each time."""
 
 
 def cached(
@@ -58,7 +64,8 @@ def cached(
     Raises:
         UsageError: for what does not fit together, see `plan.plan`.
         DataError: for data that cannot be read, or a CLIP whose features are no finite numbers.
-        DepthTokensError: where there is no room or no right to write.
+        CannotStore: where the cache folder cannot be written to.
+        DepthTokensError: where there is no room.
     """
     planned = plan(clip, dataset, views, modes, dtype, precision=precision, list_file=list_file)
     place = (folder or cache_folder()) / "features" / planned.key[:20]
@@ -70,5 +77,11 @@ def cached(
                 read_meta(place)
             except DataError:
                 (place / META).unlink(missing_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if not os.access(place, os.W_OK):
+            raise PermissionError(errno.EACCES, "no right to write there")
+    except OSError as error:
+        raise CannotStore(f"cannot keep patch features in {place}: {error.strerror or error}") from error
     notify(f"storing patch features of {planned.images} images ({size_text(planned.bytes)}) in {place}{hint}")
     return write(planned, place, batch_size=batch_size, workers=workers, device=device, wait=True, progress=progress)
