@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -41,6 +42,15 @@ def test_making_and_checking(capsys, command, tmp_path, nyu_tree):
     assert code == 0 and "all checksums as written" in out and "data unchanged" in out
     code, out, _ = run(capsys, "features", "check", tmp_path / "store", "--json")
     assert code == 0 and json.loads(out)["data_state"] == "unchanged" and json.loads(out)["images"] == 3
+
+
+def test_what_is_next_can_be_run(capsys, nyu_tree, tiny_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(capsys, "features", f"nyu:{nyu_tree}", "--clip", tiny_file, "--dense", "value", "--out", "a store", "--workers", 0)
+    program, *words = shlex.split(out.splitlines()[-1].removeprefix("next: "))
+    assert code == 0 and program == "depthtokens" and words[:3] == ["train", "--data", "store:a store"]
+    code, _, err = run(capsys, *words, "--epochs", 1, "--batch-size", 3, "--out", "run")
+    assert code == 0, err
 
 
 def test_test_split_without_mirror_images(capsys, command):

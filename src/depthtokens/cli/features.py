@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from ..errors import UsageError
-from ..experiment.config import ClipFlags, DataFlags, RunFlags
+from ..experiment.config import ClipFlags, DataFlags, Experiment, RunFlags
 from .console import ProgressBar, command, notify, parse, print_json
 from .flags import JsonFlag
 
@@ -96,5 +96,7 @@ def main(arguments: Sequence[str]) -> None:
     if args.split == "test" and not args.mirror:
         print("evaluation averages with mirror images: run the same with --mirror, into another folder, to evaluate on it")
     else:
-        words = ("train",) if args.split == "train" else ("evaluate", "TOKENS")
-        print(f"next: {command(*words, '--data', f'store:{store.path}')}")
+        said = {"clip": args.clip, "weights": args.weights, "dense": args.dense[0], "normalisation": args.normalisation}
+        other = [word for name, value in said.items() if value and value != getattr(Experiment, name) for word in (f"--{name}", value)]
+        words, flags = (["train"], other) if args.split == "train" else (["evaluate", "TOKENS"], [])
+        print(f"next: {command(*words, '--data', f'store:{store.path}', *flags)}")
