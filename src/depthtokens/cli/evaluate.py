@@ -83,16 +83,13 @@ def main(arguments: Sequence[str]) -> None:
 
 def _warn(model: DepthTokens, data: Data, training: DepthDataset | None) -> None:
     """Say what makes the scores mean less than they seem to."""
-    from ..data.check import sample_truth
+    from ..data.check import remarks, sample_truth
     from ..experiment.controls import shared_images
     from ..features.store import FeatureStore
 
     if not isinstance(data, FeatureStore):
-        truth = sample_truth(data)
-        for line in (*data.notes, *truth.notes):
-            notify(f"note: {line}")
-        for line in (*data.warnings, *truth.warnings):
-            notify(f"warning: {line}")
+        for line in remarks(data, sample_truth(data)):
+            notify(line)
 
     side = min(data.image_height, data.image_sizes[0][1]) if isinstance(data, FeatureStore) else min(data.image_size(0))
     trained = model.settings.predict_side

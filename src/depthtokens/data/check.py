@@ -143,6 +143,21 @@ def sample_truth(dataset: DepthDataset, maps: int = 50) -> Truth:
     return sample.result()
 
 
+def remarks(dataset: DepthDataset, truth: Truth) -> list[str]:
+    """What a person should hear before a data set is trained or scored on, line by line.
+
+    Args:
+        dataset: the data set.
+        truth: a sample of it, from `sample_truth`.
+    """
+    lo, hi = dataset.depth_range
+    notes = [*dataset.notes, *truth.notes]
+    if 0 < truth.outside <= MOST_OUTSIDE:
+        notes.append(f"{truth.outside:.2%} of the truth lies outside the depth range {lo:g} to {hi:g} m and does not count")
+    warnings = [*dataset.warnings, *truth.warnings]
+    return [*(f"note: {note}" for note in notes), *(f"warning: {warning}" for warning in warnings)]
+
+
 def check(dataset: DepthDataset, *, quick: bool = False, progress: Progress = silent) -> Findings:
     """Open every pair of a data set and say what is there; bad files are counted, not raised.
 

@@ -14,7 +14,7 @@ import torch
 from .._version import versions
 from ..clip.device import find_device
 from ..clip.load import FrozenCLIP, load_clip
-from ..data.check import sample_truth
+from ..data.check import remarks, sample_truth
 from ..depth.checkpoint import read, restore, write
 from ..depth.model import DepthTokens
 from ..depth.protocol import find_protocol
@@ -167,10 +167,8 @@ def check_truth(data: Data, notify: Notify, force: bool) -> None:
     if isinstance(data, FeatureStore):
         return
     truth = sample_truth(data)
-    for line in (*data.notes, *truth.notes):
-        notify(f"note: {line}")
-    for line in (*data.warnings, *truth.warnings):
-        notify(f"warning: {line}")
+    for line in remarks(data, truth):
+        notify(line)
     if truth.fault and not force:
         raise DataError(f"{truth.fault} (--force trains on it all the same)")
 

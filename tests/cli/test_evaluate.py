@@ -1,0 +1,79 @@
+"""What `evaluate` says beside its scores: units, sizes, splits, images that both splits have."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from depthtokens import DepthTokens, UsageError
+from depthtokens.experiment.source import Reading, open_source
+from depthtokens.reproduce.settings import Reproduction
+from helpers import run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two training and two test pairs, 1000 units per metre, of which the first test image is a training image too."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for kind in ("images", "depth"):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+        for i in range(2):
+            Image.fromarray(rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(tmp_path / "data" / "images" / f"{split}{i}.png")
+            depth = np.full((64, 96), 2000, np.uint16)
+            depth[0, :2] = 65535 if split == "test" else 2000
+            Image.fromarray(depth).save(tmp_path / "data" / "depth" / f"{split}{i}.png")
+    rows = {"train": ["train0", "train1"], "test": ["train0", "test1"]}
+    for split, names in rows.items():
+        lines = ["image,depth", *(f"images/{name}.png,depth/{name}.png" for name in names)]
+        (tmp_path / "data" / f"{split}.csv").write_text("\n".join(lines))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def tokens(tiny_clip, tmp_path):
+    DepthTokens(tiny_clip, depth="learned:5", predict_side=96).save(tmp_path / "tokens.safetensors")
+    return tmp_path / "tokens.safetensors"
+
+
+def evaluate(capsys, folder, tokens, *words):
+    return run(capsys, "evaluate", tokens, "--data", f"folder:{folder}", "--depth-scale", 1000, "--no-cache", "--workers", 0, *words)
+
+
+def test_what_weakens_the_scores_is_said(capsys, folder, tokens, tmp_path):
+    code, out, err = evaluate(capsys, folder, tokens, "--csv", tmp_path / "scores.csv")
+    assert code == 0, err
+    assert "depth files: 1000 units per metre; truth counts from 0.001 to 10 m" in out
+    assert "warning: the shorter side of images is 64 pixels, that of training's was 96" in err
+    assert "warning: 1 of 2 test images are in the training split too" in err
+    with (tmp_path / "scores.csv").open() as file:
+        assert [int(row["pixels"]) for row in csv.DictReader(file)] == [64 * 96, 64 * 96 - 2]  # 65535 is no truth
+    code, _, err = evaluate(capsys, folder, tokens, "--split", "train")
+    assert code == 0 and "warning: these are images of the split 'train'" in err
+
+
+def test_truth_outside_the_range_is_said(capsys, folder, tokens):
+    _, _, err = evaluate(capsys, folder, tokens, "--depth-range", 0.5, 10)
+    assert "note: 0.02% of the truth lies outside the depth range 0.5 to 10 m and does not count" in err
+    code, _, err = evaluate(capsys, folder, tokens, "--depth-scale", 1)
+    assert "out of proportion" in err and "1000" in err
+
+
+def test_random_views_are_not_scored(tiny_clip, folder):
+    from depthtokens import Folder
+
+    data = Folder(folder, "test", depth_scale=1000, augment=True)
+    source = open_source(DepthTokens(tiny_clip), data, None, Reading(workers=0))
+    with pytest.raises(UsageError, match="opened with random views: open it without augment"):
+        next(source.evaluation(None))
+
+
+def test_lists_of_a_reproduction(nyu_tree, tmp_path):
+    made = Reproduction(data=(f"nyu:{nyu_tree}",), list_file=("nyu:test=lists/a.txt", "nyu:train=b=c.txt"))
+    assert made.lists() == {("nyu", "test"): "lists/a.txt", ("nyu", "train"): "b=c.txt"}
+    for wrong in ("a.txt", "nyu=a.txt", "nyu:all=a.txt", "kitti:test=a.txt", "nyu:test="):
+        with pytest.raises(UsageError, match="write nyu:test=FILE, with train or test"):
+            Reproduction(data=(f"nyu:{nyu_tree}",), list_file=(wrong,))
