@@ -58,7 +58,7 @@ def test_what_weakens_the_scores_is_said(capsys, folder, tokens, tmp_path):
 def test_truth_outside_the_range_is_said(capsys, folder, tokens):
     _, _, err = evaluate(capsys, folder, tokens, "--depth-range", 0.5, 10)
     assert "note: 0.02% of the truth lies outside the depth range 0.5 to 10 m and does not count" in err
-    code, _, err = evaluate(capsys, folder, tokens, "--depth-scale", 1)
+    _, _, err = evaluate(capsys, folder, tokens, "--depth-scale", 1)
     assert "out of proportion" in err and "1000" in err
 
 
