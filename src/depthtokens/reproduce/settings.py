@@ -182,7 +182,7 @@ def parse_seeds(text: str) -> list[int]:
         seeds: Sequence[int] = range(int(first), int(last) + 1) if dots else [int(part) for part in text.split(",")]
     except ValueError:
         seeds = []
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32 or len(seeds) > 1000 or len(set(seeds)) < len(seeds):
+    if not 1 <= len(seeds) <= 1000 or min(seeds) < 0 or max(seeds) >= 2**32 or len(set(seeds)) < len(seeds):
         raise UsageError(f"seeds '{text}': write 0..4 (both ends), 0,1,2 or one number, each once, at most 1000, below 2**32")
     return list(seeds)
 
