@@ -163,7 +163,7 @@ def test_modes_are_names(tiny_clip):
     with pytest.raises(UsageError, match=r"write \['layer4'\]"):
         tiny_clip.image.patches_in(images, "layer4")
     with pytest.raises(UsageError, match="did you mean 'layer4'"):
-        tiny_clip.image.grid((64, 64), "layer3")
+        tiny_clip.image.grid((64, 64), "layer5")
     with pytest.raises(UsageError, match="3, H, W"):
         tiny_clip.image.normalised(torch.zeros(1, 1, 8, 8), "clip")  # three channels' means made three of one
 
