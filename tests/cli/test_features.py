@@ -10,19 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from depthtokens.cli import main
 from depthtokens.features.store import FeatureStore
-from helpers import load_script
-
-
-def run(capsys, *words):
-    try:
-        main(list(map(str, words)))
-        code = 0
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+from helpers import load_script, run
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in words
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show
+            if arguments is None:  # a program that calls this function shows warnings as it likes
+                warnings.showwarning = _show
             _run([word for word in words if word != "--debug"])
     except DepthTokensError as error:
         if debug:
