@@ -14,6 +14,8 @@ from .rows import ADAPTED, CROSS, PROMPT, Row, effects, role_of
 if TYPE_CHECKING:
     from ..features.views import Views
 
+DRAWS = 2
+"""Which way orders and mirror images are drawn from the seed: counted up with every change, so that no table mixes two of them."""
 TABLES = ("3", "4", "5", "6", "7", "depthclip", "effects")
 
 
@@ -127,7 +129,7 @@ class Reproduction(RunFlags, ClipFlags):
     def recipe(self) -> dict[str, Any]:
         """What a figure depends on, beside its row and its data."""
         where = ("data", "list_file", "nyu_depth", "table", "stores", "out", "workers", "device")
-        return {key: value for key, value in asdict(self).items() if key not in where}
+        return {**{key: value for key, value in asdict(self).items() if key not in where}, "draws": DRAWS}
 
     def need(self, row: Row, split: str) -> tuple[str, str, Views]:
         """(role, split, views) of the stored features that a row learns from ("train") or is scored on ("test")."""
