@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from depthtokens import files as files_module
 from depthtokens.experiment.learn import Learner, epoch_order, make_optimizer, peak_share
 from depthtokens.experiment.source import FLIPS, ORDER, drawn
 from depthtokens.experiment.train import LOG, STATE
-from depthtokens.files import LOCK, locked
+from depthtokens.files import LOCK
 
 
 @pytest.fixture
@@ -96,26 +97,26 @@ def test_infinite_numbers_survive(folder, tiny_file, tmp_path):
         experiment(folder, tiny_file, lr=float("inf"))
 
 
-def hold(folder, ready, done):
-    with locked(folder):
-        ready.set()
-        done.wait(60)
+HOLD = """
+import sys
+from pathlib import Path
+from depthtokens.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_two_runs_into_one_folder(folder, tiny_file, monkeypatch):
     train(experiment(folder, tiny_file))
     monkeypatch.setattr(files_module, "PATIENCE", 0.1)
-    context = multiprocessing.get_context("spawn")
-    ready, done = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(folder.parent / "run", ready, done))
-    other.start()
-    try:
-        assert ready.wait(60)
+    command = [sys.executable, "-c", HOLD, str(folder.parent / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
         with pytest.raises(DataError, match="another process is writing"):
             train(experiment(folder, tiny_file), resume=True)
-    finally:
-        done.set()
-        other.join()
+        other.stdin.close()
+    train(experiment(folder, tiny_file), resume=True)  # the lock went with its holder
 
 
 def test_a_failed_start_leaves_nothing(folder, tiny_file):
