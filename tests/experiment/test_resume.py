@@ -163,3 +163,13 @@ def test_seeds_share_nothing():
     assert len(flips) == 75
     assert drawn(0, 1, ORDER).random() != drawn(1, 0, ORDER).random() != drawn(0, 1, FLIPS).random()
     assert epoch_order(50, 3, 4) == epoch_order(50, 3, 4) and sorted(epoch_order(50, 3, 4)) == list(range(50))
+
+
+def test_depths_out_of_proportion_are_not_trained_on(folder, tiny_file):
+    with pytest.raises(DataError, match="out of proportion.*--force trains on it all the same"):
+        train(experiment(folder, tiny_file, depth_scale=1.0))
+    assert not (folder.parent / "run").exists()
+    said = []
+    with pytest.raises(TrainingError, match="no image of a whole epoch has valid depth"):  # it goes on, to nothing
+        train(experiment(folder, tiny_file, depth_scale=1.0), notify=said.append, force=True)
+    assert any("out of proportion" in line and "1000" in line for line in said)
