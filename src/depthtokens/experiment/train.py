@@ -206,12 +206,13 @@ class _Run:
             cache=kept, workers=experiment.workers, precision=experiment.precision, list_file=experiment.list_file,
             progress=progress, notify=notify,
         )  # fmt: skip
+        self.source: Source = open_source(self.model, data, views, reading)
+        read: Data = self.source.store if isinstance(self.source, Stored) else data  # a store has looked at every file already
         self.facts = {
             "images": len(data),
-            "data_fingerprint": data.data_fingerprint if isinstance(data, FeatureStore) else data.fingerprint(),
+            "data_fingerprint": read.data_fingerprint if isinstance(read, FeatureStore) else read.fingerprint(),
             "versions": versions("torch", "open_clip"),
         }
-        self.source: Source = open_source(self.model, data, views, reading)
         if (share := peak_share(self.steps)) < 0.5:
             notify(
                 f"warning: a schedule of {self.steps} steps reaches {share:.0%} of the learning rate asked for: "
