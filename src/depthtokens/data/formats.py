@@ -92,13 +92,13 @@ def _colour_type(path: Path) -> int:
 
 def _read_array(path: Path) -> NDArray:
     """The array [H, W] of a .npy, or of a .npz that has one or one called "depth"; [H, W, 1] is taken as well."""
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.lib.npyio.NpzFile):
-        with loaded as arrays:
-            key = "depth" if "depth" in arrays else arrays.files[0] if len(arrays.files) == 1 else None
+    with path.open("rb") as file:  # np.load(path) leaves a damaged .npz open
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            key = "depth" if "depth" in loaded else loaded.files[0] if len(loaded.files) == 1 else None
             if key is None:
-                raise DataError(f"{path} holds {len(arrays.files)} arrays and none is called 'depth'")
-            loaded = arrays[key]
+                raise DataError(f"{path} holds {len(loaded.files)} arrays and none is called 'depth'")
+            loaded = loaded[key]
     shape = list(loaded.shape)
     if loaded.ndim == 3 and loaded.shape[2] == 1:
         loaded = loaded[..., 0]
