@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,10 +10,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from depthtokens import files
 from depthtokens.errors import DataError, DepthTokensError, UsageError
-from depthtokens.files import LOCK, atomic, cache_folder, locked, user_path, write_text
+from depthtokens.files import LOCK, SEAL, atomic, cache_folder, locked, sealed, unsealed, user_path, write_text
 
 HOLD = """
 import sys, time
@@ -140,3 +143,25 @@ def test_where_caches_lie(tmp_path, monkeypatch):
 def test_paths_as_people_write_them():
     assert user_path("~/a") == Path.home() / "a" and user_path(Path("a/b")) == Path("a/b")
     assert "no such home folder" in one_line(lambda: user_path("~nobody-of-this-name/a"), UsageError)
+
+
+@given(st.dictionaries(st.text(), st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists)))
+def test_what_is_sealed_comes_back(values):
+    values.pop(SEAL, None)
+    text = json.dumps(sealed(values))
+    assert json.dumps(unsealed(text)) == json.dumps(values)
+    assert json.dumps(unsealed(json.dumps(values), must=False)) == json.dumps(values)
+
+
+def test_what_was_altered_is_refused():
+    text = json.dumps(sealed({"a": 1, "b": [0.1, {"c": "d"}]}))
+    for i in range(len(text.encode()) * 8):
+        broken = bytearray(text.encode())
+        broken[i // 8] ^= 1 << i % 8
+        try:
+            assert unsealed(bytes(broken), must=True) == {"a": 1, "b": [0.1, {"c": "d"}]}
+        except ValueError:
+            continue
+    for text in ("[1]", "{", '{"a": 1}', '{"sha256": 3}', "[" * 100000, '{"a": ' * 100000, ""):
+        with pytest.raises(ValueError):
+            unsealed(text)

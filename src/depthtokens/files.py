@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -14,6 +15,8 @@ from .errors import DataError, DepthTokensError, UsageError
 
 LOCK = ".lock"
 """Name of the lock file in a folder."""
+SEAL = "sha256"
+"""Under which a JSON file of this package keeps the SHA-256 of its other values."""
 PATIENCE = 6.0
 """Seconds to wait for a lock: when a run is killed, the processes that read its images hold it until they notice, within five seconds."""
 
@@ -71,6 +74,38 @@ def write_text(path: Path, text: str) -> None:
 def json_text(value: Any) -> str:
     """Plain values as JSON for others to read: numbers that are none, which JSON cannot hold, become null."""
     return json.dumps(_without_nan(value), indent=1, allow_nan=False)
+
+
+def digest(values: Any) -> str:
+    """SHA-256, 64 hex digits, of plain values, as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values as a file of this package keeps them: with their SHA-256, by which `unsealed` knows them again."""
+    return {**values, SEAL: digest(json.loads(json.dumps(values)))}
+
+
+def unsealed(text: str | bytes, must: bool = True) -> dict[str, Any]:
+    """The values that `sealed` made, from JSON.
+
+    Args:
+        text: JSON, of a file that may be damaged or made up.
+        must: whether values without a seal are refused; files of older versions have none.
+
+    Raises:
+        ValueError: for anything but the values that were sealed.
+    """
+    try:
+        values = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(values, dict):
+        raise ValueError("no table")
+    seal = values.pop(SEAL, None)
+    if (must or seal is not None) and seal != digest(values):
+        raise ValueError("not as it was written" if seal else f"no {SEAL}")
+    return values
 
 
 def _without_nan(value: Any) -> Any:

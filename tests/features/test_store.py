@@ -13,7 +13,8 @@ from PIL import Image
 
 from depthtokens.data import open_dataset
 from depthtokens.features.store import FeatureStore
-from depthtokens.features.views import Views, digest
+from depthtokens.features.views import Views
+from depthtokens.files import sealed
 from depthtokens.scenes import Scenes
 from stores import MODES, assert_close, make, make_folder, message, opened
 
@@ -161,7 +162,7 @@ def test_flipped_bit_in_meta(store):
 def test_meta_of_another_version(store):
     meta = {**store.meta, "format": 2}
     meta["versions"]["depthtokens"] = "9.1"
-    (store.path / "meta.json").write_text(json.dumps({**meta, "sha256": digest(meta)}))
+    (store.path / "meta.json").write_text(json.dumps(sealed(meta)))
     told = message(lambda: FeatureStore(store.path))
     assert "format 2" in told and "9.1" in told
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ..clip.image import check_normalisation
 from ..errors import DataError, UsageError
+from ..files import digest
 
 FORMAT = 1
 """Version of the files of a store."""
@@ -84,11 +84,6 @@ def key(meta: Mapping[str, Any]) -> str:
     decisive["clip"] = meta["clip"]["fingerprint"]
     decisive["data"] = meta["data"]["fingerprint"]
     return digest(decisive)
-
-
-def digest(values: Any) -> str:
-    """SHA-256, 64 hex digits, of plain values, as JSON with sorted keys."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def plain(values: Any) -> Any:

@@ -19,12 +19,12 @@ from ..clip.device import autocast
 from ..data.dataset import DepthDataset, Sample
 from ..data.loader import batches
 from ..errors import DataError, DepthTokensError, UsageError
-from ..files import LOCK, atomic, locked, user_path
+from ..files import LOCK, atomic, locked, sealed, unsealed, user_path
 from ..progress import Progress, silent
 from .plan import Plan, size_text
 from .shard import Builder, StoredView, file_sha256, read_tensors, rows_of
 from .store import FeatureStore, read_meta, wrong_size
-from .views import DTYPES, FORMAT, META, PLAN, digest
+from .views import DTYPES, FORMAT, META, PLAN
 
 
 class Written(NamedTuple):
@@ -104,7 +104,7 @@ def _begin(plan: Plan, out: Path) -> dict[str, Any]:
         begun = _read_plan(out)
     if begun is None:
         begun = {"format": FORMAT, "key": plan.key, "images_per_shard": plan.meta["images_per_shard"]}
-        _write_json(out / PLAN, {**begun, "sha256": digest(begun)})
+        _write_json(out / PLAN, sealed(begun))
         return plan.meta
     if begun["key"] != plan.key:
         other = "another store" if (out / META).is_file() else "another store's unfinished work"
@@ -122,12 +122,9 @@ def _partial(path: Path) -> bool:
 def _read_plan(out: Path) -> dict[str, Any]:
     """Content of plan.json. Raises DataError where it is damaged."""
     try:
-        begun = dict(json.loads((out / PLAN).read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        begun = {}
-    if begun.pop("sha256", None) != digest(begun):  # a wrong number of images per shard would mix up which images a shard holds
-        raise DataError(f"{out / PLAN} is damaged: delete the folder and begin anew")
-    return begun
+        return unsealed((out / PLAN).read_bytes())  # a wrong number of images per shard would mix up which images a shard holds
+    except (OSError, ValueError) as error:
+        raise DataError(f"{out / PLAN} is damaged: delete the folder and begin anew") from error
 
 
 def _listed(out: Path) -> dict[str, Written]:
@@ -257,7 +254,7 @@ def _write_meta(out: Path, meta: dict[str, Any], done: dict[int, Written]) -> No
         shards.append({**done[number]._asdict(), "first": first, "images": len(held)})
         sizes += held
     whole = {**meta, "image_sizes": sizes, "shards": shards}
-    _write_json(out / META, {**whole, "sha256": digest(whole)})
+    _write_json(out / META, sealed(whole))
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
