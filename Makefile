@@ -1,6 +1,8 @@
 # make demo: the method on rendered scenes. make test: everything a change must pass, set up from nothing but Python 3.11, make and a package index.
 PYTHON ?= python3
 BIN := .venv/bin
+# One thread per process: more of both would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test fast lint benchmark clean
 
@@ -8,10 +10,10 @@ demo: .venv/ready
 	$(BIN)/depthtokens demo
 
 test: lint
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 fast: .venv/ready
-	$(BIN)/pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -146,7 +146,8 @@ def test_edited_images_are_noticed_where_their_size_stays(tmp_path, ending):
 
     def write(path):
         if ending == ".NPY":
-            np.save(path.open("wb"), pixels[..., 0].astype(np.float64))
+            with path.open("wb") as file:
+                np.save(file, pixels[..., 0].astype(np.float64))
         else:
             Image.fromarray(pixels).save(path, **({"compress_level": 0} if ending == ".png" else {}))
 
