@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -55,3 +57,17 @@ def test_json_holds_no_nan(capsys):
 def test_commands_survive_a_shell():
     words = ["a b/tokens.safetensors", "it's", "--data", "nyu:$HOME/*"]
     assert shlex.split(command("data check", *words)) == ["depthtokens", "data", "check", *words]
+
+
+TERMINATED = """
+import signal, sys
+import depthtokens.cli as cli
+cli._run = lambda words: signal.raise_signal(signal.SIGTERM)
+sys.argv = ["depthtokens", "study"]
+cli.main()
+"""
+
+
+def test_sigterm_is_ctrl_c():
+    done = subprocess.run([sys.executable, "-c", TERMINATED], capture_output=True, text=True)
+    assert done.returncode == 143 and done.stderr == "depthtokens: terminated\n"

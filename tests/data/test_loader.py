@@ -47,6 +47,12 @@ def test_batches_in_order(workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+def test_batches_that_begin_anew(workers):
+    read = [[int(item[0, 0]) for item in batch] for batch in batches(Numbers(), range(10), 3, workers, block=4)]
+    assert read == [[0, 1, 2], [3], [4, 5, 6], [7], [8, 9]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_errors_come_as_they_were_raised(workers, message):
     assert message(lambda: read(Numbers(_4=DataError("no such file")), workers=workers)) == "no such file"
     assert "not enough memory" in message(lambda: read(Numbers(_4=MemoryError()), workers=workers), DepthTokensError)

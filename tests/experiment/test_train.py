@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 
 from depthtokens import DataError, DepthTokens, Experiment, TrainingError, UsageError, evaluate, train
 from depthtokens.data import open_dataset
+from depthtokens.depth.checkpoint import read
 from depthtokens.experiment.train import LOG, STATE, TOKENS
 from depthtokens.features.plan import plan
 from depthtokens.features.views import Views
@@ -259,18 +261,63 @@ def test_stores_that_are_not_trained_on(nyu_tree, tiny_file, tiny_clip, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
-def test_ctrl_c_in_a_real_process(nyu_tree, tiny_file, tmp_path):
-    """SIGINT to the process group, as a terminal sends it, with data workers running."""
+@pytest.fixture
+def running(nyu_tree, tiny_file, tmp_path):
+    """A run with workers, in a process group of its own as terminals and schedulers make one, that has taken a few of very many steps."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "depthtokens", "train", "--data", f"nyu:{nyu_tree}", "--clip", str(tiny_file), "--out", str(out),
                "--epochs", "500", "--batch-size", "2", "--crop", "64", "96", "--workers", "2"]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not ((out / LOG).is_file() and (out / LOG).read_text().count("\n") >= 5) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        deadline = time.monotonic() + 120
+        while not ((out / LOG).is_file() and (out / LOG).read_text().count("\n") >= 5) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        yield process
+        process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_to_a_job(running, tmp_path, sent, code):
+    out = tmp_path / "run"
+    os.killpg(running.pid, sent)
+    output, errors = running.communicate(timeout=120)
+    assert running.returncode == code, errors
     assert f"--resume {out}" in output and "Traceback" not in errors
     assert (out / STATE).is_file() and DepthTokens.load(Path(out / TOKENS)).provenance.training["steps"] >= 5
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)  # no worker is left
+
+
+@pytest.mark.slow
+def test_workers_go_with_a_killed_run(running, tmp_path):
+    running.kill()
+    running.wait()
+    deadline = time.monotonic() + 20
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(running.pid, 0)
+            time.sleep(0.1)
+
+
+def test_the_second_signal_acts_at_once(nyu_tree, tiny_file, tmp_path):
+    def twice(label, done, total, note=""):
+        if label == "training" and done == 2:
+            signal.raise_signal(signal.SIGTERM)
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "which ends the process"
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment(nyu_tree, tiny_file, tmp_path / "run"), progress=twice)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_is_saved_by_the_clock(nyu_tree, tiny_file, tmp_path):
+    """A run that is killed within an epoch goes on from what the clock had it save."""
+    whole = train(experiment(nyu_tree, tiny_file, tmp_path / "whole"))
+    part = experiment(nyu_tree, tiny_file, tmp_path / "part", save_minutes=1e-9)
+    with pytest.raises(Stop):
+        train(part, progress=fail_at(3))
+    assert read(tmp_path / "part" / STATE)[1]["step"] == 2, "saved after the step that was told last"
+    resumed = train(replace(part, save_minutes=10.0), resume=True)
+    assert torch.equal(load_file(whole.tokens)["tokens.depth"], load_file(resumed.tokens)["tokens.depth"])

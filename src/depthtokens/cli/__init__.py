@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import traceback
 import warnings
@@ -28,13 +29,17 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one verb and exit: 0 = ok, 1 = failed, 2 = bad usage. A user's mistake gets one line, or a traceback with --debug."""
+    """Run one verb and exit: 0 = ok, 1 = failed, 2 = bad usage, 130 = stopped by Ctrl-C, 143 = by SIGTERM.
+
+    A user's mistake gets one line, or a traceback with --debug.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
         with warnings.catch_warnings():
-            if arguments is None:  # a program that calls this function shows warnings as it likes
+            if arguments is None:  # a program that calls this function shows warnings, and takes signals, as it likes
                 warnings.showwarning = _show
+                signal.signal(signal.SIGTERM, _terminate)
             _run([word for word in words if word != "--debug"])
     except DepthTokensError as error:
         if debug:
@@ -48,9 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         print(f"depthtokens: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("depthtokens: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        by = stop.args[0] if stop.args else signal.SIGINT
+        print(f"depthtokens: {'terminated' if by == signal.SIGTERM else 'interrupted'}", file=sys.stderr)
+        sys.exit(128 + by)
+
+
+def _terminate(number: int, _frame: object) -> None:
+    """What SIGTERM calls, which schedulers send: as Ctrl-C, so that nothing is left half done; a second one ends at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt(number)
 
 
 def _show(

@@ -54,8 +54,8 @@ def main(arguments: Sequence[str]) -> None:
         losses = ", ".join(f"{loss:.3f}" for loss in result.epoch_losses[-5:])
         print(f"tokens: {result.tokens}  (mean loss of the last epochs: {losses})")
         print(f"next:   {evaluation(result.tokens, experiment)}")
-    if result.interrupted:
-        sys.exit(130)
+    if result.stopped_by is not None:
+        sys.exit(128 + result.stopped_by)
 
 
 def evaluation(tokens: Path, experiment: Experiment) -> str:

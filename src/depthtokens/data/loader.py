@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DepthTokensError, UsageError
 
+_GRACE = 10
+"""Seconds after which a worker that was told to end ends by itself."""
 T = TypeVar("T", covariant=True)
 U = TypeVar("U")
 _KILLED = "a process that reads images ended too early, killed perhaps for want of memory: give fewer --workers (0 = none but this one)"
@@ -33,10 +35,11 @@ class Source(Protocol[T]):
         ...
 
 
-def batches(source: Source[T], indices: Sequence[int], batch_size: int, workers: int) -> Iterator[list[T]]:
+def batches(source: Source[T], indices: Sequence[int], batch_size: int, workers: int, block: int | None = None) -> Iterator[list[T]]:
     """Read items in lists, in worker processes.
 
-    An error of this package reaches the caller as it was raised, not wrapped in a worker's traceback. Workers leave Ctrl-C to the caller.
+    An error of this package reaches the caller as it was raised, not wrapped in a worker's traceback. Workers leave Ctrl-C and SIGTERM to
+    the caller, and end within seconds of it.
     Where workers cannot start, everything is read in this process; where shared memory is too small for a batch (64 MB in a container), it
     comes by a temporary file.
 
@@ -45,6 +48,7 @@ def batches(source: Source[T], indices: Sequence[int], batch_size: int, workers:
         indices: which items, in this order.
         batch_size: how many items a list has, but the last one.
         workers: how many processes read; 0 for this one.
+        block: no list reaches over a multiple of so many items; None for lists that are as long as can be.
 
     Raises:
         UsageError: where the batch size is below 1 or the number of workers negative.
@@ -53,14 +57,23 @@ def batches(source: Source[T], indices: Sequence[int], batch_size: int, workers:
     if batch_size < 1 or workers < 0:
         raise UsageError(f"batch size {batch_size} and {workers} workers: needs at least 1 and 0")
     guarded = _Guarded(source, indices)
-    starts = range(0, len(indices), batch_size)
-    ready = _from_workers(guarded, starts, batch_size, workers) if workers else _from_here(guarded, batch_size)
+    lists = _lists(len(indices), batch_size, block or max(1, len(indices)))
+    ready = _from_workers(guarded, lists, workers) if workers else _from_here(guarded, lists)
     with closing(ready):  # whatever happens, no worker stays
         for items in ready:
             for item in items:
                 if isinstance(item, DepthTokensError):
                     raise item
             yield [item for item in items if not isinstance(item, DepthTokensError)]
+
+
+def _lists(count: int, batch_size: int, block: int) -> list[list[int]]:
+    """Which of `count` items come together."""
+    return [
+        list(range(first, min(first + batch_size, start + block, count)))
+        for start in range(0, count, block)
+        for first in range(start, min(start + block, count), batch_size)
+    ]
 
 
 class _Guarded(Dataset[T | DepthTokensError]):
@@ -80,28 +93,26 @@ class _Guarded(Dataset[T | DepthTokensError]):
         except MemoryError:
             return DepthTokensError("not enough memory to read images: fewer --workers, or a smaller --batch-size, need less")
 
-    def read(self, start: int, count: int) -> list[T | DepthTokensError]:
-        """Some items, in this process."""
-        return [self[i] for i in range(start, min(start + count, len(self)))]
 
-
-def _from_here(guarded: _Guarded[U], batch_size: int) -> Generator[list[U | DepthTokensError], None, None]:
+def _from_here(guarded: _Guarded[U], lists: list[list[int]]) -> Generator[list[U | DepthTokensError], None, None]:
     """The batches, read by this process."""
-    yield from DataLoader(guarded, batch_size, collate_fn=list)
+    for places in lists:
+        yield [guarded[i] for i in places]
 
 
-def _from_workers(guarded: _Guarded[U], starts: range, batch_size: int, workers: int) -> Generator[list[U | DepthTokensError], None, None]:
-    """The batches that begin at `starts`, read by workers."""
+def _from_workers(guarded: _Guarded[U], lists: list[list[int]], workers: int) -> Generator[list[U | DepthTokensError], None, None]:
+    """The batches, read by workers."""
     with tempfile.TemporaryDirectory(prefix="depthtokens-", ignore_cleanup_errors=True) as spool:
-        loader = DataLoader(guarded, batch_size, num_workers=workers, collate_fn=_Send(Path(spool)), worker_init_fn=_ignore_interrupt)
+        loader = DataLoader(
+            guarded, batch_sampler=lists, num_workers=workers, collate_fn=_Send(Path(spool)), worker_init_fn=_leave_signals
+        )  # fmt: skip
         try:
             parcels, crew = _started(loader)
         except (OSError, RuntimeError, AssertionError):  # no more processes, no memory for one, a daemon that may have none
-            for start in starts:
-                yield guarded.read(start, batch_size)
+            yield from _from_here(guarded, lists)
             return
         try:
-            for start in starts:
+            for places in lists:
                 parcel = None
                 try:
                     parcel = next(parcels)
@@ -113,9 +124,9 @@ def _from_workers(guarded: _Guarded[U], starts: range, batch_size: int, workers:
                 if parcel is None or any(worker.exitcode for worker in crew):
                     raise DepthTokensError(_KILLED)
                 items = parcel.unpacked()
-                if start == starts[-1]:
+                if places is lists[-1]:
                     parcels = iter(())  # ends the workers now: the caller may keep the last batch, and this generator, for long
-                yield guarded.read(start, batch_size) if items is None else items
+                yield [guarded[i] for i in places] if items is None else items
         finally:
             parcels = iter(())
 
@@ -177,6 +188,8 @@ class _Send(Generic[T]):
         return _Parcel(None, path)
 
 
-def _ignore_interrupt(_worker: int) -> None:
-    """Leave Ctrl-C to the process that started this one."""
+def _leave_signals(_worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which may go to all processes of a job, to the process that started this one: it wants its last batch."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))

@@ -84,6 +84,8 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
     """Keep patch features of fixed views in the cache folder and use what is there (results agree within half-precision rounding)."""
     protocol: str = "auty2023"
     """The protocol that `evaluate` uses for these tokens unless told otherwise."""
+    save_minutes: float = 10.0
+    """Save the run at least so often, besides after every epoch."""
     tensorboard: bool = False
     """Also write TensorBoard curves (pip install 'depthtokens[tensorboard]')."""
     out: str = "runs/tokens"
@@ -94,7 +96,7 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("lr", "clip_norm"):
+        for name in ("lr", "clip_norm", "save_minutes"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
         if math.isinf(self.lr):

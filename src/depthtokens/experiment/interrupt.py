@@ -1,4 +1,4 @@
-"""Ctrl-C as a request: a run ends after the step that it is at."""
+"""Ctrl-C and SIGTERM as a request: a run ends after the step that it is at."""
 
 from __future__ import annotations
 
@@ -6,23 +6,32 @@ import signal
 import threading
 from typing import Any
 
+SIGNALS: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+"""What asks a run to stop, and what the same does when it comes again."""
+
 
 class Interrupt:
-    """A context in which the first Ctrl-C only asks to stop after this step (`asked`); the second acts as usual."""
+    """A context in which the first Ctrl-C or SIGTERM, as schedulers send it, only asks to stop after this step; the second acts at once.
 
-    asked = False
+    Attributes:
+        asked: the number of the signal that came, None while none has.
+    """
+
+    asked: int | None = None
 
     def __enter__(self) -> Interrupt:
-        self.before: Any = None
+        self.before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGINT, self._ask)
+            self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
+        for number, handler in self.before.items():
+            if handler is not None:  # one that was not set from Python
+                signal.signal(number, handler)
 
-    def _ask(self, _signal: int, _frame: object) -> None:
-        """What Ctrl-C calls."""
-        self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def _ask(self, number: int, _frame: object) -> None:
+        """What a signal calls."""
+        self.asked = number
+        for each, handler in SIGNALS.items():
+            signal.signal(each, handler)

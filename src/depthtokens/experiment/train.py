@@ -33,7 +33,14 @@ from .named import NamedData
 from .source import Data, Reading, Source, Stored, check_sizes, open_source
 
 TOKENS, STATE, CONFIG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml"
-_MAY_CHANGE = {"workers", "device", "out", "tensorboard", "epochs"}  # settings that may be others when a run is resumed; epochs may grow
+_MAY_CHANGE = {
+    "workers",
+    "device",
+    "out",
+    "tensorboard",
+    "epochs",
+    "save_minutes",
+}  # settings that may be others when a run is resumed; epochs may grow
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class TrainResult:
         epoch_losses: mean loss of each whole epoch.
         steps: number of steps done so far.
         skipped: how often an image without any truth was seen.
-        interrupted: whether Ctrl-C ended the run.
+        stopped_by: the number of the signal that ended the run before its time, Ctrl-C or SIGTERM; None where none did.
     """
 
     model: DepthTokens
@@ -54,7 +61,12 @@ class TrainResult:
     epoch_losses: list[float]
     steps: int
     skipped: int
-    interrupted: bool
+    stopped_by: int | None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended the run before its time."""
+        return self.stopped_by is not None
 
 
 def train(
@@ -67,8 +79,8 @@ def train(
 ) -> TrainResult:
     """Learn the tokens of an experiment, and write them to its `out` folder.
 
-    `out` gets a token file and a checkpoint after every epoch, and a log with a line per step. At Ctrl-C the run is saved and this
-    function returns; a second Ctrl-C acts as usual.
+    `out` gets a token file and a checkpoint after every epoch and every `save_minutes`, and a log with a line per step. At Ctrl-C or
+    SIGTERM the run is saved and this function returns; a second one acts at once.
 
     Args:
         experiment: all settings.
@@ -230,10 +242,11 @@ class _Run:
         return self.learner.done
 
     def go(self, out: Path) -> TrainResult:
-        """Train to the end, or to Ctrl-C."""
+        """Train to the end, or until a signal asks to stop."""
         experiment = self.experiment
         self.model.train()
         started, first = time.perf_counter(), self.step
+        saved = started
         with (out / LOG).open("a", encoding="utf-8") as log, board(out, experiment.tensorboard) as curves, Interrupt() as interrupt:
             steps = learn([self.learner], self.source, batch_size=experiment.batch_size)
             while not interrupt.asked:
@@ -250,8 +263,10 @@ class _Run:
                     curves.add_scalar("loss", loss, self.step)
                     curves.add_scalar("lr", lr, self.step)
                 self.progress("training", self.step, self.steps, record.in_words(experiment.epochs))
-                if interrupt.asked or self.step % self.steps_per_epoch == 0:
+                due = time.perf_counter() - saved >= 60 * experiment.save_minutes
+                if interrupt.asked or due or self.step % self.steps_per_epoch == 0:
                     self.save(out)
+                    saved = time.perf_counter()
         self.model.eval()
         return TrainResult(self.model, out / TOKENS, self.epoch_losses, self.step, self.skipped, interrupt.asked)
 

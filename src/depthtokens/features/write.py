@@ -177,7 +177,7 @@ def _extract(
     ready = plan.images - len(images)
     order = [image * count + view for image in images for view in range(count)]
     builder = Builder(plan.meta["modes"], plan.dataset.depth_scale)
-    for place, (sample, features) in zip(order, _computed(plan, order, batch_size, workers, device), strict=True):
+    for place, (sample, features) in zip(order, _computed(plan, order, per_shard, batch_size, workers, device), strict=True):
         image, view = divmod(place, count)
         builder.view(view, features, sample.depth[0].numpy())
         if view + 1 < count:
@@ -212,10 +212,16 @@ class _Draws:
         return self.dataset.view(*divmod(place, self.count))
 
 
-def _computed(plan: Plan, order: Sequence[int], batch_size: int, workers: int, device: torch.device) -> Iterator[tuple[Sample, StoredView]]:
-    """The views with these numbers, each with its features, in the given order."""
+def _computed(
+    plan: Plan, order: Sequence[int], per_shard: int, batch_size: int, workers: int, device: torch.device
+) -> Iterator[tuple[Sample, StoredView]]:
+    """The views with these numbers, each with its features, in the given order.
+
+    A batch begins with every shard: what comes beside an image in it, and so its rounding, does not depend on which shards were there.
+    """
     plan.clip.visual.to(device)
-    for samples in batches(_Draws(plan.dataset, plan.views.count), order, batch_size, workers):
+    count = plan.views.count
+    for samples in batches(_Draws(plan.dataset, count), order, batch_size, workers, block=per_shard * count):
         yield from zip(samples, _features(plan, samples, device), strict=True)
 
 

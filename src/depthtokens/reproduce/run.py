@@ -246,7 +246,7 @@ class _Run:
             )  # fmt: skip
             run = train(experiment, (out / CONFIG).is_file(), self.clip, self.progress)
             if run.interrupted:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(run.stopped_by)
             run.model.save(self._tokens(row, seed))
             return run.model
         if row.source is not None:
