@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread per process: more of both would wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test fast lint benchmark clean
+.PHONY: demo test fast faults lint benchmark clean
 
 demo: .venv/ready
 	$(BIN)/depthtokens demo
@@ -14,6 +14,10 @@ test: lint
 
 fast: .venv/ready
 	$(PYTEST) -m "not slow"
+
+# Kills, full disks, damaged files by the thousand; it goes on where it was stopped (faults.jsonl). docs/reliability.md has the table.
+faults: .venv/ready
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m faults
 
 lint: .venv/ready
 	$(BIN)/ruff check .

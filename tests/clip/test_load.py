@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 
 from depthtokens import DepthTokens, PromptEncoder, UsageError, WeightsError, load_clip
 from depthtokens.clip import load, weights
-from depthtokens.clip.device import dtype_of, find_device
 from depthtokens.clip.load import FrozenCLIP, fingerprint
 from depthtokens.clip.weights import fill
 from helpers import TINY_CONFIG
@@ -359,14 +358,6 @@ def test_loading_holds_no_second_copy(files, monkeypatch):
     monkeypatch.setattr(load, "copy", None)
     load_clip(files / "folder")
     load_clip(files / "plain.pt")
-
-
-def test_devices_and_precisions():
-    assert find_device(torch.device("cpu")) == torch.device("cpu")
-    with pytest.raises(UsageError, match="did you mean 'float16'"):
-        dtype_of(torch.float16)
-    with pytest.raises(UsageError, match="did you mean"):
-        find_device("cdua")
 
 
 def test_frozen_stays_in_eval_mode(tiny_clip):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from ..errors import UsageError, unknown
 from . import PRECISIONS
+
+if hasattr(os, "register_at_fork"):
+    # A process that is forked from one that has computed with several threads has none of them, and would wait for them for ever.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def find_device(name: str | torch.device) -> torch.device:
