@@ -142,8 +142,8 @@ def atomic_folder(path: Path, wait: bool = False) -> Iterator[Path]:
 
 
 def check_room(needed: int, folder: Path) -> None:
-    """Raise DepthTokensError unless the disk of a folder has so many bytes left."""
-    free = shutil.disk_usage(folder).free
+    """Raise DepthTokensError unless the disk of a folder, which need not be there yet, has so many bytes left."""
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.is_dir())).free
     if needed > free:
         raise DepthTokensError(
             f"{folder} needs {size_text(needed)} and its disk has {size_text(free)} left: make room, or use another folder"
