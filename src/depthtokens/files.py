@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import math
 import os
+import shutil
+import stat
+import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import DataError, DepthTokensError, UsageError
+from .partial import short, sync, take_after, temporary
 
 LOCK = ".lock"
 """Name of the lock file in a folder."""
@@ -42,33 +49,167 @@ def cache_folder() -> Path:
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` for writing; rename it into place when the block ends well, else remove it.
 
+    A link stays and the file that it points to is replaced, with the mode and owner that it had. What is no file (a pipe, a device) and
+    what is this process's own output is written straight, once the block ends well.
+
     Args:
         path: the file that is to appear, whole, or be replaced.
 
     Yields:
-        The temporary file, open for bytes.
+        Something open for bytes.
 
     Raises:
-        DepthTokensError: where it cannot be written (no room, no rights).
+        DepthTokensError: where it cannot be written (no room, no rights, no folder).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("wb") as file:
+    with _named(path):
+        target, before = _target(path)
+        output = _output(before) if before else None
+        if before and (output is not None or not stat.S_ISREG(before.st_mode)):
+            buffer = io.BytesIO()
+            yield buffer
+            with _straight(path, output) as straight:
+                straight.write(buffer.getbuffer())
+            return
+        with temporary(target) as (beside, file):
+            if before:
+                take_after(beside, before)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise DepthTokensError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            if sys.platform == "win32":
+                file.close()  # it has no lock there, and renames only what is closed
+            beside.replace(target)
+        sync(target.parent)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all. Raises DepthTokensError where it cannot be written."""
     with atomic(path) as file:
         file.write(text.encode())
+
+
+def check_writable(path: Path) -> None:
+    """Raise DepthTokensError, as `atomic` would, unless `path` can be written; for before long work."""
+    with _named(path):
+        target, before = _target(path)
+        if not before or stat.S_ISREG(before.st_mode):
+            with temporary(target):
+                pass
+
+
+@contextmanager
+def atomic_folder(path: Path, wait: bool = False) -> Iterator[Path]:
+    """Fill a folder that is to appear whole or not at all, one process at a time.
+
+    It is filled in a hidden place beside `path`, .NAME.partial, which holds the lock as well. What a run that was killed left there is
+    deleted by the next.
+
+    Args:
+        path: must not be there, or be an empty folder, when the block ends.
+        wait: whether to wait for another process that is filling it, instead of giving up after `PATIENCE` seconds.
+
+    Yields:
+        A new folder, which becomes `path` when the block ends well and something is in it, and is deleted else.
+
+    Raises:
+        DataError: where another process is filling it, or its place is somebody else's.
+        DepthTokensError: where it cannot be written.
+    """
+    place = path.with_name(f".{short(path.name)}.partial")
+    with _named(path):
+        place.mkdir(parents=True, exist_ok=True)
+        if not (place / LOCK).exists() and any(place.iterdir()):
+            raise DataError(f"{place} is in the way: it is where {path.name} would be made, and holds other things")
+        with locked(place, wait, path):
+            for left in place.iterdir():
+                if left.name != LOCK:
+                    shutil.rmtree(left, ignore_errors=True)
+            new = place / uuid.uuid4().hex  # no name that a process has which believes to hold the lock, on a disk without locks
+            try:
+                new.mkdir()
+                yield new
+                if any(new.iterdir()):
+                    if path.is_dir():
+                        take_after(new, path.stat())
+                        path.rmdir()  # which only empty ones allow
+                    new.rename(path)
+                    sync(path.parent)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+                with suppress(OSError):
+                    (place / LOCK).unlink()
+                    place.rmdir()
+
+
+def check_room(needed: int, folder: Path) -> None:
+    """Raise DepthTokensError unless the disk of a folder, which need not be there yet, has so many bytes left."""
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.is_dir())).free
+    if needed > free:
+        raise DepthTokensError(
+            f"{folder} needs {size_text(needed)} and its disk has {size_text(free)} left: make room, or use another folder"
+        )
+
+
+def size_text(count: int) -> str:
+    """Bytes for a person: "0.9 GB", "12 MB"."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{max(1, round(count / 1e6))} MB"
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in a few words."""
+    if error.errno == errno.ENOSPC:
+        return "No space left on its disk"
+    if error.errno == getattr(errno, "EDQUOT", None):
+        return "No space left: your quota of its disk is used up"
+    return error.strerror or " ".join(str(error).split())
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """A context whose system errors become a DepthTokensError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise DepthTokensError(f"cannot write {path}: {reason(error)}") from error
+
+
+def _target(path: Path) -> tuple[Path, os.stat_result | None]:
+    """The file that a path means, at the end of its links, and what the system says of it, None where it is not there yet.
+
+    Raises:
+        OSError: where no file can be written there.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        before = path.stat()
+    except FileNotFoundError:
+        if not target.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}") from None
+        return target, None
+    if stat.S_ISDIR(before.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if not os.access(path, os.W_OK):  # a rename would not ask
+        raise PermissionError(errno.EACCES, "Permission denied")
+    return target, before
+
+
+def _output(there: os.stat_result) -> int | None:
+    """The descriptor of standard output or error, where it is that very file: opened once more it would be written from its start."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if os.path.samestat(there, os.fstat(descriptor)):
+                return descriptor
+    return None
+
+
+def _straight(path: Path, output: int | None) -> BinaryIO:
+    """A pipe, a device or this process's own output, open for bytes."""
+    if output is None:
+        return path.open("wb")
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()  # what was printed before comes before
+    return os.fdopen(os.dup(output), "wb")
 
 
 def json_text(value: Any) -> str:
@@ -117,12 +258,13 @@ def _without_nan(value: Any) -> Any:
 
 
 @contextmanager
-def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+def locked(folder: Path, wait: bool = False, writing: Path | None = None) -> Iterator[None]:
     """Hold a folder's lock; the system releases it when the process ends, however it ends.
 
     Args:
         folder: an existing folder; the lock is a file in it.
         wait: whether to wait until another process lets go, instead of giving up after `PATIENCE` seconds.
+        writing: what it is held for, None = the folder itself.
 
     Raises:
         DataError: where another process holds it.
@@ -134,9 +276,10 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     try:
         lock.acquire(timeout=-1 if wait else PATIENCE)
     except filelock.Timeout as error:
-        raise DataError(f"another process is writing {folder}: wait for it, or name another folder") from error
+        raise DataError(f"another process is writing {writing or folder}: wait for it, or name another folder") from error
     except (OSError, NotImplementedError) as error:
-        raise DepthTokensError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from error
+        why = reason(error) if isinstance(error, OSError) else error
+        raise DepthTokensError(f"cannot write to {folder}: {why}") from error
     try:
         yield
     finally:

@@ -60,9 +60,10 @@ def main(arguments: Sequence[str]) -> None:
     from ..clip.load import load_clip
     from ..data import open_dataset
     from ..depth.protocol import find_protocol
-    from ..features.plan import plan, size_text
+    from ..features.plan import plan
     from ..features.views import Views
     from ..features.write import finished, write
+    from ..files import size_text
 
     views = Views(args.views, args.mirror, find_protocol(args.protocol).input_crop, args.normalisation)
     device = find_device(args.device)

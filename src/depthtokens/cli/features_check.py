@@ -24,8 +24,8 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, check, print; damage and changed data are errors."""
     args = parse(FeaturesCheck, "features check", arguments)
 
-    from ..features.plan import size_text
     from ..features.store import FeatureStore
+    from ..files import size_text
 
     store = FeatureStore(args.store)
     with ProgressBar() as progress:

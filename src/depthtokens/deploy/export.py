@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from .._version import versions
 from ..depth.fused import FusedDepth
 from ..depth.model import DepthTokens
 from ..errors import DepthTokensError, UsageError
-from ..files import atomic, user_path
+from ..files import atomic, check_writable, user_path
 from .runtime import FORMAT, KEY, OnnxDepth, first_line, need, open_session
 
 TOLERANCE = 2e-3
@@ -126,14 +125,7 @@ def check_target(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path}: an ONNX file's name ends in .onnx")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists: choose another name, or --overwrite")
-    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise DepthTokensError(f"cannot write {path}: {error.strerror or error}") from error
+    check_writable(path)
 
 
 def check_bytes(model: DepthTokens) -> None:

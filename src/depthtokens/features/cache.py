@@ -12,9 +12,9 @@ import torch
 from ..clip.load import FrozenCLIP
 from ..data.dataset import DepthDataset
 from ..errors import DataError, DepthTokensError
-from ..files import cache_folder
+from ..files import cache_folder, size_text
 from ..progress import Notify, Progress, silent
-from .plan import plan, size_text
+from .plan import plan
 from .store import FeatureStore, read_meta
 from .views import META, Views
 from .write import write

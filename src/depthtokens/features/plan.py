@@ -14,7 +14,7 @@ from ..clip.device import dtype_of
 from ..clip.load import FrozenCLIP
 from ..data.dataset import DepthDataset
 from ..errors import UsageError, unknown
-from ..files import user_path
+from ..files import size_text, user_path
 from .shard import steps_of
 from .views import DTYPES, FORMAT, Views, key, plain
 
@@ -157,8 +157,3 @@ def _drawn_size(dataset: DepthDataset, index: int) -> tuple[int, int]:
         top, bottom, left, right = augment.pre_crop
         return bottom - top, right - left
     return dataset.image_size(index)
-
-
-def size_text(count: int) -> str:
-    """Bytes for a person: "0.9 GB", "12 MB"."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{max(1, round(count / 1e6))} MB"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +18,10 @@ from ..clip.device import autocast
 from ..data.dataset import DepthDataset, Sample
 from ..data.loader import batches
 from ..errors import DataError, DepthTokensError, UsageError
-from ..files import LOCK, atomic, locked, sealed, unsealed, user_path
+from ..files import LOCK, atomic, check_room, locked, reason, sealed, unsealed, user_path
+from ..partial import is_partial
 from ..progress import Progress, silent
-from .plan import Plan, size_text
+from .plan import Plan
 from .shard import Builder, StoredView, file_sha256, read_tensors, rows_of
 from .store import FeatureStore, read_meta, wrong_size
 from .views import DTYPES, FORMAT, META, PLAN
@@ -71,8 +71,8 @@ def write(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DepthTokensError(f"cannot make the folder {out}: {error.strerror or error}") from error
-    there = {path.name for path in out.iterdir() if not _partial(path)} - {LOCK}
+        raise DepthTokensError(f"cannot make the folder {out}: {reason(error)}") from error
+    there = {path.name for path in out.iterdir() if not is_partial(path)} - {LOCK}
     if there and not there & {META, PLAN}:  # before anything is written
         raise UsageError(f"{out} holds other things: name a new folder")
     with locked(out, wait):
@@ -81,7 +81,7 @@ def write(
         listed = _listed(out)
         done = _finished(out, listed)
         if not listed or set(done.values()) != set(listed.values()):
-            _check_room(plan.bytes * (shards - len(done)) // shards, out)
+            check_room(plan.bytes * (shards - len(done)) // shards, out)
             _extract(plan, out, meta["images_per_shard"], done, batch_size, workers, torch.device(device), progress)
             _write_meta(out, meta, done)
         return FeatureStore(out)
@@ -109,14 +109,9 @@ def _begin(plan: Plan, out: Path) -> dict[str, Any]:
     if begun["key"] != plan.key:
         other = "another store" if (out / META).is_file() else "another store's unfinished work"
         raise UsageError(f"{out} holds {other} (of other data, CLIP, views or modes): name another folder, or delete it")
-    for path in filter(_partial, out.iterdir()):  # left by a run that was killed
+    for path in filter(is_partial, out.iterdir()):  # left by a run that was killed
         path.unlink()
     return {**plan.meta, "images_per_shard": begun["images_per_shard"]}
-
-
-def _partial(path: Path) -> bool:
-    """Whether a file is one that `files.atomic` did not finish."""
-    return path.name.startswith(".") and path.name.endswith(".partial")
 
 
 def _read_plan(out: Path) -> dict[str, Any]:
@@ -149,13 +144,6 @@ def _finished(out: Path, listed: dict[str, Written]) -> dict[int, Written]:
         else:
             done[int(number)] = written
     return done
-
-
-def _check_room(needed: int, out: Path) -> None:
-    """Raise DepthTokensError unless the disk has that many bytes left."""
-    free = shutil.disk_usage(out).free
-    if needed > free:
-        raise DepthTokensError(f"{out} needs {size_text(needed)} and its disk has {size_text(free)} left: make room, or use another folder")
 
 
 def _extract(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, DepthTokensError
+from ..files import atomic_folder, check_room, sealed, unsealed, write_text
 from ..progress import Progress, silent
 from .content import DEPTH_RANGE, DEPTH_SCALE, RENDERER_VERSION, Content, scene_seed
 from .renderer import render
@@ -49,6 +51,11 @@ class Job:
         """A folder name of its own."""
         height, width = self.size
         return f"scenes-{self.domain}-{self.split}-{self.count}-{height}x{width}-seed{self.seed}-v{self.version}"
+
+    @property
+    def bytes(self) -> int:
+        """Size of the arrays: three bytes of colour and two of depth for each pixel."""
+        return 5 * self.count * math.prod(self.size)
 
 
 def steps(depth: Array, domain: str) -> NDArray[np.uint16]:
@@ -89,12 +96,30 @@ class Store:
 
     def __init__(self, folder: str | Path, job: Job, workers: int | None = None, progress: Progress = silent) -> None:
         self.job, self.path = job, Path(folder).expanduser() / job.name
-        if not intact(self.path, job):
+        if not self._opened():
             try:
-                self._build(workers or cores(), progress)
-            except OSError as error:
-                raise DataError(f"cannot write scenes to {self.path}: {error.strerror or error}: name another cache folder") from error
-        self._open()
+                check_room(job.bytes, self.path)
+                with atomic_folder(self.path, wait=True) as new:
+                    if not self._opened():  # else another process has made them meanwhile
+                        self._build(new, workers or cores(), progress)
+            except DepthTokensError as error:
+                raise DataError(f"{error}: name another cache folder") from error
+            self._open()
+
+    def _opened(self) -> bool:
+        """Map the files into memory, if they are the job's scenes, all of them and unaltered."""
+        try:
+            manifest = unsealed((self.path / MANIFEST).read_bytes())
+            if manifest["job"] != json.loads(json.dumps(asdict(self.job))):
+                return False
+            if any(_sum(self.path / name) != manifest["files"][name] for name in (RGB, DEPTH, CONTENT)):
+                return False
+            self._open()
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return False
+        shape = (self.job.count, *self.job.size)
+        arrays = [(array.shape, str(array.dtype)) for array in (self.rgb, self.depth)]
+        return arrays == [((*shape, 3), "uint8"), (shape, "uint16")] and len(self.contents) == self.job.count
 
     def _open(self) -> None:
         """Map the files into memory."""
@@ -111,38 +136,17 @@ class Store:
         self.__dict__.update(state)
         self._open()
 
-    def _build(self, workers: int, progress: Progress) -> None:
-        """Render into a folder beside the final one, which takes its place when it is complete."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        for left in self.path.parent.glob(f"{self.path.name}.partial-*"):
-            if time.time() - left.stat().st_mtime > 3600:  # of a run that was killed, not of one beside us
-                shutil.rmtree(left, ignore_errors=True)
-        partial = self.path.with_name(f"{self.path.name}.partial-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
-            produce(partial, self.job, workers, progress)
-            sums = {name: _sum(partial / name) for name in (RGB, DEPTH, CONTENT)}
-            (partial / MANIFEST).write_text(json.dumps({"job": asdict(self.job), "sha256": sums}, indent=1), encoding="utf-8")
-            shutil.rmtree(self.path, ignore_errors=True)
-            partial.rename(self.path)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    def _build(self, new: Path, workers: int, progress: Progress) -> None:
+        """Render into a new folder; what is damaged makes way for it."""
+        produce(new, self.job, workers, progress)
+        sums = {name: _sum(new / name) for name in (RGB, DEPTH, CONTENT)}
+        write_text(new / MANIFEST, json.dumps(sealed({"job": asdict(self.job), "files": sums}), indent=1))
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def intact(path: Path, job: Job) -> bool:
-    """Whether the folder holds the job's scenes, all of them and unaltered."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        same = manifest["job"] == json.loads(json.dumps(asdict(job)))
-        return same and all(_sum(path / name) == manifest["sha256"][name] for name in (RGB, DEPTH, CONTENT))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _sum(path: Path) -> str:
@@ -161,8 +165,8 @@ def produce(folder: Path, job: Job, workers: int, progress: Progress = silent) -
         progress: called after each scene.
     """
     shape = (job.count, *job.size)
-    np.lib.format.open_memmap(folder / RGB, "w+", np.uint8, (*shape, 3)).flush()
-    np.lib.format.open_memmap(folder / DEPTH, "w+", np.uint16, shape).flush()
+    _reserve(folder / RGB, np.uint8, (*shape, 3))
+    _reserve(folder / DEPTH, np.uint16, shape)
     workers = min(workers, job.count // 8)  # a process starts slower than it renders a handful
     if workers > 1:
         _fan_out(folder, job, workers, progress)
@@ -175,7 +179,19 @@ def produce(folder: Path, job: Job, workers: int, progress: Progress = silent) -
         path = folder / f"content-{part}"
         lines[part::parts] = path.read_text(encoding="utf-8").splitlines()
         path.unlink()
-    (folder / CONTENT).write_text("\n".join(lines), encoding="utf-8")
+    write_text(folder / CONTENT, "\n".join(lines))
+
+
+def _reserve(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> None:
+    """Write an array of zeros, with room on the disk for all of it where the system can promise that."""
+    np.lib.format.open_memmap(path, "w+", kind, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a disk that makes no such promise
+                    raise
 
 
 def _fan_out(folder: Path, job: Job, workers: int, progress: Progress) -> None:
@@ -187,7 +203,8 @@ def _fan_out(folder: Path, job: Job, workers: int, progress: Progress) -> None:
         for part in range(workers):
             order = json.dumps({"folder": str(folder), "job": asdict(job), "part": part, "parts": workers})
             command = [sys.executable, "-m", "depthtokens.scenes.worker", order]
-            crew.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.DEVNULL, env=environment))
+            # Standard input says nothing: it ends with this process, however that ends, and the worker with it.
+            crew.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=writing, stderr=subprocess.DEVNULL, env=environment))
         os.close(writing)
         writing = -1
         with os.fdopen(reading, "rb") as ticks:  # one byte per scene; ends when the last worker does
@@ -204,6 +221,8 @@ def _fan_out(folder: Path, job: Job, workers: int, progress: Progress) -> None:
             if worker.poll() is None:
                 worker.terminate()
                 worker.wait()
+            assert worker.stdin
+            worker.stdin.close()
 
 
 def share(folder: Path, job: Job, part: int, parts: int, progress: Progress = silent) -> None:
@@ -216,18 +235,18 @@ def share(folder: Path, job: Job, part: int, parts: int, progress: Progress = si
         parts: how many shares there are.
         progress: called after each scene.
     """
-    rgb = np.lib.format.open_memmap(folder / RGB, "r+")
-    depth = np.lib.format.open_memmap(folder / DEPTH, "r+")
+    starts = {name: np.load(folder / name, mmap_mode="r").offset for name in (RGB, DEPTH)}
     lines = []
-    for index in range(part, job.count, parts):
-        rgb[index], depth[index], content = scene(job, index)
-        lines.append(json.dumps(content.to_json()))
-        progress(_label(job), len(lines), job.count)
-    rgb.flush()
-    depth.flush()
-    unfinished = folder / f"content-{part}.unfinished"
-    unfinished.write_text("\n".join(lines), encoding="utf-8")
-    unfinished.rename(folder / f"content-{part}")
+    # Written, not mapped into memory: there a full disk is the end of the process.
+    with (folder / RGB).open("r+b") as rgb, (folder / DEPTH).open("r+b") as depth:
+        for index in range(part, job.count, parts):
+            image, distance, content = scene(job, index)
+            for file, array, name in ((rgb, image, RGB), (depth, distance, DEPTH)):
+                file.seek(starts[name] + index * array.nbytes)
+                file.write(array.tobytes())
+            lines.append(json.dumps(content.to_json()))
+            progress(_label(job), len(lines), job.count)
+    write_text(folder / f"content-{part}", "\n".join(lines))
 
 
 def _label(job: Job) -> str:
