@@ -5,7 +5,7 @@ Such a file is a pickle and the bytes of its tensors. A pickle is a list of inst
 
 from __future__ import annotations
 
-import mmap
+import io
 import pickle
 import pickletools
 import re
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 MOST_PICKLE = 2**23
-"""Bytes of a pickle; the largest CLIP's has a tenth of that, and each byte may claim a hundred of memory."""
+"""Bytes of a pickle: the largest CLIP's has a tenth of that, and every byte can claim some sixty of memory."""
 MOST_TEXT = 2**24
 """Bytes that an archive may unpack to beyond its own size: the text of TorchScript's classes is compressed."""
 MOST_MODULES = 20_000
@@ -57,8 +57,9 @@ def read_torch(path: Path) -> tuple[Any, bool]:
         pickle.UnpicklingError: where the file names code that is not known here.
         Exception: any other, where it is damaged or another file.
     """
+    size = path.stat().st_size
     with path.open("rb") as file:
-        return _from_zip(file, path.stat().st_size) if file.peek(4)[:4] == b"PK\3\4" else (_from_stream(file), False)
+        return _from_zip(file, size) if file.peek(4)[:4] == b"PK\3\4" else (_from_stream(file, size), False)
 
 
 def _from_zip(file: BinaryIO, size: int) -> tuple[Any, bool]:
@@ -91,42 +92,33 @@ def _from_zip(file: BinaryIO, size: int) -> tuple[Any, bool]:
             raise ValueError("its numbers are not in little-endian order")
         if entries[pickles[0]].file_size > MOST_PICKLE:
             raise ValueError("its data.pkl is too long")
-        with _in_memory(read("data.pkl")) as stream:
-            content = _unpickle(stream, storage)
+        content = _unpickle(io.BytesIO(read("data.pkl")), storage)
         scripted = f"{top}constants.pkl" in entries
         return (_state_dict(content, read) if scripted else content), scripted
 
 
-def _in_memory(content: bytes) -> mmap.mmap:
-    """A stream of bytes, for `_unpickle`."""
-    stream = mmap.mmap(-1, len(content))
-    stream[:] = content
-    return stream
-
-
-def _from_stream(file: BinaryIO) -> Any:
+def _from_stream(file: BinaryIO, size: int) -> Any:
     """The content of a file as torch.save wrote them before zips: pickles, then for each storage its length and its numbers."""
     storages: dict[str, bytearray] = {}
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
 
-        def storage(key: str, length: int) -> bytearray:
-            if length + sum(map(len, storages.values())) > len(stream):
-                raise ValueError("its tensors claim more than the file holds")
-            storages[key] = bytearray(length)
-            return storages[key]
+    def storage(key: str, length: int) -> bytearray:
+        if length + sum(map(len, storages.values())) > size:
+            raise ValueError("its tensors claim more than the file holds")
+        storages[key] = bytearray(length)
+        return storages[key]
 
-        if (_unpickle(stream), _unpickle(stream)) != _MAGIC:
-            raise ValueError("not written by torch")
-        _unpickle(stream)  # of the machine that wrote it
-        content = _unpickle(stream, storage)
-        for key in _unpickle(stream):
-            if type(key) is not str or len(stream) - stream.tell() < 8 + len(storages[key]):
-                raise ValueError("the bytes of its tensors are cut off")
-            stream.seek(8, 1)  # the length once more
-            found = storages.pop(key)
-            found[:] = stream.read(len(found))
-        if storages:
-            raise ValueError("tensors without bytes")
+    if (_unpickle(file), _unpickle(file)) != _MAGIC:
+        raise ValueError("not written by torch")
+    _unpickle(file)  # of the machine that wrote it
+    content = _unpickle(file, storage)
+    for key in _unpickle(file):
+        if type(key) is not str or size - file.tell() < 8 + len(storages[key]):
+            raise ValueError("the bytes of its tensors are cut off")
+        file.seek(8, 1)  # the length once more
+        found = storages.pop(key)
+        found[:] = file.read(len(found))
+    if storages:
+        raise ValueError("tensors without bytes")
     return content
 
 
@@ -150,7 +142,7 @@ def _nowhere(key: str, length: int) -> bytearray:
     raise ValueError("a tensor where none belongs")
 
 
-def _unpickle(stream: mmap.mmap, storage: Callable[[str, int], bytearray] = _nowhere) -> Any:
+def _unpickle(stream: BinaryIO, storage: Callable[[str, int], bytearray] = _nowhere) -> Any:
     """Follow the instructions of one pickle.
 
     Args:
@@ -165,18 +157,21 @@ def _unpickle(stream: mmap.mmap, storage: Callable[[str, int], bytearray] = _now
     memo: dict[int, Any] = {}
     known: dict[str, bytearray] = {}
     end = stream.tell() + MOST_PICKLE
-    for opcode, value, position in pickletools.genops(stream):
-        if position is None or position > end:
+    instructions: Iterator[tuple[pickletools.OpcodeInfo, Any, Any]] = pickletools.genops(stream)
+    for opcode, value, position in instructions:
+        if position > end:
             raise ValueError("its pickle is too long")
         match opcode.name:
-            case "PROTO" | "STOP":
-                pass
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[value])
+            case "BINPUT" | "LONG_BINPUT":
+                memo[value] = stack[-1]
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINSTRING":
+                stack.append(value)
             case "NONE" | "EMPTY_SET":
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
                 stack.append(opcode.name == "NEWTRUE")
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINSTRING":
-                stack.append(value)
             case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
                 stack.append({"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}[opcode.name]())
             case "MARK":
@@ -201,10 +196,6 @@ def _unpickle(stream: mmap.mmap, storage: Callable[[str, int], bytearray] = _now
             case "SETITEMS":
                 items, stack = stack, outer.pop()
                 _put(stack[-1], items)
-            case "BINPUT" | "LONG_BINPUT":
-                memo[value] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[value])
             case "GLOBAL":
                 stack.append(_named(value))
             case "REDUCE" | "NEWOBJ":
@@ -224,6 +215,8 @@ def _unpickle(stream: mmap.mmap, storage: Callable[[str, int], bytearray] = _now
                 if len(known[key]) != length:
                     raise ValueError("tensors do not agree on the length of their storage")
                 stack.append(_Storage(dtype, known[key]))
+            case "PROTO" | "STOP":
+                pass
             case _:
                 raise ValueError(f"{opcode.name} is no instruction of torch's pickles")
     return stack.pop()
@@ -241,7 +234,7 @@ def _named(name: str) -> Any:
     module, _, leaf = name.partition(" ")
     if module.split(".")[0] == "__torch__":
         return lambda *_: _Object(f"{module}.{leaf}")
-    if module == "torch" and leaf in _STORAGES:
+    if module in ("torch", "torch.storage") and leaf in _STORAGES:
         return _STORAGES[leaf]
     if module == "torch" and isinstance(dtype := vars(torch).get(leaf), torch.dtype):
         return dtype
