@@ -100,9 +100,12 @@ def _from_zip(file: BinaryIO, size: int) -> tuple[Any, bool]:
 def _from_stream(file: BinaryIO, size: int) -> Any:
     """The content of a file as torch.save wrote them before zips: pickles, then for each storage its length and its numbers."""
     storages: dict[str, bytearray] = {}
+    room = size
 
     def storage(key: str, length: int) -> bytearray:
-        if length + sum(map(len, storages.values())) > size:
+        nonlocal room
+        room -= length
+        if room < 0:
             raise ValueError("its tensors claim more than the file holds")
         storages[key] = bytearray(length)
         return storages[key]
