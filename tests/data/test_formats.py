@@ -1,7 +1,11 @@
 """Depth files and lists: what they give, and one line for each that is none."""
 
 import gc
+import io
+import random
 import struct
+import tracemalloc
+import zipfile
 import zlib
 
 import numpy as np
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from depthtokens.data.formats import read_depth
+from depthtokens.errors import DataError
 
 
 def test_depth_without_a_value_is_zero(tmp_path):
@@ -67,6 +72,57 @@ def test_depth_files_that_are_none(tmp_path, message):
     for name in ("pickled.npy", "text.npy", "text.npz", "cut.npz"):
         assert "cannot read depth map" in message(lambda name=name: read_depth(tmp_path / name))
     gc.collect()  # a file left open would be told now
+
+
+def npy_header(shape, descr="<f4"):
+    """What a .npy begins with."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
+
+
+def test_arrays_are_refused_by_their_header(tmp_path, message):
+    """A few megabytes can unpack to many gigabytes, and a header can claim any number of them."""
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("depth.npy", "w") as entry:
+        entry.write(npy_header((50_000, 50_000)))
+        for _ in range(64):
+            entry.write(bytes(2**20))
+    (tmp_path / "claim.npy").write_bytes(npy_header((50_000, 50_000)) + bytes(100))
+    (tmp_path / "small.npy").write_bytes(npy_header((10_000, 10_000)) + bytes(100))
+    (tmp_path / "minus.npy").write_bytes(npy_header((-1, 4)) + bytes(100))
+    (tmp_path / "cube.npy").write_bytes(npy_header((10**9, 10**9, 3)))
+    (tmp_path / "words.npy").write_bytes(npy_header((2, 2), "<U1000000000"))
+    with zipfile.ZipFile(tmp_path / "bzip.npz", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("depth.npy", npy_header((2, 2)) + bytes(2**26))
+    np.save(tmp_path / "a.npy", np.ones((2, 3)))
+    (tmp_path / "a_mask.npy").write_bytes(npy_header((50_000, 50_000)))
+    tracemalloc.start()
+    for name, reason in (
+        ("bomb.npz", "2500 megapixels (50000x50000), more than the 300 that are read"), ("claim.npy", "2500 megapixels"),
+        ("small.npy", "ends before its numbers do"), ("minus.npy", "cannot read depth map"), ("cube.npy", "found float32 [1000000000, "),
+        ("words.npy", "words.npy"), ("bzip.npz", "compressed in a way that NumPy does not write"), ("a.npy", "2500 megapixels"),
+    ):  # fmt: skip
+        assert reason in message(lambda name=name: read_depth(tmp_path / name))
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+def test_mutated_arrays(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((3, 4), np.float32))
+    np.savez_compressed(tmp_path / "a.npz", depth=np.ones((3, 4), np.float32))
+    Image.fromarray(np.ones((3, 4), np.uint16)).save(tmp_path / "a.png")
+    draw = random.Random(0)
+    for name in ("a.npy", "a.npz", "a.png"):
+        whole, target = (tmp_path / name).read_bytes(), tmp_path / f"m_{name}"
+        for _ in range(400):
+            content = bytearray(whole)
+            for _ in range(draw.choice([1, 1, 4])):
+                content[draw.randrange(len(content))] = draw.choice([0, 255, draw.randrange(256)])
+            target.write_bytes(content)
+            try:
+                assert read_depth(target).ndim == 2
+            except DataError as error:
+                assert "\n" not in str(error)
 
 
 def test_arrays_of_one_channel_and_masks(tmp_path, message):

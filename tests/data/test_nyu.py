@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import random
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from depthtokens.data import open_dataset
 from depthtokens.data.nyu import NYUv2
-from depthtokens.errors import UsageError
+from depthtokens.errors import DataError, UsageError
 from helpers import REFERENCE, SHARED, needs_data
 
 
@@ -205,6 +206,65 @@ def test_other_files_than_the_mat(mat, tmp_path, message):
     with h5py.File(tmp_path / "other.mat", "w") as file:
         file["images"] = np.zeros((2, 3))
     assert "has no arrays images" in message(lambda: NYUv2(tmp_path / "other.mat", "all"))
+
+
+def test_splits_that_are_no_numbers(mat, message):
+    scipy_io = pytest.importorskip("scipy.io", reason="scipy writes the file")
+    for numbers in ([[np.nan]], [[np.inf]], [[1e300]], [[-1]], [[0]], [["a"]], [[1j]], np.eye(2)):
+        scipy_io.savemat(mat[0].with_name("splits.mat"), {"testNdxs": numbers})
+        assert "splits.mat" in message(lambda: NYUv2(mat[0], "test"))
+
+
+def test_arrays_that_lie_elsewhere(mat, tmp_path, message):
+    """HDF5 follows links to other files, takes numbers from any file, and unpacks pieces of any size."""
+    import h5py
+
+    path, elsewhere = tmp_path / "a.mat", tmp_path / "elsewhere"
+    elsewhere.write_bytes(bytes(48 * 64 * 5 * 4))
+    layout = h5py.VirtualLayout((5, 64, 48), "f4")
+    layout[:] = h5py.VirtualSource(mat[0], "rawDepths", (5, 64, 48))
+    for put in (
+        lambda file: file.update({"rawDepths": h5py.ExternalLink(mat[0], "rawDepths")}),
+        lambda file: file.update({"rawDepths": h5py.SoftLink("/images")}),
+        lambda file: file.create_dataset("rawDepths", (5, 64, 48), "f4", external=[(elsewhere, 0, h5py.h5f.UNLIMITED)]),
+        lambda file: file.create_virtual_dataset("rawDepths", layout),
+        lambda file: file.create_dataset("rawDepths", (5, 64, 48), h5py.string_dtype()),
+        lambda file: file.create_dataset("rawDepths", (5, 64, 48), "f4", maxshape=(None,) * 3, chunks=(10**3, 640, 480)),
+        lambda file: file.create_group("rawDepths"),
+    ):  # fmt: skip
+        with h5py.File(path, "w") as file:
+            file["images"] = np.zeros((5, 3, 64, 48), np.uint8)
+            put(file)
+        assert "has no arrays images" in message(lambda: NYUv2(path, "all"))
+
+
+def test_arrays_that_claim_too_much(tmp_path, message):
+    h5py = pytest.importorskip("h5py", reason="the .mat file needs h5py")
+    for count, width, height in ((10**12, 64, 48), (2, 10**5, 10**5)):
+        with h5py.File(tmp_path / "a.mat", "w") as file:
+            file.create_dataset("images", (count, 3, width, height), "u1", chunks=(1, 3, 64, 48))
+            file.create_dataset("rawDepths", (count, width, height), "f4", chunks=(1, 64, 48))
+        assert "a.mat" in message(lambda: NYUv2(tmp_path / "a.mat", "all"))
+
+
+def test_mutated_mat_files(tmp_path):
+    """One line or arrays, whatever a byte of HDF5's structures becomes."""
+    h5py = pytest.importorskip("h5py", reason="the .mat file needs h5py")
+    with h5py.File(tmp_path / "a.mat", "w", userblock_size=512) as file:
+        file["images"] = np.ones((2, 3, 16, 12), np.uint8)
+        file.create_dataset("rawDepths", data=np.ones((2, 16, 12), np.float32), chunks=(1, 16, 12), compression="gzip")
+    whole, draw = (tmp_path / "a.mat").read_bytes(), random.Random(0)
+    for _ in range(400):
+        content = bytearray(whole)
+        for _ in range(draw.choice([1, 1, 4])):
+            content[draw.randrange(512, len(content))] = draw.choice([0, 255, draw.randrange(256)])
+        (tmp_path / "m.mat").write_bytes(content)
+        try:
+            data = NYUv2(tmp_path / "m.mat", "all")
+            image, depth = data.read(0)
+            assert image.shape[:2] == depth.shape == data.image_size(0)
+        except DataError as error:
+            assert "\n" not in str(error)
 
 
 def test_missing_parts_say_what_to_install(mat, monkeypatch, message):

@@ -16,13 +16,20 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip.model import build_model_from_openai_state_dict
+from open_clip.convert import convert_state_dict
+from open_clip.model import (
+    build_model_from_openai_state_dict,
+    convert_to_custom_text_state_dict,
+    resize_pos_embed,
+    resize_text_pos_embed,
+)
 from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsError, unknown
 from ..files import user_path
 from . import CLIPIdentity
 from .bundled import checked_folder
+from .folder import check_config, check_room, find_weights
 from .image import ImageTower
 from .text import TextTower
 from .tokenizer import Tokenizer
@@ -82,7 +89,7 @@ class FrozenCLIP(nn.Module):
     def tokenizer(self) -> Tokenizer:
         """The CLIP's own tokenizer; made on first use, since some need the hub. Raises WeightsError where it cannot be had."""
         try:
-            return Tokenizer.of(open_clip.get_tokenizer(self._tokenizer) if self._tokenizer else open_clip.SimpleTokenizer())
+            return Tokenizer.of(_tokenizer(self._tokenizer))
         except (ImportError, OSError) as error:
             reason = f"it needs `transformers` and the hub ({first_line(error)})"
             raise WeightsError(f"the tokenizer of {self.name} cannot be had: {reason}") from error
@@ -112,8 +119,8 @@ class FrozenCLIP(nn.Module):
 def load_clip(name: str | os.PathLike[str] = "RN50", weights: str | os.PathLike[str] | None = "openai") -> FrozenCLIP:
     """Load and freeze a CLIP, in float32 on the CPU.
 
-    A file under the name of one of OpenAI's (`RN50.pt`, ...) must have the SHA-256 that OpenAI published. Pickles are read as tensors
-    only; code in them is never executed.
+    A file under the name of one of OpenAI's (`RN50.pt`, ...) must have the SHA-256 that OpenAI published. Files and folders are read as
+    data: code in them is never executed, and nothing that they name is fetched.
 
     Args:
         name: one of
@@ -227,18 +234,34 @@ def _fetched(name: str, tag: str | None) -> nn.Module:
 
 def _from_folder(path: Path, name: str | None = None) -> FrozenCLIP:
     """The CLIP in an open_clip folder, under `name` or under its path."""
-    if not (path / "open_clip_config.json").is_file():
-        raise WeightsError(f"{path} has no open_clip_config.json: not an open_clip folder")
+    check_config(path)
+    weights = read_weights(find_weights(path))
+    source = f"local-dir:{path}"
     try:
         with _quiet():
-            model = open_clip.create_model(f"local-dir:{path}", require_pretrained=True)
+            with torch.device("meta"):
+                check_room(_create(source, device="meta"), weights.tensors, path)
+            model = _create(source)
+            state = convert_state_dict(model, weights.tensors)
+            if hasattr(model, "text"):
+                state = convert_to_custom_text_state_dict(state)
+            resize_pos_embed(state, model)
+            resize_text_pos_embed(state, model)
+    except WeightsError:
+        raise
     except Exception as error:
-        if "weights_only" in str(error):
-            raise WeightsError(
-                f"{path} holds a pickle with more than tensors in it; its code was not executed: ask for safetensors"
-            ) from error
         raise WeightsError(f"cannot load the open_clip folder {path}: {first_line(error)}") from error
-    return FrozenCLIP(model, name or str(path), None, f"local-dir:{path}", copied=False)
+    fill(model, state, path, "CLIP of its configuration", stacklevel=5)
+    return FrozenCLIP(model, name or str(path), None, source, copied=False)
+
+
+def _tokenizer(name: str | None) -> Any:
+    """open_clip's tokenizer by an open_clip name, None for CLIP's BPE. A folder's own is made of its files, without code in them."""
+    if name is None:
+        return open_clip.SimpleTokenizer()
+    if name.startswith("local-dir:") and check_config(Path(name.removeprefix("local-dir:")))["text_cfg"].get("hf_tokenizer_name"):
+        return open_clip.get_tokenizer(name, trust_remote_code=False, local_files_only=True)
+    return open_clip.get_tokenizer(name)
 
 
 def _from_file(path: Path) -> FrozenCLIP:
@@ -249,6 +272,9 @@ def _from_file(path: Path) -> FrozenCLIP:
         raise WeightsError(f"{path} has a vocabulary of {len(words)}, CLIP's has {VOCABULARY}: give --clip MODEL --weights {path}")
     state = {key: value for key, value in weights.tensors.items() if key.split(".")[0] in _OPENAI}
     try:
+        with torch.device("meta"):
+            sketch = build_model_from_openai_state_dict({key: value.to("meta") for key, value in state.items()})
+        check_room(sketch, state, path)
         model = build_model_from_openai_state_dict(state, cast_dtype=torch.float32).float()
     except KeyError as error:
         raise WeightsError(_not_openai(path, f"{error} is missing")) from error
@@ -300,10 +326,10 @@ def _otherwise(model: nn.Module) -> list[str]:
     return found
 
 
-def _create(name: str, force_quick_gelu: bool = False) -> nn.Module:
+def _create(name: str, force_quick_gelu: bool = False, device: str = "cpu") -> nn.Module:
     """A model by name, without weights."""
     with _quiet():
-        return open_clip.create_model(name, pretrained=None, pretrained_text=False, force_quick_gelu=force_quick_gelu)
+        return open_clip.create_model(name, load_weights=False, pretrained_text=False, force_quick_gelu=force_quick_gelu, device=device)
 
 
 @contextmanager

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from .torchfile import read_torch
 
 NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}
 """Numbers that OpenAI's archives keep beside the tensors."""
@@ -29,13 +29,10 @@ _BEFORE = {"module", "model", "clip"}
 """Parts that trainers put before a tensor's name."""
 _WITHIN = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Parts that torch puts anywhere into a tensor's name: of a compiled, a sharded or a recomputed module."""
-_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
-_scalar: Any = np.float64(0).__reduce__()[0]
-_NUMPY: list[Any] = [
-    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    np.dtype, *(type(np.dtype(name)) for name in _DTYPES),
-]  # fmt: skip
-"""What a pickled numpy number names: open_clip's trainer keeps its learning rate as one. None of it runs code."""
+MOST_TENSORS = 10_000
+"""Tensors of a model in a file; the largest CLIPs have two thousand."""
+MOST_CLAIMED = 10
+"""How many times a file's own size its tensors may take: one storage may stand behind several tensors, or many times behind one."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Weights:
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a CLIP's tensors from a file; code in a pickle is never executed.
+    """Read a CLIP's tensors from a file; code in it is never executed.
 
     Args:
         path: safetensors, a TorchScript archive, a pickled state dict, or a trainer's checkpoint with a state dict in it (`WRAPPERS`).
@@ -66,28 +63,25 @@ def read_weights(path: Path) -> Weights:
             from safetensors.torch import load_file
 
             content: Any = load_file(path)
-        elif _is_torchscript(path):
-            published = published or _sha256(path) in _published().values()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # TorchScript is deprecated; OpenAI's files stay what they are
-                content = torch.jit.load(path, map_location="cpu").state_dict()
         else:
-            with torch.serialization.safe_globals(_NUMPY):
-                content = torch.load(path, map_location="cpu", weights_only=True)
+            content, scripted = read_torch(path)
+            published = published or (scripted and _sha256(path) in _published().values())
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise WeightsError(
-                f"{path} is a pickle with more than tensors in it; its code was not executed: ask for safetensors"
-            ) from error
-        raise WeightsError(f"{path} is damaged or not a weights file ({first_line(error)})") from error
-    except Exception as error:
+        raise WeightsError(
+            f"{path} is a pickle with more than tensors in it ({first_line(error)}); its code was not executed: ask for safetensors"
+        ) from error
+    except Exception as error:  # damaged bytes raise errors of many kinds
         raise WeightsError(f"{path} is truncated or not a weights file ({first_line(error)})") from error
     found = _state_dicts(content)
     if not found:
         raise WeightsError(f"{path} holds no state dict")
     if len(found) > 1:
         raise WeightsError(f"{path} holds {len(found)} state dicts: save the one that is meant in a file of its own")
-    return Weights(_renamed(found[0], path), published)
+    tensors = _renamed(found[0], path)
+    claimed = sum(value.element_size() * math.prod(max(1, length) for length in value.shape) for value in tensors.values())
+    if len(tensors) > MOST_TENSORS or claimed > MOST_CLAIMED * path.stat().st_size:
+        raise WeightsError(f"{path} is no weights file: its {len(tensors)} tensors take {claimed / 2**20:.0f} MiB, far more than the file")
+    return Weights(tensors, published)
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, kind: str, stacklevel: int = 2) -> None:
@@ -183,14 +177,6 @@ def _renamed(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
             raise WeightsError(f"{path} holds several tensors for '{name}': save the model that is meant in a file of its own")
         found[name] = value
     return found
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
 
 
 def _published() -> dict[str, str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import zipfile
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
 from .find import is_file
-from .images import opened, read_header, reading
+from .images import check_pixels, opened, read_header, reading
 
 DEPTH_ENDINGS = (".png", ".npy", ".npz")
 DEEP = ("I;16", "I;16B", "I;16L", "I")
@@ -92,19 +95,51 @@ def _colour_type(path: Path) -> int:
 
 def _read_array(path: Path) -> NDArray:
     """The array [H, W] of a .npy, or of a .npz that has one or one called "depth"; [H, W, 1] is taken as well."""
-    with path.open("rb") as file:  # np.load(path) leaves a damaged .npz open
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            key = "depth" if "depth" in loaded else loaded.files[0] if len(loaded.files) == 1 else None
-            if key is None:
-                raise DataError(f"{path} holds {len(loaded.files)} arrays and none is called 'depth'")
-            loaded = loaded[key]
-    shape = list(loaded.shape)
-    if loaded.ndim == 3 and loaded.shape[2] == 1:
-        loaded = loaded[..., 0]
-    if loaded.ndim != 2 or loaded.dtype.kind not in "fiub":
-        raise DataError(f"{path} is no depth map: expected numbers [H, W], found {loaded.dtype} {shape}")
-    return loaded
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            file.seek(0)
+            return _read_npy(file, path, path.stat().st_size)
+    with zipfile.ZipFile(path) as archive:
+        arrays = {name.removesuffix(".npy"): name for name in archive.namelist()}
+        key = "depth" if "depth" in arrays else next(iter(arrays)) if len(arrays) == 1 else None
+        if key is None:
+            raise DataError(f"{path} holds {len(arrays)} arrays and none is called 'depth'")
+        entry = archive.getinfo(arrays[key])
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack to any size at once
+            raise ValueError("compressed in a way that NumPy does not write")
+        with archive.open(entry) as unpacked:
+            return _read_npy(unpacked, path, entry.file_size)
+
+
+def _read_npy(file: IO[bytes], path: Path, size: int) -> NDArray:
+    """The same from the bytes of a .npy.
+
+    Args:
+        file: those bytes.
+        path: what an error calls them.
+        size: how many there are, or are said to be.
+    """
+    shape, dtype = _npy_header(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are not made")
+    if dtype.kind not in "fiub" or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 1)):
+        raise DataError(f"{path} is no depth map: expected numbers [H, W], found {dtype} {list(shape)}")
+    check_pixels(shape[0], shape[1], f"cannot read depth map {path}: it")
+    if size < math.prod(shape) * dtype.itemsize:
+        raise ValueError("the file ends before its numbers do")
+    file.seek(0)
+    array: NDArray = np.lib.format.read_array(file, allow_pickle=False)
+    return array.reshape(shape[:2])
+
+
+def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type that a .npy begins with."""
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"version {version} of .npy")
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def file_digest(path: Path) -> bytes:

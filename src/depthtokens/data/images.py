@@ -248,7 +248,7 @@ def opened(path: Path, what: str = "image") -> Iterator[Image.Image]:
             raise DataError(f"cannot read {what} {path}: it is {advice}")
         image = known.open(path)
         try:
-            _check_pixels(image, f"cannot read {what} {path}: it")
+            check_pixels(image.height, image.width, f"cannot read {what} {path}: it")
             yield image
         finally:
             image.close()
@@ -285,15 +285,16 @@ def _other(start: bytes) -> str | None:
     return next((name for begin, name in _OTHERS.items() if start.startswith(begin)), None)
 
 
-def _check_pixels(image: Image.Image, who: str) -> None:
-    if image.width * image.height > MOST_PIXELS:
-        size = f"{image.width * image.height / 1e6:.0f} megapixels ({image.height}x{image.width})"
+def check_pixels(height: int, width: int, who: str) -> None:
+    """Raise DataError for a size beyond `MOST_PIXELS`; `who` is its sentence's subject."""
+    if width * height > MOST_PIXELS:
+        size = f"{width * height / 1e6:.0f} megapixels ({height}x{width})"
         raise DataError(f"{who} has {size}, more than the {MOST_PIXELS // 1_000_000} that are read: make it smaller")
 
 
 def _upright_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
     """RGB [H, W, 3] uint8 of a PIL image, turned as it says."""
-    _check_pixels(image, name)
+    check_pixels(image.height, image.width, name)
     if image.mode.startswith("I") or image.mode == "F":
         raise DataError(f"{name} {_deep('is')}")  # Pillow would clip it to white instead of scaling it
     image.load()  # before its orientation is asked for: a PNG may say it at its end, and Pillow turns a TIFF itself

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,8 +15,9 @@ from ..errors import DataError, UsageError, unknown
 from .augment import NYUV2
 from .dataset import DepthDataset, check_root
 from .find import Finder, Found, left_out, unlisted, unread, walk
-from .images import ENDINGS, UNREAD
+from .images import ENDINGS, UNREAD, check_pixels
 from .lists import find_list, read_list
+from .mat5 import read_vectors
 
 if TYPE_CHECKING:
     import h5py
@@ -28,6 +31,10 @@ PUBLISHED = {"train": 24_231, "test": 654}
 """Pairs of the published lists."""
 FRAME = (7, 474, 7, 632)
 """Top, bottom, left, right: outside these the labelled images have a white frame, which is black in the published test images."""
+MOST_IMAGES = 100_000
+"""Images that a .mat file may say it has; the published one has 1,449."""
+LARGEST_PIECE = 2**28
+"""Bytes of a piece (chunk) of its arrays, which is unpacked whole."""
 MAT_DEPTHS = {"raw": "rawDepths", "filled": "depths"}
 
 
@@ -191,13 +198,19 @@ class LabeledMat:
 
     def __init__(self, path: Path, kind: str = "raw") -> None:
         self.path, self.key = path, MAT_DEPTHS[kind]
-        with self._open() as file:
-            images, depths = (tuple[int, ...](getattr(file.get(name), "shape", ())) for name in ("images", self.key))
-            other = kind == "raw" and "depths" in file and "rawDepths" not in file
-        if len(images) != 4 or images[1] != 3 or depths != (images[0], *images[2:]):
+        try:
+            with self._open() as file:
+                images, depths = (_numbers(file, name) for name in ("images", self.key))
+                other = kind == "raw" and "depths" in file and "rawDepths" not in file
+        except DataError:
+            raise
+        except Exception as error:  # on damaged bytes h5py raises errors of many kinds
+            raise DataError(f"{path} is damaged: HDF5 cannot read it") from error
+        if len(images) != 4 or images[1] != 3 or depths != (images[0], *images[2:]) or images[0] > MOST_IMAGES:
             hint = "its in-painted depths are read with --nyu-depth filled" if other else "is it nyu_depth_v2_labeled.mat?"
             raise DataError(f"{path} has no arrays images [N, 3, W, H] and {self.key} [N, W, H]: {hint}")
         self.count, _, width, height = images
+        check_pixels(height, width, f"{path}: an image")
         self.size = (height, width)
 
     def rows(self, split: str, splits_file: Path | None) -> list[int]:
@@ -218,13 +231,11 @@ class LabeledMat:
         path = splits_file or self.path.with_name("splits.mat")
         if not path.is_file():
             raise DataError(f"no {path}: get splits.mat from the data set's page, or state it with --list-file")
-        from scipy.io import loadmat  # here, since only this file needs it
-
         try:
-            numbers: Iterable[int] = loadmat(path)[f"{split}Ndxs"].ravel().tolist()
-        except Exception as error:  # on other files scipy raises errors of many kinds
+            numbers = read_vectors(path)[f"{split}Ndxs"]
+            rows = [int(number) - 1 for number in numbers]
+        except (OSError, ValueError, KeyError, OverflowError, struct.error, zlib.error) as error:
             raise DataError(f"{path} has no {split}Ndxs: is it splits.mat?") from error
-        rows = [int(number) - 1 for number in numbers]
         if rows and not 0 <= min(rows) <= max(rows) < self.count:
             raise DataError(f"{path} names images beyond the {self.count} of {self.path}")
         return rows
@@ -246,7 +257,9 @@ class LabeledMat:
         try:
             with self._open() as file:
                 return np.asarray(file[name][row])
-        except OSError as error:
+        except DataError:
+            raise
+        except Exception as error:
             raise DataError(f"cannot read image {row} of {self.path}: the file is damaged") from error
 
     def _open(self) -> h5py.File:
@@ -257,5 +270,17 @@ class LabeledMat:
             raise DataError(f"reading {self.path} needs h5py: pip install 'depthtokens[h5]'") from error
         try:
             return h5py.File(self.path, "r")
-        except OSError as error:
+        except Exception as error:
             raise DataError(f"{self.path} is not the labelled NYUv2 file, or is damaged: HDF5 cannot open it") from error
+
+
+def _numbers(file: h5py.File, name: str) -> tuple[int, ...]:
+    """The shape of an array of numbers in an HDF5 file; () for anything else, also one that lies in another file or in large pieces."""
+    import h5py
+
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        return ()
+    data = file[name]
+    if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external or data.dtype.kind not in "uf" or data.dtype.itemsize > 8:
+        return ()
+    return () if math.prod(data.chunks or ()) * data.dtype.itemsize > LARGEST_PIECE else tuple(data.shape)

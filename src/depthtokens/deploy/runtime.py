@@ -14,6 +14,7 @@ from ..data.images import Photo, named, read_photo, shown_at
 from ..depth.depthmap import DepthMap
 from ..errors import DataError, UsageError, WeightsError
 from ..files import user_path
+from .external import has_external_data
 
 FORMAT = 1
 """Version of the JSON in a graph's metadata."""
@@ -48,9 +49,12 @@ class OnnxDepth:
         if not path.is_file():
             raise WeightsError(f"no ONNX file at {path}")
         try:
-            self.session = open_session(str(path), threads)
+            content = path.read_bytes()
+            if has_external_data(content):
+                raise WeightsError(f"{path} names other files for its weights, and those are not opened: save it as one file")
+            self.session = open_session(content, threads)
             header = self.session.get_modelmeta().custom_metadata_map.get(KEY)
-        except UsageError:
+        except (UsageError, WeightsError):
             raise
         except Exception as error:  # onnxruntime has a class for every way in which a file can be wrong, without a base class
             raise WeightsError(f"{path} is damaged or not an ONNX file ({first_line(error)})") from error
@@ -119,11 +123,11 @@ class OnnxDepth:
         return np.asarray((probs * self.centres[:, None, None]).sum(axis=0).clip(*self.depth_range), np.float32)
 
 
-def open_session(source: str | bytes, threads: int | None = None) -> Any:
-    """An onnxruntime session on the CPU.
+def open_session(content: bytes, threads: int | None = None) -> Any:
+    """An onnxruntime session on the CPU, with the operators that onnxruntime has itself.
 
     Args:
-        source: a file's name, or the content of one.
+        content: of an ONNX file; given its name, onnxruntime would look for more beside it.
         threads: of one run; None leaves it to onnxruntime.
 
     Raises:
@@ -134,7 +138,8 @@ def open_session(source: str | bytes, threads: int | None = None) -> Any:
     options.log_severity_level = 4  # its complaints come as exceptions too
     if threads is not None:
         options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # never its own format, which is not looked through
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def need(package: str) -> Any:

@@ -1,0 +1,60 @@
+"""Whether an ONNX file has tensors in other files: an engine would follow their names to wherever they lead. Needs no package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_WITHIN = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+"""Where tensors are, by the numbers of ONNX's fields: in a model is a graph, in a graph are nodes and tensors, ..."""
+_EXTERNAL, _LOCATION = 13, 14
+"""A tensor's fields that say where else it is: a name, and that the name counts."""
+
+
+def has_external_data(content: bytes) -> bool:
+    """Whether a tensor of an ONNX file says that it is in another file. Raises ValueError for bytes that are no such file."""
+    left = [("model", memoryview(content))]
+    while left:
+        kind, message = left.pop()
+        for field, value in _fields(message):
+            if kind == "tensor":
+                if field == _EXTERNAL or (field == _LOCATION and value != 0):
+                    return True
+            elif (inner := _WITHIN[kind].get(field)) and isinstance(value, memoryview):
+                left.append((inner, value))
+    return False
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """The fields of a protobuf message: number, and value or bytes; numbers of fixed length, of which ONNX has none here, as bytes."""
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            if at >= len(message) or shift > 63:
+                raise ValueError("cut off")
+            byte = message[at]
+            value |= (byte & 127) << shift
+            at, shift = at + 1, shift + 7
+            if byte < 128:
+                return value
+
+    while at < len(message):
+        key = number() & 0xFFFF_FFFF  # engines keep no more of it
+        if key & 7 == 0:
+            yield key >> 3, number()
+            continue
+        length = {1: 8, 5: 4}.get(key & 7) or (number() if key & 7 == 2 else -1)
+        if not 0 <= length <= len(message) - at:
+            raise ValueError("cut off")
+        yield key >> 3, message[at : at + length]
+        at += length
