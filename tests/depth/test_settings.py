@@ -66,7 +66,7 @@ def test_headers_of_before_hold_lists():
     """Bins and words as lists, no normalisation, no initial words, no weights, no versions, and keys that are gone."""
     model = {"template": "This object appears to be {depth}", "depth": ["near", "far"], "bins": [1.0, 2], "depth_range": [1, 10],
              "init": ["close", "far"], "logit_scale": 707.1}  # fmt: skip
-    back = Header.from_dict({"format": 1, "model": model, "clip": {"name": "RN50", "fingerprint": "0" * 64 * 64}}, {})
+    back = Header.from_dict({"format": 1, "model": model, "clip": {"name": "RN50", "fingerprint": "0" * 64}}, {})
     assert back.model.bins == "1.0|2.0" and back.model.centres == (1.0, 2.0) and back.model.init == "close|far"
     assert back.model.words.words == ("near", "far") and back.model.normalisation == "imagenet"
     assert back.clip == CLIPIdentity("RN50", None, "0" * 64) and back.versions == {}
@@ -143,7 +143,9 @@ def test_settings_that_are_none(values):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"format": 2}, "format 2, expected 1"), ({"format": None}, "expected 1"), ({"clip": None}, "does not name its CLIP"),
-    ({"clip": {"name": "RN50"}}, "does not name its CLIP"), ({"clip": {"name": 1, "fingerprint": "0" * 64}}, "CLIP: name = 1 should be text"),
+    ({"clip": {"name": "RN50"}}, "does not name its CLIP"),
+    ({"clip": {"name": 1, "fingerprint": "0" * 64}}, "CLIP: name = 1 should be text"),
+    ({"clip": {"name": "RN50", "fingerprint": "0"}}, "the fingerprint of its CLIP is none"), ({"versions": {"torch": 2}}, "versions"),
     ({"clip": {"name": "RN50", "fingerprint": "0" * 64, "colour": "red"}}, "unknown setting in CLIP 'colour'"),
     ({"protocol": 3}, "provenance"), ({"training": [1]}, "provenance"),
 ])  # fmt: skip

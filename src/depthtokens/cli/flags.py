@@ -88,7 +88,7 @@ class ScoringFlags(RunFlags, DataFlags, TokenFlags):
         """The data of that name, for this model."""
         from ..experiment.named import NamedData
 
-        return NamedData(data, self.depth_scale, self.depth_range, self.nyu_depth, model.provenance.experiment)
+        return NamedData(data, self.depth_scale, self.depth_range, self.nyu_depth, model.provenance.training or {})
 
     def reading(self, progress: Progress) -> Reading:
         """How its features are had."""

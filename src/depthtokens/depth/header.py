@@ -64,12 +64,7 @@ class Header:
         if type(values.get("format")) is not int or values["format"] != cls.FORMAT or not {"model", "clip"} <= values.keys():
             raise UsageError(f"not a token file of this version (format {values.get('format')}, expected {cls.FORMAT})")
         model = ModelSettings.from_header(values["model"])
-        named = values["clip"]
-        if not isinstance(named, Mapping) or not {"name", "fingerprint"} <= named.keys():
-            raise UsageError("it does not name its CLIP")
-        clip = read_dataclass(CLIPIdentity, {"weights": None, **legible(named)}, "CLIP")
-        if not FINGERPRINT.fullmatch(clip.fingerprint):
-            raise UsageError("the fingerprint of its CLIP is none")
+        clip = read_clip(values["clip"])
         check_shapes(model, shapes)
         protocol, training = values.get("protocol"), values.get("training")
         if not isinstance(protocol, str | None) or not isinstance(training, Mapping | None):
@@ -78,6 +73,16 @@ class Header:
         if not isinstance(versions, Mapping) or not all(isinstance(version, str) for version in versions.values()):
             raise UsageError("its versions are none")
         return cls(model, clip, Provenance(legible(protocol), legible(training)), legible(versions))
+
+
+def read_clip(values: Any) -> CLIPIdentity:
+    """Which CLIP a file says it was made with. Raises UsageError where it does not."""
+    if not isinstance(values, Mapping) or not {"name", "fingerprint"} <= values.keys():
+        raise UsageError("it does not name its CLIP")
+    clip = read_dataclass(CLIPIdentity, {"weights": None, **legible(values)}, "CLIP")
+    if not FINGERPRINT.fullmatch(clip.fingerprint):
+        raise UsageError("the fingerprint of its CLIP is none")
+    return clip
 
 
 def check_shapes(settings: ModelSettings, shapes: Mapping[str, Shape], width: int | None = None) -> None:
