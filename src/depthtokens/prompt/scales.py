@@ -73,7 +73,7 @@ def depth_words(spec: str | Sequence[Word]) -> DepthWords:
         return DepthWords(spec, "words", len(SCALES[spec]), SCALES[spec])
     kind, _, count = spec.partition(":")
     if kind in ("learned", "random") and _number(count) >= 2:
-        return DepthWords(spec, kind, int(count))
+        return DepthWords(spec, kind, _number(count))
     if kind == "path":
         numbers = [_number(n) for n in count.split(":")]
         if len(numbers) != 2 or not 2 <= numbers[0] <= numbers[1]:
