@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+LONGEST = 4000
+"""Characters of the longest message; what files say stands in some."""
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class DepthTokensError(Exception):
     """Base of all errors of this package; its message is one line for a person."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message, fit for a terminal whatever a file brought into it."""
+        return cut(printable(super().__str__()), LONGEST)
 
 
 class UsageError(DepthTokensError):
@@ -42,7 +51,18 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
         >>> str(unknown("protocol", "auty2022", ["auty2023", "pooled"]))
         "unknown protocol 'auty2022': did you mean 'auty2023'?"
     """
+    name = cut(name, 80)
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"
     return UsageError(f"unknown {kind} '{name}': {hint}")
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal obeys: control characters, but for tabs and line ends, stand there as Python writes them."""
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def cut(text: str, longest: int) -> str:
+    """Text of at most so many characters: of more, the start and the end."""
+    return text if len(text) <= longest else f"{text[: longest * 3 // 4]} ... {text[len(text) - longest // 4 + 5 :]}"

@@ -227,26 +227,35 @@ def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, SEAL: digest(json.loads(json.dumps(values)))}
 
 
-def unsealed(text: str | bytes, must: bool = True) -> dict[str, Any]:
+def unsealed(text: str | bytes, must: bool | str = True) -> dict[str, Any]:
     """The values that `sealed` made, from JSON.
 
     Args:
         text: JSON, of a file that may be damaged or made up.
-        must: whether values without a seal are refused; files of older versions have none.
+        must: whether values without a seal are refused: files of older versions have none; or the name of a value that those lack.
 
     Raises:
         ValueError: for anything but the values that were sealed.
     """
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=once)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(values, dict):
         raise ValueError("no table")
+    must = must in values if isinstance(must, str) else must
     seal = values.pop(SEAL, None)
     if (must or seal is not None) and seal != digest(values):
         raise ValueError("not as it was written" if seal else f"no {SEAL}")
     return values
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table of JSON, for `json.loads`. Raises ValueError where a name stands in it twice, of which readers may see one or the other."""
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name stands twice in one table")
+    return table
 
 
 def _without_nan(value: Any) -> Any:

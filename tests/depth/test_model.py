@@ -178,7 +178,7 @@ def test_tokens_of_another_clip_are_refused(tiny_clip, tiny_model, tmp_path):
     assert torch.equal(DepthTokens.load(tmp_path / "t.safetensors", other, force=True).tokens["depth"], model.tokens["depth"])
 
 
-def test_bad_token_files(tiny_clip, tiny_file, tmp_path):
+def test_bad_token_files(tiny_clip, tmp_path):
     DepthTokens(tiny_clip).save(tmp_path / "t.safetensors")
     content = (tmp_path / "t.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(content[:-100])
@@ -188,12 +188,6 @@ def test_bad_token_files(tiny_clip, tiny_file, tmp_path):
         with pytest.raises(WeightsError, match=message) as caught:
             DepthTokens.load(tmp_path / f"{name}.safetensors", tiny_clip)
         assert "\n" not in str(caught.value)
-    # The CLIP it names is gone.
-    gone = load_clip(str(tiny_file))
-    gone.name = str(tmp_path / "gone.pt")
-    DepthTokens(gone).save(tmp_path / "u.safetensors")
-    with pytest.raises(WeightsError, match="give it with --clip"):
-        DepthTokens.load(tmp_path / "u.safetensors")
 
 
 def test_predict(tiny_clip, tmp_path):

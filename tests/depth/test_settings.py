@@ -11,8 +11,10 @@ import torch
 from depthtokens.clip import CLIPIdentity
 from depthtokens.depth.bins import bin_centres
 from depthtokens.depth.checkpoint import read_tokens, write, write_tokens
-from depthtokens.depth.settings import Header, ModelOptions, ModelSettings, Provenance, read_dataclass, scale_value, spoken
+from depthtokens.depth.header import Header
+from depthtokens.depth.settings import ModelOptions, ModelSettings, Provenance, scale_value, spoken
 from depthtokens.errors import UsageError, WeightsError
+from depthtokens.schema import read_dataclass
 
 CLIP = CLIPIdentity("RN50", "openai", "0" * 64)
 SHAPES = {"tokens.depth": (7, 512)}
@@ -141,8 +143,10 @@ def test_settings_that_are_none(values):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"format": 2}, "format 2, expected 1"), ({"format": None}, "expected 1"), ({"clip": None}, "does not name its CLIP"),
-    ({"clip": {"name": "RN50"}}, "does not name its CLIP"), ({"clip": {"name": 1, "fingerprint": "0"}}, "CLIP: name = 1 should be text"),
-    ({"clip": {"name": "RN50", "fingerprint": "0", "colour": "red"}}, "unknown setting in CLIP 'colour'"),
+    ({"clip": {"name": "RN50"}}, "does not name its CLIP"),
+    ({"clip": {"name": 1, "fingerprint": "0" * 64}}, "CLIP: name = 1 should be text"),
+    ({"clip": {"name": "RN50", "fingerprint": "0"}}, "the fingerprint of its CLIP is none"), ({"versions": {"torch": 2}}, "versions"),
+    ({"clip": {"name": "RN50", "fingerprint": "0" * 64, "colour": "red"}}, "unknown setting in CLIP 'colour'"),
     ({"protocol": 3}, "provenance"), ({"training": [1]}, "provenance"),
 ])  # fmt: skip
 def test_other_parts_of_a_header(changes, message):

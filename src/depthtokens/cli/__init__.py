@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from ..errors import DepthTokensError, unknown
+from ..errors import DepthTokensError, printable, unknown
 
 VERBS = {
     "train": ("train", "learn depth tokens on a data set"),
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if debug:
             traceback.print_exc()
-        print(f"depthtokens: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        print(printable(f"depthtokens: {error.strerror or error}{f': {error.filename}' if error.filename else ''}"), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt as stop:
         by = stop.args[0] if stop.args else signal.SIGINT
@@ -69,7 +69,7 @@ def _show(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
 ) -> None:
     """A warning in one line, without the line of code that gave it."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _run(words: list[str]) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError, printable, unknown
 from ..files import json_text
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class ProgressBar:
 
 def notify(line: str) -> None:
     """One line for a person, on standard error."""
-    err.print(escape(line), soft_wrap=True)
+    err.print(escape(printable(line)), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import UsageError
 from ..experiment.config import DataFlags, RunFlags
 from .console import notify
 
@@ -37,7 +38,7 @@ class TokenFlags:
     """Use the tokens with another CLIP than theirs."""
 
     def load(self, tokens: str | Path) -> DepthTokens:
-        """The model of a token file, on the CLIP it names, or another: by --clip, or by --weights for the one it names."""
+        """The model of a token file, on the CLIP it states, or another: by --clip, or by --weights for an open_clip model that it names."""
         from ..clip.load import load_clip
         from ..depth.checkpoint import read_tokens
         from ..depth.model import DepthTokens
@@ -45,8 +46,17 @@ class TokenFlags:
         path = Path(tokens)
         if self.clip is None and self.weights is None:
             return DepthTokens.load(path, force=self.force)
-        named = self.clip or read_tokens(path)[1].clip.name
+        named = self.clip or model_name(read_tokens(path)[1].clip.name)
         return DepthTokens.load(path, load_clip(named, self.weights or "openai"), self.force)
+
+
+def model_name(stated: str) -> str:
+    """The open_clip model that a token file states, which --weights may be for. Raises UsageError for anything else."""
+    import open_clip
+
+    if stated not in open_clip.list_models():
+        raise UsageError(f"these tokens state no open_clip model, but '{stated}': give --clip beside --weights")
+    return stated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +88,7 @@ class ScoringFlags(RunFlags, DataFlags, TokenFlags):
         """The data of that name, for this model."""
         from ..experiment.named import NamedData
 
-        return NamedData(data, self.depth_scale, self.depth_range, self.nyu_depth, model.provenance.experiment)
+        return NamedData(data, self.depth_scale, self.depth_range, self.nyu_depth, model.provenance.training or {})
 
     def reading(self, progress: Progress) -> Reading:
         """How its features are had."""

@@ -31,6 +31,7 @@ from . import CLIPIdentity
 from .bundled import checked_folder
 from .folder import check_config, check_room, find_weights
 from .image import ImageTower
+from .remembered import remember
 from .text import TextTower
 from .tokenizer import Tokenizer
 from .weights import NOT_WEIGHTS, fill, first_line, read_weights
@@ -96,8 +97,8 @@ class FrozenCLIP(nn.Module):
 
     @property
     def identity(self) -> CLIPIdentity:
-        """Name, weights and fingerprint, as files keep them."""
-        return CLIPIdentity(self.name, self.weights, self.fingerprint)
+        """Name, weights and fingerprint, as files keep them: of a path the last part."""
+        return CLIPIdentity.of(self.name, self.weights, self.fingerprint)
 
     def dense(self, images: Tensor, mode: str = "layer4") -> Tensor:
         """Patch features [B, C, h, w] of normalised images [B, 3, H, W], read in `mode`; see `clip.image.dense_features`."""
@@ -120,7 +121,8 @@ def load_clip(name: str | os.PathLike[str] = "RN50", weights: str | os.PathLike[
     """Load and freeze a CLIP, in float32 on the CPU.
 
     A file under the name of one of OpenAI's (`RN50.pt`, ...) must have the SHA-256 that OpenAI published. Files and folders are read as
-    data: code in them is never executed, and nothing that they name is fetched.
+    data: code in them is never executed, and nothing that they name is fetched. What is loaded from a file or the hub is remembered by its
+    fingerprint in the cache folder, so that tokens learned on it find it again on this machine.
 
     Args:
         name: one of
@@ -142,25 +144,29 @@ def load_clip(name: str | os.PathLike[str] = "RN50", weights: str | os.PathLike[
     if name == "bundled":
         return _from_folder(checked_folder(), "bundled")
     if name.startswith("hf-hub:"):
-        return FrozenCLIP(_fetched(name, None), name, None, name, copied=False)
+        return _remembered(FrozenCLIP(_fetched(name, None), name, None, name, copied=False))
     if name not in open_clip.list_models():
         if weights not in (None, "openai", "random"):
             raise UsageError(f"'{name}' is no open_clip model to take weights from {weights}: give a model's name, or the file alone")
-        return _from_path(name)
+        return _remembered(_from_path(name))
     if weights is None or weights == "random":
         warnings.warn(f"{name} with random weights: good for benchmarks and tests, not for depth", stacklevel=2)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return FrozenCLIP(_create(name), name, None, name, copied=False)
-    path = user_path(weights)
-    if path.is_file():
-        return _from_named_file(name, path.resolve())
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if weights not in tags:
+            return _remembered(FrozenCLIP(_create(name), name, None, name, copied=False))
+    path, tags = user_path(weights), open_clip.list_pretrained_tags_by_model(name)
+    if weights not in tags:  # first: a file that is called as a tag does not stand for it
+        if path.is_file():
+            return _remembered(_from_named_file(name, path.resolve()))
         if path.suffix or "/" in weights:
             raise WeightsError(f"no weights file at {weights}")
         raise unknown(f"weights tag of {name}", weights, tags)
     return FrozenCLIP(_fetched(name, weights), name, weights, name, copied=False)
+
+
+def _remembered(clip: FrozenCLIP) -> FrozenCLIP:
+    remember(clip.name, clip.weights, clip.fingerprint)
+    return clip
 
 
 def _written(name: Any) -> str:

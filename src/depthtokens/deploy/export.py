@@ -20,8 +20,8 @@ from .._version import versions
 from ..depth.fused import FusedDepth
 from ..depth.model import DepthTokens
 from ..errors import DepthTokensError, UsageError
-from ..files import atomic, check_writable, user_path
-from .runtime import FORMAT, KEY, OnnxDepth, first_line, need, open_session
+from ..files import atomic, check_writable, sealed, user_path
+from .runtime import FORMAT, KEY, SEALED, OnnxDepth, first_line, need, open_session
 
 TOLERANCE = 2e-3
 """Metres by which a graph's depth may differ from torch's at any pixel; rounding alone makes a hundred times less."""
@@ -103,7 +103,7 @@ def export_onnx(model: DepthTokens, path: str | Path, size: tuple[int, int] | No
             f"not written: the graph does not give torch's depth within {TOLERANCE:g} m (it differs by {difference:.2g} m){_hint(size)}"
         )
     described = _describe(model, graph.fused.stride, size) | {"verified": {"max_difference_m": difference, "sizes": sizes}}
-    proto.metadata_props.add(key=KEY, value=json.dumps(described))
+    proto.metadata_props.add(key=KEY, value=json.dumps(sealed(described)))
     with atomic(path) as file:
         file.write(proto.SerializeToString())
     OnnxDepth(path)  # opens as a user will open it
@@ -162,7 +162,20 @@ def to_onnx(graph: nn.Module, size: tuple[int, int] | None, outputs: tuple[str, 
     except Exception as error:  # the exporter's failures have no base class of their own
         raise UsageError(f"this model does not export to ONNX ({first_line(error)}){_hint(size)}") from error
     assert program is not None
-    return program.model_proto
+    proto = program.model_proto
+    _strip(proto.graph)
+    return proto
+
+
+def _strip(graph: Any) -> None:
+    """Remove the exporter's notes from a graph: they say, by its path on this machine, which line of code every node comes from."""
+    for part in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                _strip(inner)
 
 
 def max_difference(graph: nn.Module, content: bytes, sizes: list[tuple[int, int]]) -> float:
@@ -205,6 +218,7 @@ def _describe(model: DepthTokens, stride: int, size: tuple[int, int] | None) -> 
     """What the file says of the model, as plain values."""
     return {
         "format": FORMAT,
+        SEALED: True,
         "versions": versions("torch"),
         "model": {**model.settings.to_header(), "logit_scale": float(model.log_scale.exp())},
         "clip": asdict(model.clip.identity),

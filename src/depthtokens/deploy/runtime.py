@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,19 @@ from numpy.typing import NDArray
 
 from ..data.images import Photo, named, read_photo, shown_at
 from ..depth.depthmap import DepthMap
-from ..errors import DataError, UsageError, WeightsError
-from ..files import user_path
+from ..depth.header import read_clip
+from ..depth.settings import MOST_SIDE, ModelSettings
+from ..errors import DataError, UsageError, WeightsError, cut
+from ..files import unsealed, user_path
+from ..schema import check_plain
 from .external import has_external_data
 
 FORMAT = 1
 """Version of the JSON in a graph's metadata."""
 KEY = "depthtokens"
 """Name of the metadata entry that holds that JSON."""
+SEALED = "sealed"
+"""In that JSON, where it carries its SHA-256; graphs of earlier versions lack it."""
 
 
 class OnnxDepth:
@@ -61,17 +66,26 @@ class OnnxDepth:
         if header is None:
             raise WeightsError(f"{path} is an ONNX file, but not one that `depthtokens export` wrote")
         try:
-            self.metadata: dict[str, Any] = json.loads(header)
-            version, model = self.metadata["format"], self.metadata["model"]
+            self.metadata: dict[str, Any] = unsealed(header, must=SEALED)
+            check_plain(self.metadata, "header")
+            version = self.metadata["format"]
             if version == FORMAT:
-                self.predict_side: int | None = model["predict_side"]
-                self.centres = np.array(model["centres"], np.float32)
-                self.depth_range: tuple[float, float] = (model["depth_range"][0], model["depth_range"][1])
-                self.stride, self.size = int(self.metadata["stride"]), self.metadata["size"]
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+                model = ModelSettings.from_header(self.metadata["model"])
+                read_clip(self.metadata["clip"])
+                self.predict_side: int | None = model.predict_side
+                self.centres = np.array(model.centres, np.float32)
+                self.depth_range: tuple[float, float] = model.depth_range
+                self.stride: int = _pixels(self.metadata["stride"])
+                size = self.metadata["size"]
+                self.size: list[int] | None = None if size is None else [_pixels(side) for side in size]
+                if self.size is not None and len(self.size) != 2:
+                    raise ValueError("a size is two numbers")
+        except (ValueError, TypeError, KeyError, UsageError) as error:
             raise WeightsError(f"{path} is damaged: its depthtokens header cannot be read ({first_line(error)})") from error
         if version != FORMAT:
             raise WeightsError(f"{path} was exported by another version (format {version}, expected {FORMAT}): export it again")
+        if SEALED not in self.metadata:
+            warnings.warn(f"{path} has no checksum in its header, as files of earlier versions: export it again for one", stacklevel=2)
 
     def predict(self, image: Photo, side: int | None = None, flip: bool = False) -> DepthMap:
         """Depth of one photo, as `DepthTokens.predict` gives it.
@@ -140,6 +154,13 @@ def open_session(content: bytes, threads: int | None = None) -> Any:
         options.intra_op_num_threads = threads
     options.add_session_config_entry("session.load_model_format", "ONNX")  # never its own format, which is not looked through
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _pixels(value: Any) -> int:
+    """A number of pixels in a header. Raises ValueError for anything else."""
+    if type(value) is not int or not 0 < value <= MOST_SIDE:
+        raise ValueError(f"{cut(repr(value), 80)} is no number of pixels")
+    return value
 
 
 def need(package: str) -> Any:

@@ -49,9 +49,11 @@ def bin_centres(spec: str | Iterable[float], count: int, depth_range: tuple[floa
             raise unknown("bins", name, [*formulas, "depthclip"])
         if written and not written.isdecimal():
             raise UsageError(f"bins '{spec}': write a count after the colon, as in '{name}:7'")
-        _same(int(written or count), count, spec)
+        _same(int(written[:18] or count), count, spec)
         formula, start, stop = formulas[name]
         return tuple(formula(start, stop, (i + 0.5) / count) for i in range(count))
+    if isinstance(spec, str) and "|" in spec:
+        _same(spec.count("|") + 1, count, spec)  # before millions are read
     centres = DEPTHCLIP_CENTRES if isinstance(spec, str) and spec == "depthclip" else _numbers(spec)
     _same(len(centres), count, spec)
     if any(map(math.isnan, centres)):

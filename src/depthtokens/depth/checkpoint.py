@@ -5,20 +5,28 @@ This module knows the file format only; what the tensors are for, `model` knows.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import UsageError, WeightsError
-from ..files import atomic, user_path
-from .settings import Header
+from ..files import atomic, sealed, unsealed, user_path
+from ..schema import check_plain
+from .header import Header
 
 Tensors = dict[str, Tensor]
+KEY, TENSORS = "depthtokens", "tensors"
+"""Under which safetensors' own header holds ours, and ours the SHA-256 of all tensors, which files of earlier versions lack."""
+LARGEST = 2**24
+"""Bytes of the largest header."""
 TOKENS = "tokens.safetensors"
 """What `train` calls the token file in a run's folder."""
 
@@ -32,29 +40,64 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
         metadata: what the header holds, as plain values.
 
     Raises:
+        UsageError: for a header that is too large, or no plain values.
         DepthTokensError: where the file cannot be written.
     """
-    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, {"depthtokens": json.dumps(metadata)})
+    check_plain(metadata, "header")
+    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    header = json.dumps(sealed({**metadata, TENSORS: tensors_sum(kept)}))
+    if len(header) > LARGEST:
+        raise UsageError(f"a header of {len(header)} bytes is too large for a token file: use fewer or shorter words")
+    content = save(kept, {KEY: header})
     with atomic(path) as file:
         file.write(content)
 
 
 def read(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors and JSON header of a file that `write` wrote. Raises WeightsError for any other file, or a damaged one."""
+    """Tensors and JSON header of a file that `write` wrote.
+
+    A file from before there were checksums is read with a warning.
+
+    Raises:
+        WeightsError: for any other file, or a damaged one.
+    """
     if not path.is_file():
         raise WeightsError(f"no token file at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("depthtokens")
+            if (header := (file.metadata() or {}).get(KEY)) is None:
+                raise WeightsError(f"{path} is a safetensors file, but not one of depthtokens")
+            if len(header) > LARGEST:
+                raise ValueError(f"a header of {len(header)} bytes")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        if header is None:
-            raise WeightsError(f"{path} is a safetensors file, but not one of depthtokens")
-        metadata = json.loads(header)
-        if not isinstance(metadata, dict):
-            raise ValueError("its header is no table")
-        return tensors, metadata
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        metadata = unsealed(header, must=TENSORS)
+        check_plain(metadata, "header")
+        if (stated := metadata.pop(TENSORS, None)) not in (None, tensors_sum(tensors)):
+            raise ValueError("not as it was written")
+    except (SafetensorError, OSError, ValueError, UsageError) as error:
         raise WeightsError(f"{path} is damaged or not a token file ({error})") from error
+    if stated is None:
+        _note(path)
+    return tensors, metadata
+
+
+def tensors_sum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256, 64 hex digits, of the name, type, shape and bytes of every tensor, contiguous ones on the CPU."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+_noted: set[str] = set()
+
+
+def _note(path: Path) -> None:
+    """Warn, once per file, that damage in it could not be seen."""
+    if (place := str(path.resolve())) not in _noted:
+        _noted.add(place)
+        warnings.warn(f"{path} has no checksum, as files of earlier versions: that it is undamaged cannot be told", stacklevel=3)
 
 
 def write_tokens(path: Path, tensors: Mapping[str, Tensor], header: Header) -> None:
@@ -129,12 +172,14 @@ def restore(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], sourc
 
     Args:
         expected: the model's own, by name; they are changed.
-        tensors: of the file; more than are expected do no harm.
+        tensors: of the file.
         source: what errors call the file.
 
     Raises:
         WeightsError: where names or shapes differ; then nothing has changed.
     """
+    if more := sorted(tensors.keys() - expected.keys()):
+        raise WeightsError(f"{source}: '{more[0]}' is no tensor of this model")
     for name, value in expected.items():
         if name not in tensors or tensors[name].shape != value.shape:
             found = tuple(tensors[name].shape) if name in tensors else "nothing"

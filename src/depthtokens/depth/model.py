@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._version import versions
-from ..clip.load import FrozenCLIP, load_clip
+from ..clip.load import FrozenCLIP
+from ..clip.stated import load_stated
 from ..data.images import Photo
-from ..errors import DepthTokensError, WeightsError
+from ..errors import UsageError, WeightsError
 from ..files import user_path
 from ..prompt.encoder import PromptEncoder
 from ..prompt.template import Segment, parse_template
@@ -22,7 +23,8 @@ from ..prompt.tokens import path_matrix, random_vectors, vectors_from_words
 from .checkpoint import Tensors, check_finite, read_tokens, restore, token_file, write_tokens
 from .depthmap import DepthMap
 from .fused import FusedDepth, Output
-from .settings import STATISTICS, Header, ModelSettings, Provenance, spoken
+from .header import STATISTICS, Header, check_shapes
+from .settings import ModelSettings, Provenance, spoken
 from .shapes import need_features, need_images
 
 
@@ -282,22 +284,28 @@ class DepthTokens(nn.Module):
 
         Args:
             path: the file, or the folder of the run that wrote it.
-            clip: the CLIP to use the tokens with; None loads the one that the file names.
+            clip: the CLIP to use the tokens with. None loads the one that the file states: the bundled one, an open_clip model with one
+                of its tags, or a CLIP that this user has loaded before from a file or the hub, known by its fingerprint. A path or a
+                name of the hub in the file is not followed.
             force: use the tokens even with another CLIP than they were learned on.
 
         Raises:
-            WeightsError: for a file that is damaged, of another kind, or of another CLIP (unless `force`).
+            WeightsError: for a file that is damaged, of another kind, of another CLIP (unless `force`), or of one that must be given.
         """
         path = token_file(path)
         tensors, header = read_tokens(path)
         if clip is None:
             try:
-                clip = load_clip(header.clip.name, header.clip.weights)
-            except DepthTokensError as error:
-                raise WeightsError(f"{path} needs the CLIP '{header.clip.name}': give it with --clip ({error})") from error
+                clip = load_stated(header.clip)
+            except WeightsError as error:
+                raise WeightsError(f"{path} {error}") from error
         if clip.fingerprint != header.clip.fingerprint and not force:
             theirs, ours = header.clip, clip.identity
             raise WeightsError(f"{path} was learned on another CLIP ({theirs}) than this one ({ours}): give it with --clip, or --force")
+        try:
+            check_shapes(header.model, {name: tuple(value.shape) for name, value in tensors.items()}, clip.text.width)
+        except UsageError as error:  # before a model of that size is built
+            raise WeightsError(f"{path}: {error}") from error
         # The stored vectors replace the initial ones, so what those began from does not matter now.
         model = DepthTokens.of(clip, replace(header.model, init="random"))
         model.settings, model.provenance = header.model, header.provenance

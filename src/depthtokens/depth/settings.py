@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-import types
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
-from ..clip import NORMALISATIONS, CLIPIdentity
-from ..errors import DepthTokensError, UsageError, unknown
+from ..clip import NORMALISATIONS
+from ..errors import UsageError, cut, printable, unknown
 from ..prompt.scales import DepthWords, depth_words
 from ..prompt.template import Template, parse_template
+from ..schema import read_dataclass
 from .bins import bin_centres
 
 BATCHNORM = ("frozen", "adapt")
 SCALES = ("auty2023", "depthclip", "learned")
-STATISTICS = ("running_mean", "running_var")
-"""What a token file keeps of each BatchNorm layer that adapts."""
 MOST_BINS = 2**16
 """Bins that a model can have at most."""
+MOST_SHARES = 2**24
+"""Numbers that say where each token of a path lies between its anchors: a path has so many at most."""
+MOST_SIDE = 2**16
+"""Pixels of the longest side of an image that a model can ask for."""
+LONGEST_TEMPLATE = 4096
+"""Characters of the longest template; text towers read some hundreds."""
 Shape = tuple[int, ...]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +112,19 @@ class ModelSettings(ModelOptions):
             raise unknown("batchnorm", self.batchnorm, BATCHNORM)
         if self.normalisation not in NORMALISATIONS:
             raise unknown("normalisation", self.normalisation, NORMALISATIONS)
-        if self.predict_side is not None and self.predict_side < 1:
-            raise UsageError(f"predict_side {self.predict_side}: needs a positive number of pixels")
+        for name in ("template", "depth", "init", "bins", "dense"):  # they are shown to people
+            if isinstance(text := getattr(self, name), str) and printable(text) != text:
+                raise UsageError(f"{name} '{cut(text, 80)}': control characters are no text")
+        if isinstance(self.template, str) and len(self.template) > LONGEST_TEMPLATE:
+            raise UsageError(f"a template has {LONGEST_TEMPLATE} characters at most, not {len(self.template)}")
+        if self.predict_side is not None and not 0 < self.predict_side <= MOST_SIDE:
+            raise UsageError(f"predict_side {self.predict_side}: needs a number of pixels from 1 to {MOST_SIDE}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed must be between 0 and 2**63 - 1, not {self.seed}")
-        if self.words.count > MOST_BINS:
-            raise UsageError(f"'{self.depth}': {self.words.count} bins are more than the {MOST_BINS} that a model can have")
+        if str(self.depth).count("|") >= MOST_BINS or self.words.count > MOST_BINS:
+            raise UsageError(f"'{cut(self.depth, 80)}': bins are more than the {MOST_BINS} that a model can have")
+        if (self.words.anchors or 0) * self.words.count > MOST_SHARES:
+            raise UsageError(f"'{self.depth}': anchors times tokens are more than the {MOST_SHARES} that a path can have")
         _ = self.parsed, self.centres, self.logit_scale
 
     @cached_property
@@ -192,80 +202,6 @@ class Provenance:
         return found if isinstance(found, Mapping) else {}
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a token file says besides its tensors.
-
-    Attributes:
-        model: the model's settings.
-        clip: the CLIP that the tokens were learned on.
-        provenance: where the tokens come from.
-        versions: package -> version that wrote the file.
-    """
-
-    model: ModelSettings
-    clip: CLIPIdentity
-    provenance: Provenance
-    versions: Mapping[str, str]
-
-    FORMAT = 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
-        optional = {"protocol": self.provenance.protocol, "training": self.provenance.training}
-        return {
-            "format": self.FORMAT, "model": self.model.to_header(), "clip": asdict(self.clip), "versions": dict(self.versions),
-            **{name: value for name, value in optional.items() if value is not None},
-        }  # fmt: skip
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Header:
-        """The inverse of `to_dict`, checked before any model is built from it.
-
-        Args:
-            values: the header of a file, as JSON gives it back.
-            shapes: of the tensors that the file holds, by name.
-
-        Raises:
-            UsageError: for another format, values of the wrong type or out of bounds, or tensors that are not those of the settings.
-        """
-        if type(values.get("format")) is not int or values["format"] != cls.FORMAT or not {"model", "clip"} <= values.keys():
-            raise UsageError(f"not a token file of this version (format {values.get('format')}, expected {cls.FORMAT})")
-        model = ModelSettings.from_header(values["model"])
-        named = values["clip"]
-        if not isinstance(named, Mapping) or not {"name", "fingerprint"} <= named.keys():
-            raise UsageError("it does not name its CLIP")
-        clip = read_dataclass(CLIPIdentity, {"weights": None, **named}, "CLIP")
-        check_shapes(model, shapes)
-        protocol, training = values.get("protocol"), values.get("training")
-        if not isinstance(protocol, str | None) or not isinstance(training, Mapping | None):
-            raise UsageError("its provenance is none")
-        versions = values.get("versions", {})
-        return cls(model, clip, Provenance(protocol, training), versions if isinstance(versions, Mapping) else {})
-
-
-def check_shapes(settings: ModelSettings, shapes: Mapping[str, Shape]) -> None:
-    """Raise UsageError unless a token file with these settings may hold tensors of these shapes.
-
-    Args:
-        settings: as the file states them.
-        shapes: of the tensors in the file, by name.
-
-    Raises:
-        UsageError: for a tensor that is missing, of another shape, or of no use to such a model.
-    """
-    expected = settings.shapes()
-    for name, shape in expected.items():
-        found = shapes.get(name)
-        if found is None or len(found) != len(shape) or any(a not in (-1, b) for a, b in zip(shape, found, strict=True)):
-            wanted = f"({', '.join('any' if n < 0 else str(n) for n in shape)})"
-            raise UsageError(f"'{name}' should be {wanted}, found {'nothing' if found is None else found}")
-    ends = STATISTICS if settings.batchnorm == "adapt" else ()
-    for name in shapes.keys() - expected.keys():
-        if not (name.startswith("batchnorm.") and name.endswith(ends)):
-            raise UsageError(f"'{name}' is no tensor of a model with these settings")
-
-
 def spoken(value: Any) -> Any:
     """A list or array of words or numbers as one string with bars, "near|far"; anything else as it is.
 
@@ -317,54 +253,3 @@ def scale_value(scale: str | float, count: int) -> float:
     if not 0 < value < math.inf:
         raise UsageError(f"logit scale {scale}: needs a positive number")
     return value
-
-
-def read_dataclass(kind: type[T], values: Mapping[str, Any], source: str) -> T:
-    """A dataclass from plain values, as TOML or JSON gives them, each checked against its annotation.
-
-    Args:
-        kind: the dataclass.
-        values: field name -> value; lists stand for tuples, and whole numbers for float.
-        source: what errors call where the values come from.
-
-    Raises:
-        UsageError: for a name that is no field, or a value of the wrong type.
-    """
-    hints = get_type_hints(kind)
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    for name, value in values.items():
-        if name not in known:
-            raise unknown(f"setting in {source}", name, known)
-        if not _fits(value, hints[name]):
-            raise UsageError(f"{source}: {name} = {value!r} should be {_in_words(hints[name])}")
-    try:
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-    except DepthTokensError:
-        raise
-    except TypeError as error:
-        raise UsageError(f"{source}: {error}") from error
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value has the type that an annotation asks for; true and false are no numbers, and nor is NaN."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(hint))
-    if get_origin(hint) is tuple:
-        inner = get_args(hint)
-        if inner[-1] is Ellipsis:
-            return isinstance(value, list | tuple) and all(_fits(item, inner[0]) for item in value)
-        same = isinstance(value, list | tuple) and len(value) == len(inner)
-        return same and all(_fits(item, one) for item, one in zip(value, inner, strict=True))
-    if hint is float:
-        return type(value) in (int, float) and not math.isnan(value)
-    return type(value) is (hint or type(None))
-
-
-def _in_words(hint: Any) -> str:
-    """An annotation in words."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_in_words(option) for option in get_args(hint) if option is not type(None))
-    if get_origin(hint) is tuple:
-        inner = get_args(hint)
-        return "a list" if inner[-1] is Ellipsis else f"{'two' if len(inner) == 2 else len(inner)} numbers"
-    return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(hint, str(hint))

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..clip import PRECISIONS
-from ..depth.settings import ModelOptions, ModelSettings, read_dataclass
+from ..depth.settings import ModelOptions, ModelSettings
 from ..errors import UsageError, unknown
+from ..schema import read_dataclass
 
 if TYPE_CHECKING:
     from ..data.dataset import DepthDataset

@@ -132,10 +132,18 @@ class Learner:
         """Go on where `state` was taken.
 
         Args:
-            tensors: its tensors; others do no harm.
+            tensors: its tensors, and others that do not begin as they do.
             values: its plain values; others do no harm.
+
+        Raises:
+            ValueError: for tensors that are not its own.
         """
-        for name, parameter in self.model.trainable().items():
+        trainable = self.model.trainable()
+        wanted = {f"optimizer.{name}.{key}": value.shape for name, value in trainable.items() for key in ("exp_avg", "exp_avg_sq")}
+        wanted |= {f"optimizer.{name}.step": torch.Size() for name in trainable}
+        if wrong := [name for name, value in tensors.items() if name.startswith("optimizer.") and wanted.get(name) != value.shape]:
+            raise ValueError(f"'{wrong[0]}' is no tensor of this optimiser")
+        for name, parameter in trainable.items():
             prefix = f"optimizer.{name}."
             moments = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             self.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in moments.items()}

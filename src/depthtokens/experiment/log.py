@@ -13,6 +13,8 @@ from ..errors import UsageError
 from ..files import write_text
 
 LOG = "log.jsonl"
+LONGEST = 4096
+"""Bytes of the longest line."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,25 @@ class Record:
 
 
 def cut_log(path: Path, step: int) -> None:
-    """Keep the log's lines up to the checkpoint's step; the steps behind it, the last perhaps half written, will be done again."""
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
-        write_text(path, "".join(lines))
+    """Keep the log's lines up to the checkpoint's step; those behind it will be done again, and what is no line of a log goes."""
+    if not path.is_file():
+        return
+    kept = []
+    with path.open("rb") as log:
+        while line := log.readline(LONGEST):
+            if line.endswith(b"\n") and 0 < _step(line) <= step:
+                kept.append(line.decode())
+    write_text(path, "".join(kept))
+
+
+def _step(line: bytes) -> int:
+    """The step that a line of a log is of; 0 for any other line."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return 0
+    found = values.get("step") if isinstance(values, dict) else None
+    return found if type(found) is int else 0
 
 
 @contextmanager

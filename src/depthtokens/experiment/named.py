@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 from ..data import dataset_class, open_dataset, states_units
 from ..data.dataset import DepthDataset
 from ..features.store import FeatureStore
-from ..files import user_path
+from ..files import digest, user_path
+from ..schema import read_dataclass
+from .config import DataFlags
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class NamedData:
         depth_scale: units per metre in the depth files of a folder; None for what the store, or else `trained`, states.
         depth_range: (lo, hi) metres, of a folder; None likewise.
         nyu_depth: which ground truth of NYUv2's labelled .mat, see `open_dataset`.
-        trained: settings of the run that tokens come from, for a folder that they were trained on; empty where there is none.
+        trained: what a token file says of its training (`Provenance.training`), for a folder that they were trained on; else empty.
     """
 
     name: str
@@ -65,11 +67,34 @@ class NamedData:
         """Units told before: to a store, or to the tokens' training, where that was on this data, which does not tell itself."""
         if self.store:
             return self.store.meta["data"]
-        if _place(str(self.trained.get("data", ""))) != _place(spec):
+        experiment = self.trained.get("experiment")
+        if not isinstance(experiment, Mapping) or not self._trained_on(spec, str(experiment.get("data", ""))):
             return {}
         name, _, root = spec.partition(":")
         own = dataset_class(name).stated(root)
-        return {key: value for key, value in self.trained.items() if key not in own}
+        told = {key: experiment.get(key) for key in ("depth_scale", "depth_range") if key not in own}
+        return asdict(read_dataclass(DataFlags, told, "training"))
+
+    def _trained_on(self, spec: str, data: str) -> bool:
+        """Whether a data set is the one that was trained on, which token files call `data`, by its place then."""
+        if PLACE not in self.trained:  # as files of earlier versions: by its whole path
+            return _place(data) == _place(spec)
+        return self.trained[PLACE] == place_sum(spec, str(self.trained.get("data_fingerprint")))
+
+
+PLACE = "data_place"
+"""Under which a token file keeps the `place_sum` of the data that it was trained on."""
+
+
+def place_sum(spec: str, fingerprint: str) -> str:
+    """By what a data set is known again at its place, in a file that does not say where that is.
+
+    Args:
+        spec: name and folder of the data set.
+        fingerprint: of its training split.
+    """
+    name, folder = _place(spec)
+    return digest([name, str(folder), fingerprint])[:32]
 
 
 def _place(spec: str) -> tuple[str, Path]:

@@ -14,12 +14,13 @@ import torch
 from .._version import versions
 from ..clip.device import find_device
 from ..clip.load import FrozenCLIP, load_clip
+from ..data import states_units
 from ..data.check import remarks, sample_truth
 from ..depth.checkpoint import read, restore, write
 from ..depth.model import DepthTokens
 from ..depth.protocol import find_protocol
 from ..depth.settings import Provenance
-from ..errors import DataError, TrainingError, UsageError
+from ..errors import DataError, TrainingError, UsageError, WeightsError
 from ..features.store import FeatureStore
 from ..features.views import Views
 from ..files import LOCK, locked, user_path, write_text
@@ -29,7 +30,7 @@ from .interrupt import Interrupt
 from .learn import Learner, learn, peak_share
 from .learn import Step as Stepped
 from .log import LOG, Record, board, cut_log
-from .named import NamedData
+from .named import PLACE, NamedData, place_sum
 from .source import Data, Reading, Source, Stored, check_sizes, open_source
 
 TOKENS, STATE, CONFIG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml"
@@ -292,10 +293,11 @@ class _Run:
 
     def provenance(self) -> Provenance:
         """What the token file says about this run."""
-        experiment, source = self.experiment, self.source
+        experiment, source, source_sum = self.experiment, self.source, str(self.facts["data_fingerprint"])
         training: dict[str, Any] = {
             "experiment": experiment.to_dict(), "images": len(source.names), "steps": self.step, "epoch_losses": self.epoch_losses,
-            "data": source.name, "images_without_depth": self.skipped, "data_fingerprint": self.facts["data_fingerprint"],
+            "data": source.name, "images_without_depth": self.skipped, "data_fingerprint": source_sum,
+            **({PLACE: place_sum(experiment.data, source_sum)} if states_units(experiment.data) else {}),
             **({"grown": self.grown} if self.grown else {}),
         }  # fmt: skip
         if isinstance(source, Stored):  # which views they were, since the experiment may not say it
@@ -323,15 +325,19 @@ class _Run:
             cut_log(out / LOG, 0)
             return
         tensors, state = read(out / STATE)
-        before = self._compare(out, state)
-        restore(self.model.state(), tensors, out / STATE)
-        self.learner.restore(tensors, state)
+        try:
+            before = self._compare(out, state)
+            ours = {name: value for name, value in tensors.items() if not name.startswith("optimizer.")}
+            restore(self.model.state(), ours, out / STATE)
+            self.learner.restore(tensors, state)
+            self.grown = [dict(grown) for grown in state.get("grown", [])]
+            self.skipped = int(state["skipped"])
+            self.losses, self.epoch_losses = list(map(float, state["losses"])), list(map(float, state["epoch_losses"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WeightsError(f"{out / STATE} is not the checkpoint of this run ({type(error).__name__}: {error})") from error
         self.saved = True
-        self.grown = state.get("grown", [])
         if before < self.experiment.epochs:
             self._grow(before)
-        self.skipped = state["skipped"]
-        self.losses, self.epoch_losses = state["losses"], state["epoch_losses"]
         cut_log(out / LOG, self.step)
 
     def _compare(self, out: Path, state: Mapping[str, Any]) -> int:

@@ -72,13 +72,18 @@ def depth_words(spec: str | Sequence[Word]) -> DepthWords:
     if spec in SCALES:
         return DepthWords(spec, "words", len(SCALES[spec]), SCALES[spec])
     kind, _, count = spec.partition(":")
-    if kind in ("learned", "random") and count.isdecimal() and int(count) >= 2:
-        return DepthWords(spec, kind, int(count))
+    if kind in ("learned", "random") and _number(count) >= 2:
+        return DepthWords(spec, kind, _number(count))
     if kind == "path":
-        numbers = [int(n) if n.isdecimal() else 0 for n in count.split(":")]
+        numbers = [_number(n) for n in count.split(":")]
         if len(numbers) != 2 or not 2 <= numbers[0] <= numbers[1]:
             raise UsageError(f"'{spec}': say how many learned anchors, at least two, and how many tokens, no fewer, as in 'path:7:256'")
         return DepthWords(spec, "learned", numbers[1], anchors=numbers[0])
     if kind in ("learned", "random"):
         raise UsageError(f"'{spec}': say how many, at least two, as in '{kind}:7'")
     raise unknown("depth scale", spec, [*SCALES, "learned:7", "random:7", "path:7:256"])
+
+
+def _number(text: str) -> int:
+    """A count as it is written, 0 for what is none; one of many digits is cut, and stays beyond all bounds."""
+    return int(text[:18]) if text.isdecimal() else 0

@@ -13,6 +13,7 @@ from ..depth.protocol import find_protocol
 from ..experiment.result import Result
 from ..experiment.statistics import Difference, MeanStd
 from ..files import json_text, write_text
+from ..places import for_others, last_part
 from ..report.html import page
 from ..report.table import Table, write_cell
 from .measured import Measured
@@ -165,7 +166,7 @@ def describe(done: Reproduced, role: str) -> str:
     used = sorted({one.row.protocol for one in done.rows if one.row.role == role})
     test = facts[f"{role} test"]
     protocols = "; ".join(find_protocol(name).describe(tuple(test["depth_range"]), test["eval_crop"]) for name in used)
-    images = f"{spec}: {facts[f'{role} train']['images']} training and {test['images']} test images"
+    images = f"{last_part(spec)}: {facts[f'{role} train']['images']} training and {test['images']} test images"
     if comparable(spec) and role in done.facts.get("in_painted", ()):
         images += ", whose truth is in-painted (it has no holes): published figures are on what the sensor measured"
     return f"{images}. {protocols}"
@@ -174,7 +175,7 @@ def describe(done: Reproduced, role: str) -> str:
 def title(done: Reproduced, role: str) -> str:
     """The data, and whose rows these are where it is not the published data."""
     spec = done.settings.by_role()[role]
-    return role if comparable(spec) else f"{spec} ({role}'s rows)"
+    return role if comparable(spec) else f"{last_part(spec)} ({role}'s rows)"
 
 
 def recipe(done: Reproduced) -> str:
@@ -200,7 +201,7 @@ def markdown(done: Reproduced) -> str:
 def to_json(done: Reproduced) -> dict[str, Any]:
     """Everything but per-image figures, as plain values."""
     return {
-        **done.facts, "described": {role: describe(done, role) for role in done.settings.by_role()}, "training": recipe(done),
+        **for_others(done.facts), "described": {role: describe(done, role) for role in done.settings.by_role()}, "training": recipe(done),
         "rows": [line.to_dict() for found in lines(done).values() for line in found],
     }  # fmt: skip
 
@@ -216,7 +217,7 @@ def to_csv(done: Reproduced) -> str:
         stated = [row.published.get(metric, "") if comparable(spec) else "" for metric in METRICS]
         for i, seed in enumerate(result.seeds):
             figures = [result.scores[metric][i] for metric in METRICS]
-            writer.writerow([row.name, spec, seed, result.parameters, *figures, *stated])
+            writer.writerow([row.name, last_part(spec), seed, result.parameters, *figures, *stated])
     return text.getvalue()
 
 
@@ -241,5 +242,5 @@ def save(done: Reproduced) -> list[Path]:
 def _made_with(done: Reproduced) -> str:
     """CLIP, precision and versions in words."""
     versions = ", ".join(f"{name} {version}" for name, version in done.facts["versions"].items())
-    made = done.facts["recipe"]
+    made = for_others(done.facts["recipe"])
     return f"CLIP {made['clip']} {made['weights'] or ''} {done.facts['clip'][:12]}; {made['precision']}; {versions}."

@@ -15,6 +15,7 @@ from ..depth.metrics import METRICS
 from ..errors import DepthTokensError, UsageError
 from ..experiment.statistics import Interval
 from ..files import write_text
+from ..places import last_part
 from . import TOKENS
 from .neighbours import EMBEDDING
 from .page import study_page
@@ -68,7 +69,7 @@ def write_study(study: Study, out: Path, tokens: str) -> Path:
     Raises:
         DepthTokensError: where a file cannot be written.
     """
-    values = to_dict(study, tokens)
+    tokens, values = told(tokens), to_dict(study, tokens)
     write_text(out / NUMBERS, json.dumps(values, indent=1, allow_nan=False) + "\n")
     _write_csv(out / NEIGHBOURS, ["words", "space", "position", "token", "rank", "neighbour", "distance"], _neighbour_rows(study))
     if study.rows:
@@ -88,7 +89,7 @@ def to_dict(study: Study, tokens: str) -> dict[str, Any]:
     """
     model, data, search = study.model, study.data, study.search
     values: dict[str, Any] = {
-        "tokens": tokens,
+        "tokens": told(tokens),
         "model": {**model.settings.to_header(), "centres": model.centres.tolist(), "scale_value": float(model.log_scale.exp())},
         "clip": asdict(model.clip.identity),
         "settings": asdict(study.settings),
@@ -121,6 +122,11 @@ def to_dict(study: Study, tokens: str) -> dict[str, Any]:
             "history": [asdict(step) for step in search.found.history],
         }  # fmt: skip
     return values
+
+
+def told(tokens: str) -> str:
+    """What others are told of the tokens: words as they are, a file by its name alone."""
+    return tokens if "|" in tokens else last_part(tokens)
 
 
 def _scored(row: StudyRow) -> dict[str, Any]:
