@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,23 @@ def refused(capsys, *words, code=2):
     lines = err.strip().splitlines()
     assert found == code and not out and len(lines) == 1 and lines[0].startswith("depthtokens: "), (found, out, err)
     return lines[0].removeprefix("depthtokens: ")
+
+
+KILLED = """
+import os, sys
+from depthtokens.cli import main
+def watch(event, arguments):
+    if event == "os.rename" and os.path.basename(arguments[1]) == sys.argv[1]:
+        os._exit(9)
+sys.addaudithook(watch)
+main(sys.argv[2:])
+"""
+
+
+def killed(name, *words):
+    """Run a command in a process that dies, as of kill -9, just before a file of that name would be put into its place."""
+    done = subprocess.run([sys.executable, "-c", KILLED, name, *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 9, (done.returncode, done.stderr)
 
 
 def photo(*size):

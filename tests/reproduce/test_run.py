@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 
-from depthtokens import DataError, DepthTokens, UsageError, evaluate
+from depthtokens import DataError, DepthTokens, UsageError, evaluate, files
 from depthtokens.cli import main
 from depthtokens.data import open_dataset
 from depthtokens.data.dataset import IMAGENET_MEAN, IMAGENET_STD
@@ -17,12 +18,15 @@ from depthtokens.experiment import source
 from depthtokens.features.plan import plan
 from depthtokens.features.views import Views
 from depthtokens.features.write import write
+from depthtokens.files import locked, sealed, unsealed
 from depthtokens.reproduce import run as module
+from depthtokens.reproduce.measured import slug
 from depthtokens.reproduce.published import published_rows
 from depthtokens.reproduce.rows import BASE, EFFECTS, WORDS
 from depthtokens.reproduce.run import reproduce
 from depthtokens.reproduce.settings import Reproduction, parse_seeds, rows_for
 from depthtokens.reproduce.tables import save
+from helpers import killed
 
 
 @pytest.fixture
@@ -120,14 +124,84 @@ def test_half_finished_work_of_another_kind_is_refused(settings, changes, what):
 def test_another_version_or_data_is_refused(settings, monkeypatch):
     done = reproduce(settings(table="5"))
     path = module.Path(done.settings.out) / module.PLAN
-    plan_file = json.loads(path.read_text())
-    path.write_text(json.dumps({**plan_file, "versions": {"depthtokens": "0.0.1"}}))
+    plan_file = unsealed(path.read_text())
+    path.write_text(json.dumps(sealed({**plan_file, "versions": {"depthtokens": "0.0.1"}})))
     with pytest.raises(UsageError, match="other versions"):
         reproduce(settings(table="5"))
     changed = {**plan_file["data"], "nyu test": {**plan_file["data"]["nyu test"], "fingerprint": "other"}}
-    path.write_text(json.dumps({**plan_file, "data": changed}))
+    path.write_text(json.dumps({**plan_file, "data": changed}))  # without a seal, as older versions wrote it
     with pytest.raises(UsageError, match="other nyu test"):
         reproduce(settings(table="5"))
+
+
+def test_killed_while_it_writes_its_plan(settings):
+    made = settings(table="5")
+    words = ("--data", made.data[0], "--clip", made.clip, "--table", "5", "--seeds", made.seeds, "--steps", made.steps, "--batch-size",
+             made.batch_size, "--workers", 0, "--lr", made.lr, "--out", made.out)  # fmt: skip
+    killed("plan.json", "reproduce", *words)
+    assert list(module.Path(made.out).iterdir())  # a lock, and half a plan
+    assert len(reproduce(made).rows) == 3
+
+
+def test_a_row_is_done_when_its_tokens_are_there(settings, monkeypatch):
+    """Stopped between a row and its tokens, or without the tokens of a finished row: the next run ends with all of them."""
+    made = settings(table="all", seeds="0")
+    first = next(row for row in made.rows() if row.name == "effects/nyu/learned-7")
+    rows = [first, next(row for row in made.rows() if row.same(first) and row.name != first.name)]
+    monkeypatch.setattr(Reproduction, "rows", lambda self: rows)
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module, "atomic", killed)  # which takes over the first row's tokens for the second
+        reproduce(made)
+    fit = module.fit
+    monkeypatch.setattr(module, "fit", lambda *args, **kwargs: pytest.fail("its twin has them"))
+    done = reproduce(made)
+    tokens = [module.Path(made.out) / "tokens" / f"{slug(row.name)}-seed0.safetensors" for row in rows]
+    content = tokens[0].read_bytes()
+    for lost in tokens:
+        lost.unlink()
+        assert by_name(reproduce(made)) == by_name(done) and lost.read_bytes() == content
+    for lost in tokens:
+        lost.unlink()
+    monkeypatch.setattr(module, "fit", fit)
+    again = by_name(reproduce(made))
+    assert all(path.is_file() for path in tokens)
+    assert {name: row.scores for name, row in again.items()} == {name: row.scores for name, row in by_name(done).items()}
+
+
+def test_damaged_rows_and_plans_are_refused(settings):
+    """Whichever figure of them is another one; files of older versions, which have no seal, are read."""
+    made = settings(table="5", seeds="0")
+    done, out = reproduce(made), module.Path(made.out)
+    rng = np.random.default_rng(0)
+    for path in (out / "plan.json", out / "rows" / "paper_t5_nyu_4o4d-learned-7.json"):
+        whole = path.read_bytes()
+        for place in rng.choice([place for place, byte in enumerate(whole) if chr(byte).isdigit()], 8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            with pytest.raises((DataError, UsageError), match=f"{path}( is damaged|: not the figures of a row)"):
+                reproduce(made)
+        path.write_text(json.dumps(unsealed(whole)))
+        assert by_name(reproduce(made)) == by_name(done)
+    for name, value in (("seeds", ["0"]), ("parameters", True), ("minutes", None), ("names", [1, 2, 3]), ("row", {"name": "another"})):
+        path.write_text(json.dumps({**unsealed(whole), name: value}))
+        with pytest.raises(DataError, match="delete it, and the row is run again"):
+            reproduce(made)
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match="is damaged: delete it"):
+        reproduce(made)
+
+
+def test_one_run_at_a_time(settings, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
+    made = settings(table="5")
+    module.Path(made.out).mkdir()
+    with locked(module.Path(made.out)), pytest.raises(DataError, match="another process is writing"):
+        reproduce(made)
+    assert [path.name for path in module.Path(made.out).iterdir()] == [".lock"]
+    assert len(reproduce(made).rows) == 3
 
 
 @pytest.mark.slow

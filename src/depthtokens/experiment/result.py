@@ -97,6 +97,8 @@ class Result:
         """The inverse of `to_dict`. Raises UsageError for values that it did not give, or whose runs and images do not match."""
         try:
             result = Result(**values)
+            if not result._typed():
+                raise TypeError("values of another type")
             shape = (len(result.seeds), len(result.names))
             new = [metric.label for name, metric in METRICS.items() if name not in result.scores or name not in result.images]
             if new:
@@ -106,5 +108,16 @@ class Result:
                 if len(runs) != shape[0] or len(images) != shape[0] or any(len(row) != shape[1] for row in images):
                     raise UsageError(f"the figures of {metric} are not {shape[0]} runs over {shape[1]} images")
             return result
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, AttributeError) as error:
             raise UsageError(f"not the figures of a row ({error})") from error
+
+    def _typed(self) -> bool:
+        """Whether all values have the types that they are said to have; a file can hold anything."""
+        figures = [value for metric in METRICS for value in self.scores.get(metric, [])]
+        figures += [value for metric in METRICS for run in self.images.get(metric, []) for value in run]
+        return (
+            isinstance(self.names, list)
+            and all(type(name) is str for name in self.names)
+            and all(type(value) is int for value in [*self.seeds, self.parameters])
+            and all(type(value) in (int, float) for value in [*figures, self.minutes])
+        )

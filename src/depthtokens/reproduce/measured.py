@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import DataError, UsageError
 from ..experiment.result import Result
-from ..files import write_text
+from ..files import sealed, unsealed, write_text
 from .rows import Row
 
 
@@ -22,14 +22,15 @@ class Measured:
 
     def write(self, path: Path) -> None:
         """Write to a JSON file, whole or not at all."""
-        write_text(path, json.dumps({"row": self.row.to_dict(), **self.result.to_dict()}))
+        write_text(path, json.dumps(sealed({"row": self.row.to_dict(), **self.result.to_dict()})))
 
     @staticmethod
     def read(path: Path, row: Row) -> Measured:
         """What `write` wrote of a row. Raises DataError for a file that is none."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            values.pop("row")
+            values = unsealed(path.read_bytes(), must=False)
+            if values.pop("row")["name"] != row.name:
+                raise UsageError("it is another row's")
             return Measured(row, Result.from_dict(values))
         except UsageError as error:
             raise DataError(f"{path}: {error}: delete it, and the row is run again") from error

@@ -21,14 +21,14 @@ from ..depth.linear import LinearHead, Trainable
 from ..depth.model import DepthTokens
 from ..depth.protocol import Head, find_protocol
 from ..depth.settings import Provenance
-from ..errors import UsageError
+from ..errors import DepthTokensError, UsageError
 from ..experiment.controls import learn_controls
 from ..experiment.evaluate import Scores, head_of, score_heads
 from ..experiment.learn import Learner, epoch_order, fit
 from ..experiment.result import Result
 from ..experiment.source import Reading, Source, open_source
 from ..experiment.train import CONFIG, train
-from ..files import atomic
+from ..files import atomic, locked, sealed, unsealed, write_text
 from ..progress import Notify, Progress, silent
 from .features import RowFeatures
 from .measured import Measured, slug
@@ -65,15 +65,23 @@ def reproduce(settings: Reproduction, progress: Progress = silent, notify: Notif
     Raises:
         UsageError: for rows without data, seeds that are none, or an `out` that holds a reproduction of another version, CLIP, data or
             recipe.
-        DataError: for data that cannot be read or stores that do not fit.
+        DataError: for data that cannot be read, stores that do not fit, or an `out` that another process is writing.
+        DepthTokensError: where `out` cannot be written.
     """
     run = _Run(settings, progress, notify)
-    run.read()
-    rows = []
-    for number, row in enumerate(run.rows):
-        run.step = f"{number + 1}/{len(run.rows)} {row.name}"
-        rows.append(run.measured(row))
-    controls = [control for role in run.data for control in run.controls(role)]
+    run.check()  # before anything is written
+    try:
+        run.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DepthTokensError(f"cannot write to {run.out}: {error.strerror}; give another --out") from error
+    with locked(run.out):
+        run.begin()
+        run.read()
+        rows = []
+        for number, row in enumerate(run.rows):
+            run.step = f"{number + 1}/{len(run.rows)} {row.name}"
+            rows.append(run.measured(row))
+        controls = [control for role in run.data for control in run.controls(role)]
     return Reproduced(settings, run.facts, [*rows, *controls])
 
 
@@ -110,58 +118,73 @@ class _Run:
                 notify(f"warning: {self.data[role]} {split}: {line}")
         self.features = RowFeatures(settings, self.rows, self.sets, partial(self._open, augment=True), self.progress, notify)
         self.features.take(settings.stores, self.clip)
-        self._begin()
         self.clip.to(self.device)
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:
         """Say how far the present step is."""
         self._progress(f"{self.step}: {label}", done, total, note)
 
-    def _begin(self) -> None:
-        """Say in the folder what is being done there. Raises UsageError where something else was begun."""
+    def check(self) -> dict[str, Any]:
+        """What plan.json is to hold. Raises UsageError where the folder holds more than what a run leaves that was killed before it."""
         path, now = self.out / PLAN, json.loads(json.dumps(self.facts))
         if path.is_file():
             try:
-                then = json.loads(path.read_text(encoding="utf-8"))
+                then = unsealed(path.read_bytes(), must=False)
                 other = [key for key in ("recipe", "clip", "versions") if now[key] != then[key]]
                 other += [key for key in now["data"].keys() & then["data"].keys() if now["data"][key] != then["data"][key]]
+                if not other and then.keys() != now.keys():
+                    raise KeyError
+                now["data"] = then["data"] | now["data"]
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UsageError(f"{path} is damaged: choose another --out") from error
             if other:
                 raise UsageError(f"{self.out} holds a reproduction with other {', '.join(other)} than asked for: choose another --out")
-            now["data"] = then["data"] | now["data"]
-        elif self.out.is_file() or (self.out.is_dir() and any(self.out.iterdir())):
+        elif self.out.is_file() or (self.out.is_dir() and any(not path.name.startswith(".") for path in self.out.iterdir())):
             raise UsageError(f"the output folder {self.out} holds other things: choose another --out")
+        return now
+
+    def begin(self) -> None:
+        """Say in the folder what is being done there, before anything else is put into it."""
+        values = self.check()  # again: another run may have begun meanwhile
+        write_text(self.out / PLAN, json.dumps(sealed(values), indent=1))
         for folder in ("rows", "tokens"):
-            (self.out / folder).mkdir(parents=True, exist_ok=True)
-        with atomic(path) as file:
-            file.write(json.dumps(now, indent=1).encode())
+            (self.out / folder).mkdir(exist_ok=True)
 
     def read(self) -> None:
         """Have all stored features that rows still to be run will need, so that no row's minutes hold them."""
         for row in self.rows:
-            if not self._file(row).is_file() and not self.settings.from_images(row):
+            if self._twin(row) is None and not self.settings.from_images(row):
                 model = self._model(row, self.seeds[0])
                 for split in ("train", "test") if row.learns else ("test",):
                     self.features.of(row, split, model)
 
     def measured(self, row: Row) -> Measured:
         """Run a row, or take it from the folder, where a row of other name may be the same."""
-        path = self._file(row)
-        twin = next((other for other in self.rows if other.same(row) and self._file(other).is_file()), row)
-        if not self._file(twin).is_file():
+        path, twin = self._file(row), self._twin(row)
+        if twin is None:
             started = time.monotonic()
             seeds = self.seeds if row.seeded else self.seeds[:1]
             scores, parameters = self._run(row, seeds)
             minutes = (time.monotonic() - started) / 60
             Measured(row, Result.of(scores, seeds=seeds, parameters=parameters, minutes=minutes, digits=DIGITS)).write(path)
-        elif twin is not row and not path.is_file():
-            replace(Measured.read(self._file(twin), twin), row=row).write(path)
-            for seed in self.seeds:
-                if self._tokens(twin, seed).is_file():
-                    with atomic(self._tokens(row, seed)) as file:
-                        file.write(self._tokens(twin, seed).read_bytes())
+        elif twin is not row:
+            for own, lent in zip(self._owed(row), self._owed(twin), strict=True):
+                with atomic(own) as file:
+                    file.write(lent.read_bytes())
+            replace(Measured.read(self._file(twin), twin), row=row).write(path)  # last, as above: it says that all is there
         return Measured.read(path, row)
+
+    def _twin(self, row: Row) -> Row | None:
+        """A row that is the same run and finished, with its tokens: at best the row itself; None where it is still to be run."""
+        return next((other for other in (row, *self.rows) if other.same(row) and self._done(other)), None)
+
+    def _done(self, row: Row) -> bool:
+        """Whether everything that a row owes is there."""
+        return all(path.is_file() for path in (self._file(row), *self._owed(row)))
+
+    def _owed(self, row: Row) -> list[Path]:
+        """The token files of a row, one for each seed; none of a row that learns nothing."""
+        return [self._tokens(row, seed) for seed in self.seeds] if row.learns else []
 
     def controls(self, role: str) -> list[Measured]:
         """A constant depth and the mean map of a data set's training split, by each protocol that its rows use."""
