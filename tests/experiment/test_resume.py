@@ -119,6 +119,17 @@ def test_two_runs_into_one_folder(folder, tiny_file, monkeypatch):
     train(experiment(folder, tiny_file), resume=True)  # the lock went with its holder
 
 
+def test_a_run_killed_while_it_writes_its_settings_begins_anew(folder, tiny_file, monkeypatch):
+    run = experiment(folder, tiny_file)
+    out = folder.parent / "run"
+    out.mkdir()
+    (out / LOCK).touch()
+    (out / ".experiment.toml.123.partial").write_text("data =")  # as an earlier version would leave it
+    train(run)
+    with pytest.raises(UsageError, match="exists"):
+        train(run)
+
+
 def test_a_failed_start_leaves_nothing(folder, tiny_file):
     with pytest.raises(TrainingError, match="nothing to learn"):
         train(experiment(folder, tiny_file, depth="depth-7"))

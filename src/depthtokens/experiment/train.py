@@ -24,6 +24,7 @@ from ..errors import DataError, TrainingError, UsageError, WeightsError
 from ..features.store import FeatureStore
 from ..features.views import Views
 from ..files import LOCK, locked, user_path, write_text
+from ..partial import is_partial
 from ..progress import Notify, Progress, silent
 from .config import Experiment
 from .interrupt import Interrupt
@@ -126,7 +127,7 @@ def _check_out(out: Path, resume: bool) -> None:
     if resume:
         if not (out / CONFIG).is_file():
             raise UsageError(f"nothing to resume in {out}: no {CONFIG} there")
-    elif out.exists() and any(path.name != LOCK for path in out.iterdir()):
+    elif out.exists() and any(path.name != LOCK and not is_partial(path) for path in out.iterdir()):
         raise UsageError(f"the output folder {out} exists: choose another --out, or go on with --resume {out}")
 
 
