@@ -60,7 +60,7 @@ def test_commands_survive_a_shell():
 
 def test_nothing_that_a_file_says_commands_a_terminal(capsys, tmp_path):
     """Names of files and what stands in them come back in errors, notes and warnings."""
-    said = refused(capsys, "predict", tmp_path / "\x1b[2J.safetensors", tmp_path, code=1)
+    said = refused(capsys, "evaluate", tmp_path / "\x1b[2J.safetensors", "--data", "nyu:x", code=1)
     assert "\x1b" not in said and "\\x1b[2J" in said
     _show("a\x1b]0;b\x07", UserWarning, "file", 1)
     assert capsys.readouterr().err == "warning: a\\x1b]0;b\\x07\n"
