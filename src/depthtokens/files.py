@@ -151,8 +151,8 @@ def check_room(needed: int, folder: Path) -> None:
 
 
 def size_text(count: int) -> str:
-    """Bytes for a person: "0.9 GB", "12 MB"."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{max(1, round(count / 1e6))} MB"
+    """Bytes for a person: "0.9 GB", "12 MB", "40 KB"."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e3:.0f} KB"
 
 
 def reason(error: OSError) -> str:

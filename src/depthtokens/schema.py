@@ -87,17 +87,18 @@ def check_plain(values: Any, source: str) -> None:
             raise UsageError(f"{source}: nested too deeply")
         below: list[Any] = []
         for value in level:
-            if isinstance(value, Mapping):
+            if isinstance(value, float):  # most of what a long header holds
+                if not math.isfinite(value):
+                    raise UsageError(f"{source}: {value} is no number")
+            elif isinstance(value, Mapping):
                 if not all(isinstance(key, str) for key in value):
                     raise UsageError(f"{source}: names are text")
                 below += value.values()
             elif isinstance(value, list | tuple):
                 below += value
-            elif isinstance(value, float) and not math.isfinite(value):
-                raise UsageError(f"{source}: {value} is no number")
             elif isinstance(value, int) and abs(value) > LARGEST:
                 raise UsageError(f"{source}: a number beyond all bounds")
-            elif not isinstance(value, str | int | float | None):
+            elif not isinstance(value, str | int | None):
                 raise UsageError(f"{source}: a {type(value).__name__} is no plain value")
         level = below
 

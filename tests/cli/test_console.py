@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from depthtokens.cli import _show
 from depthtokens.cli.console import command, print_json
 from helpers import refused
 
@@ -57,6 +58,14 @@ def test_json_holds_no_nan(capsys):
 def test_commands_survive_a_shell():
     words = ["a b/tokens.safetensors", "it's", "--data", "nyu:$HOME/*"]
     assert shlex.split(command("data check", *words)) == ["depthtokens", "data", "check", *words]
+
+
+def test_nothing_that_a_file_says_commands_a_terminal(capsys, tmp_path):
+    """Names of files and what stands in them come back in errors, notes and warnings."""
+    said = refused(capsys, "evaluate", tmp_path / "\x1b[2J.safetensors", "--data", "nyu:x", code=1)
+    assert "\x1b" not in said and "\\x1b[2J" in said
+    _show("a\x1b]0;b\x07", UserWarning, "file", 1)
+    assert capsys.readouterr().err == "warning: a\\x1b]0;b\\x07\n"
 
 
 TERMINATED = """

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors import safe_open
 
 from depthtokens import DepthTokens, DepthTokensError
 from depthtokens.demo import run as module
 from depthtokens.demo.run import ROWS, DemoSettings, run_demo
-from depthtokens.depth.checkpoint import write
+from depthtokens.depth.checkpoint import read, write
 from depthtokens.depth.metrics import METRICS
 from depthtokens.progress import silent
 from helpers import refused, run
@@ -78,8 +77,7 @@ def test_tokens_of_other_settings_are_learned_again(cache, tmp_path, monkeypatch
     """Also where only the header says so; a file that tells of its training as this one does is taken, whoever wrote it."""
     run_demo(SMALL, tmp_path, cache=cache)
     path = tmp_path / "tokens" / "learned-7.safetensors"
-    with safe_open(path, "pt") as file:
-        tensors, header = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["depthtokens"])  # noqa: SIM118
+    tensors, header = read(path)
     assert header["training"] == json.loads(json.dumps({"demo": vars(SMALL), "renderer": module.RENDERER_VERSION}))
     assert header["protocol"] == "auty2023" and header["model"]["template"] == "This object appears to be {depth}"
     learned = []

@@ -262,3 +262,60 @@ def test_errors_of_the_file_are_one_line(tmp_path):
     with pytest.raises(WeightsError) as caught:
         OnnxDepth(tmp_path / "m.onnx")
     assert "\n" not in str(caught.value)
+
+
+def test_no_place_of_this_machine_is_in_a_graph(graph, tiny_file):
+    """The exporter notes at every node which line of which file it comes from."""
+    content = graph.read_bytes()
+    assert not [
+        part
+        for part in (str(tiny_file.parent), str(export.Path(export.__file__).parents[2]), "site-packages", ".py")
+        if part.encode() in content
+    ]
+    assert OnnxDepth(graph).metadata["clip"]["name"] == "tiny.pt"
+
+
+def described(graph, path, change):
+    """The same graph with other metadata."""
+    proto = onnx.load(graph)
+    values = json.loads(proto.metadata_props[0].value)
+    changed = change(values) or values
+    proto.metadata_props[0].value = changed if isinstance(changed, str) else json.dumps(changed)
+    onnx.save(proto, path)
+    return path
+
+
+def test_any_flipped_bit_of_the_metadata_is_refused(graph, tmp_path):
+    text = onnx.load(graph).metadata_props[0].value.encode()
+    for at in range(0, 8 * len(text), 97):
+        flipped = bytearray(text)
+        flipped[at // 8] ^= 1 << at % 8
+        if at % 8 == 7:
+            continue  # no text
+        path = described(graph, tmp_path / "d.onnx", lambda _, flipped=flipped: flipped.decode())
+        with pytest.raises(WeightsError, match="header cannot be read|format"):
+            OnnxDepth(path)
+
+
+def unseal(values):
+    del values["sealed"], values["sha256"]
+
+
+def test_graphs_of_before_are_read_with_a_note(graph, model, tmp_path):
+    with pytest.warns(UserWarning, match="no checksum in its header"):
+        opened = OnnxDepth(described(graph, tmp_path / "b.onnx", unseal))
+    assert np.array_equal(opened.centres, model.centres.numpy()) and opened.stride == 32 and opened.size is None
+
+
+@pytest.mark.parametrize("change", [
+    {"stride": True}, {"stride": 0}, {"stride": 10**9}, {"stride": "32"}, {"size": [64]}, {"size": [64, -1]}, {"size": 3}, {"size": "64"},
+    {"clip": None}, {"clip": {"name": 3, "fingerprint": "0" * 64}}, {"model": None}, {"model": {}}, {"verified": float("nan")},
+    {"versions": [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]},
+])  # fmt: skip
+def test_metadata_is_data(graph, tmp_path, change):
+    def made_up(values):
+        unseal(values)
+        values.update(change)
+
+    with pytest.raises(WeightsError, match="header cannot be read"):
+        OnnxDepth(described(graph, tmp_path / "m.onnx", made_up))

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from depthtokens import DataError, Experiment, TrainingError, UsageError, train
+from depthtokens import DataError, Experiment, TrainingError, UsageError, WeightsError, train
 from depthtokens import files as files_module
+from depthtokens.depth.checkpoint import read, write
 from depthtokens.experiment.learn import Learner, epoch_order, make_optimizer, peak_share
 from depthtokens.experiment.source import FLIPS, ORDER, drawn
 from depthtokens.experiment.train import LOG, STATE
@@ -184,3 +185,34 @@ def test_depths_out_of_proportion_are_not_trained_on(folder, tiny_file):
     with pytest.raises(TrainingError, match="no image of a whole epoch has valid depth"):  # it goes on, to nothing
         train(experiment(folder, tiny_file, depth_scale=1.0), notify=said.append, force=True)
     assert any("out of proportion" in line and "1000" in line for line in said)
+
+
+def test_a_checkpoint_that_is_not_this_run_s(folder, tiny_file):
+    """Whatever is in it: one line, and nothing of it in the model's files."""
+    run = experiment(folder, tiny_file)
+    train(run)
+    state = folder.parent / "run" / STATE
+    tensors, values = read(state)
+    for name, value in (("optimizer.tokens.more.step", torch.zeros(())), ("optimizer.tokens.depth.exp_avg", torch.zeros(3)),
+                        ("tokens.more", torch.zeros(3)), ("tokens.depth", torch.zeros(3))):  # fmt: skip
+        write(state, {**tensors, name: value}, values)
+        with pytest.raises(WeightsError, match=f"'{name}'"):
+            train(run, resume=True)
+    for wrong in ({"experiment": 3}, {"groups": []}, {"groups": None}, {"scheduler": 3}, {"losses": 3}, {"facts": [1]}, {"step": "x"},
+                  {"grown": [3]}, {"skipped": None}, {"experiment": {}}, {"losses": [[1]]}):  # fmt: skip
+        write(state, tensors, {**values, **wrong})
+        with pytest.raises((WeightsError, UsageError)) as caught:
+            train(run, resume=True)
+        assert "\n" not in str(caught.value)
+    content = bytearray(state.read_bytes())
+    content[-3] ^= 4
+    state.write_bytes(content)
+    with pytest.raises(WeightsError, match="damaged"):
+        train(run, resume=True)
+
+
+def test_what_stays_on_this_machine_is_whole(folder, tiny_file):
+    out = folder.parent / "run"
+    train(experiment(folder, tiny_file))
+    assert str(folder) in (out / "experiment.toml").read_text()
+    assert read(out / STATE)[1]["experiment"]["data"] == f"folder:{folder}"

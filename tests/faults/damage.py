@@ -58,19 +58,18 @@ Damaged = Iterator[tuple[int, Path, bytes, str | None]]
 """Number, place and content of each damaged file, and the only other thing beside a refusal that reading it may give (None: anything)."""
 
 
-def watched(reader: Reader, folder: Path, damage: Callable[[], Damaged], first: int) -> tuple[int, list[str]]:
+def watched(reader: Reader, folder: Path, damage: Callable[[], Damaged]) -> tuple[int, list[str]]:
     """Read damaged files in a process of its own, begun anew where one kills it.
 
     Args:
         reader: whose files.
         folder: where notes are kept.
         damage: gives the damaged files.
-        first: number to begin with.
 
     Returns:
         How many were read, and each fault.
     """
-    notes, faults, done = folder / "notes", [], 0
+    notes, faults, done, first = folder / "notes", [], 0, 0
     while True:
         notes.unlink(missing_ok=True)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,10 +78,11 @@ def said(*words: str) -> Callable[[], None]:
 
 
 def _demo() -> None:
-    from depthtokens.demo.page import write_page
-    from depthtokens.demo.run import DemoSettings, run_demo
+    """`demo`, of a few small scenes."""
+    import depthtokens.demo.run as module
 
-    write_page(run_demo(DemoSettings(train=3, test=2, size=(64, 96), epochs=1), Path("out")), Path("out/report.html"))
+    module.DemoSettings = partial(module.DemoSettings, train=3, test=2, size=(64, 96), epochs=1)
+    main(("demo", "--out", "out"))
 
 
 def _features(*words: str) -> Callable[[], None]:
@@ -107,21 +109,22 @@ def _features(*words: str) -> Callable[[], None]:
 
 
 _TRAIN = ("train", "--data", "folder:data", "--clip", "tiny.pt", "--epochs", "2", "--batch-size", "2", "--workers", "0", "--lr", "0.01")
+_TOKENS = ("tokens.safetensors", "--clip", "tiny.pt")
 _NEARLY = ("--save-minutes", "1e-9", "--out", "out")
 _RESUMED = said("train", "--resume", "out")
 VERBS = (
     Verb("train", said(*_TRAIN, "--crop", "64", "64", *_NEARLY), _RESUMED),
     Verb("train, features kept", said(*_TRAIN, "--views", "1", *_NEARLY), _RESUMED),
     Verb("features", _features("folder:data", "--clip", "tiny.pt", "--dense", "value", "--workers", "0", "--out", "out")),
-    Verb("evaluate", said("evaluate", "tokens.safetensors", "--data", "folder:data", "--workers", "0", "--csv", "scores.csv")),
+    Verb("evaluate", said("evaluate", *_TOKENS, "--data", "folder:data", "--workers", "0", "--csv", "scores.csv")),
     Verb("reproduce", said("reproduce", "--data", "nyu:nyu", "--table", "3", "--clip", "tiny.pt", "--seeds", "0..1", "--steps", "2",
                            "--workers", "0", "--out", "out")),
-    Verb("study", said("study", "tokens.safetensors", "--scales", "depth-7", "--neighbours", "2", "--out", "out")),
-    Verb("predict", said("predict", "tokens.safetensors", "photos", "--formats", "png", "npy", "colour", "side", "--out", "out"),
-         said("predict", "tokens.safetensors", "photos", "--formats", "png", "npy", "colour", "side", "--out", "out", "--resume")),
+    Verb("study", said("study", *_TOKENS, "--scales", "depth-7", "--neighbours", "2", "--out", "out")),
+    Verb("predict", said("predict", *_TOKENS, "photos", "--formats", "png", "npy", "colour", "side", "--out", "out"),
+         said("predict", *_TOKENS, "photos", "--formats", "png", "npy", "colour", "side", "--out", "out", "--resume")),
     Verb("data scenes", said("data", "scenes", "out", "--count", "2", "--size", "32", "48")),
     Verb("demo", _demo),
-    Verb("export", said("export", "tokens.safetensors", "--onnx", "model.onnx", "--size", "64", "96")),
+    Verb("export", said("export", *_TOKENS, "--onnx", "model.onnx", "--size", "64", "96")),
 )  # fmt: skip
 
 

@@ -191,3 +191,12 @@ def test_files(finished, tmp_path):
     assert [path.name for path in paths] == ["table.md", "table.csv", "table.html", "table.json"]
     assert [path.read_text(encoding="utf-8") for path in paths[:3]] == [markdown(done), to_csv(done), to_html(done)]
     assert json.loads(paths[3].read_text()) == json.loads(json.dumps(to_json(done))) and paths[0].parent == tmp_path
+
+
+def test_no_place_of_this_machine_is_in_a_table(finished, tmp_path):
+    done = finished(data=("nyu:/home/me/nyu",))
+    done.facts["recipe"] |= {"clip": "/home/me/clip.pt", "weights": "/home/me/w.pt"}
+    for path in save(done):
+        text = path.read_text()
+        assert "/home/me" not in text and str(tmp_path) not in text, path
+    assert "CLIP clip.pt w.pt" in markdown(done) and to_json(done)["data"]["nyu test"]["data"] == "nyu:nyu"

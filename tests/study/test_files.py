@@ -7,6 +7,7 @@ import json
 
 from depthtokens.cli import main
 from depthtokens.depth.metrics import METRICS
+from depthtokens.study.files import told
 
 
 def read_csv(path):
@@ -60,3 +61,11 @@ def test_json_on_standard_output_is_the_file(tokens, few_scenes, tmp_path, capsy
     said = json.loads(capsys.readouterr().out)
     assert said == json.loads((tmp_path / "s" / "study.json").read_text()) and "search" not in said
     assert "Which patches" not in (tmp_path / "s" / "report.html").read_text()
+
+
+def test_no_place_of_this_machine_is_in_a_study(studied, tokens):
+    written = [path for path in studied.rglob("*") if path.is_file()]
+    assert len(written) == 4 and not any(str(tokens.parent.parent).encode() in path.read_bytes() for path in written)
+    values = json.loads((studied / "study.json").read_text())
+    assert values["tokens"] == tokens.name and values["clip"]["name"] == "tiny.pt"
+    assert told("near/by|far") == "near/by|far" and told("depth-7") == "depth-7" and told("runs/a") == "a"

@@ -106,18 +106,18 @@ def train(
     _check_out(out, resume)
     find_protocol(experiment.protocol)
     run = _Run(experiment, clip, find_device(experiment.device), progress, notify, force)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with locked(out):
-            _check_out(out, resume)  # another run may have begun meanwhile
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        _check_out(out, resume)  # another run may have begun meanwhile
+        try:
             if resume:
                 run.restore(out)
             else:
                 write_text(out / CONFIG, experiment.to_toml())
             return run.go(out)
-    finally:
-        if not resume and run.step == 0 and (not existed or not any(out.glob("*.safetensors"))):
-            _clear(out, existed)
+        finally:
+            if not resume and run.step == 0 and (not existed or not any(out.glob("*.safetensors"))):
+                _clear(out, existed)
 
 
 def _check_out(out: Path, resume: bool) -> None:
