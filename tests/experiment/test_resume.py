@@ -17,7 +17,7 @@ from depthtokens import files as files_module
 from depthtokens.depth.checkpoint import read, write
 from depthtokens.experiment.learn import Learner, epoch_order, make_optimizer, peak_share
 from depthtokens.experiment.source import FLIPS, ORDER, drawn
-from depthtokens.experiment.train import LOG, STATE
+from depthtokens.experiment.train import CONFIG, LOG, STATE
 from depthtokens.files import LOCK
 
 
@@ -120,7 +120,21 @@ def test_two_runs_into_one_folder(folder, tiny_file, monkeypatch):
     train(experiment(folder, tiny_file), resume=True)  # the lock went with its holder
 
 
-def test_a_run_killed_while_it_writes_its_settings_begins_anew(folder, tiny_file, monkeypatch):
+def test_a_run_that_is_refused_leaves_the_other_alone(folder, tiny_file):
+    """Also before that one's first checkpoint."""
+    files = []
+
+    def second(label, done, total, note=""):
+        if label == "training" and done == 1:
+            with pytest.raises(UsageError, match="exists"):
+                train(experiment(folder, tiny_file))
+            files.extend(path.name for path in (folder.parent / "run").iterdir())
+
+    train(experiment(folder, tiny_file), progress=second)
+    assert {LOG, CONFIG} <= set(files)
+
+
+def test_a_run_killed_while_it_writes_its_settings_begins_anew(folder, tiny_file):
     run = experiment(folder, tiny_file)
     out = folder.parent / "run"
     out.mkdir()
