@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,16 @@ SHARED = TESTS.parents[1] / "shared"
 """Real NYUv2 and KITTI files and published tables, where a machine has them; the project works without."""
 REFERENCE = TESTS / "reference"
 needs_data = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the real NYUv2 and KITTI files are not on this machine")
+
+
+def _may_mount():
+    try:
+        return subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+needs_mount = pytest.mark.skipif(not _may_mount(), reason="needs the right to mount a small disk")
 
 TINY_CONFIG = {
     "embed_dim": 64,

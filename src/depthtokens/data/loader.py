@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import shutil
 import signal
 import tempfile
 import threading
 import uuid
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -92,8 +93,8 @@ def _from_here(guarded: _Guarded[U], batch_size: int) -> Generator[list[U | Dept
 
 def _from_workers(guarded: _Guarded[U], starts: range, batch_size: int, workers: int) -> Generator[list[U | DepthTokensError], None, None]:
     """The batches that begin at `starts`, read by workers."""
-    with tempfile.TemporaryDirectory(prefix="depthtokens-", ignore_cleanup_errors=True) as spool:
-        loader = DataLoader(guarded, batch_size, num_workers=workers, collate_fn=_Send(Path(spool)), worker_init_fn=_ignore_interrupt)
+    with _spool() as spool:
+        loader = DataLoader(guarded, batch_size, num_workers=workers, collate_fn=_Send(spool), worker_init_fn=_ignore_interrupt)
         try:
             parcels, crew = _started(loader)
         except (OSError, RuntimeError, AssertionError):  # no more processes, no memory for one, a daemon that may have none
@@ -118,6 +119,16 @@ def _from_workers(guarded: _Guarded[U], starts: range, batch_size: int, workers:
                 yield guarded.read(start, batch_size) if items is None else items
         finally:
             parcels = iter(())
+
+
+@contextmanager
+def _spool() -> Iterator[Path]:
+    """Where a folder of temporary files may be made: mostly none is needed, and then none is left where this process is killed."""
+    spool = Path(tempfile.gettempdir()) / f"depthtokens-{uuid.uuid4().hex}"
+    try:
+        yield spool
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
 
 
 def _started(loader: DataLoader) -> tuple[Iterator[_Parcel], list[BaseProcess]]:
@@ -170,6 +181,7 @@ class _Send(Generic[T]):
             pass
         path = self.spool / uuid.uuid4().hex
         try:
+            self.spool.mkdir(mode=0o700, exist_ok=True)
             path.write_bytes(pickle.dumps(items))
         except OSError:
             path.unlink(missing_ok=True)
