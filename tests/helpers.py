@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 from pathlib import Path
 
@@ -25,6 +26,9 @@ def _may_mount():
         return False
 
 
+not_root = pytest.mark.skipif(
+    os.name == "nt" or os.geteuid() == 0, reason="root may read and write everything: run as a user of less rights"
+)
 needs_mount = pytest.mark.skipif(not _may_mount(), reason="needs the right to mount a small disk")
 
 TINY_CONFIG = {
