@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +17,22 @@ from PIL import Image
 from helpers import REFERENCE, TINY_CONFIG, load_script
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-_cache = tempfile.TemporaryDirectory(prefix="depthtokens-tests-")
-os.environ["DEPTHTOKENS_CACHE"] = _cache.name  # what tests store is gone with them
+# Home, caches and the temporary folder of all tests, and of what they start, are one folder that goes with them, so that nothing is written
+# elsewhere; what pytest keeps of the last runs stays where it keeps it. The name is short, since sockets are opened in there.
+_place = tempfile.TemporaryDirectory(prefix="dtokens-", ignore_cleanup_errors=True)
+_around = Path(_place.name).parent
+for _left in _around.glob("dtokens-*"):
+    with suppress(OSError):
+        if time.time() - _left.stat().st_mtime > 24 * 3600:  # of tests that were killed
+            shutil.rmtree(_left)
+for _name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "MPLCONFIGDIR"):
+    os.environ.pop(_name, None)  # these would lead to the user's own
+_folders = {"HOME": "home", "USERPROFILE": "home", "DEPTHTOKENS_CACHE": "cache", "HYPOTHESIS_STORAGE_DIRECTORY": "hypothesis"}
+os.environ |= {name: str(Path(_place.name, folder)) for name, folder in _folders.items()}
+os.environ |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), _place.name)
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_around))
+tempfile.tempdir = _place.name
+Path(os.environ["HOME"]).mkdir()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,19 @@ SHARED = TESTS.parents[1] / "shared"
 """Real NYUv2 and KITTI files and published tables, where a machine has them; the project works without."""
 REFERENCE = TESTS / "reference"
 needs_data = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the real NYUv2 and KITTI files are not on this machine")
+
+
+def _may_mount():
+    try:
+        return subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+not_root = pytest.mark.skipif(
+    os.name == "nt" or os.geteuid() == 0, reason="root may read and write everything: run as a user of less rights"
+)
+needs_mount = pytest.mark.skipif(not _may_mount(), reason="needs the right to mount a small disk")
 
 TINY_CONFIG = {
     "embed_dim": 64,

@@ -82,6 +82,52 @@ def test_every_room_is_known():
     assert {path.stem for path in ROOT.glob("*.py")} <= {*GROUND, "__init__", "__main__"}
 
 
+WRITERS = {
+    "files.py", "partial.py",
+    "scenes/store.py", "scenes/write.py",  # fill a folder of `atomic_folder`
+    "experiment/train.py",  # adds lines to a log
+    "data/loader.py",  # passes batches on by temporary files
+}  # fmt: skip
+"""Modules that write files themselves; all others have `files.atomic` do it, so that every file is whole or not there."""
+OPENED = {"file", "buffer"}
+"""What others than we write to: what `atomic` opened, or memory."""
+
+
+def writes(call):
+    """Whether a call writes to a file system by itself, going by its names."""
+    if not isinstance(call.func, ast.Attribute):
+        return isinstance(call.func, ast.Name) and call.func.id == "open"
+    name, modes = call.func.attr, [a.value for a in [*call.args, *(k.value for k in call.keywords)] if isinstance(a, ast.Constant)]
+    if name in {"write_text", "write_bytes", "savefig", "tofile", "open_memmap", "save_file", "savez", "savez_compressed", "touch"}:
+        return True
+    if name == "open":
+        return any(isinstance(mode, str) and len(mode) <= 3 and set(mode) & set("wax+") for mode in modes)
+    if name == "save":  # of arrays, tensors, images; our own models and depth maps save themselves
+        library = not isinstance(call.func.value, ast.Name) or call.func.value.id in {"np", "torch", "image"}
+        return library and not (call.args and isinstance(call.args[0], ast.Name) and call.args[0].id in OPENED)
+    return False
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_are_written_whole(path):
+    if path.relative_to(ROOT).as_posix() in WRITERS:
+        return
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    found = [ast.unparse(call) for call in calls if writes(call)]
+    assert [line for line in found if not line.startswith(("self.model.save(", "run.model.save("))] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Path(p).write_text(t)", "open(p)", "p.open('wb')", "p.open(mode='a')", "np.save(p, a)", "figure.savefig(p)",
+        "Image.fromarray(a).save(p)", "np.lib.format.open_memmap(p, 'w+')", "torch.save(m, p)",
+    ],
+)  # fmt: skip
+def test_what_writes_is_known(line):
+    assert any(isinstance(node, ast.Call) and writes(node) for node in ast.walk(ast.parse(line)))
+
+
 def test_modules_say_what_they_are_for():
     for path in FILES:
         source = path.read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import sys
@@ -101,8 +102,7 @@ def check_writable(path: Path) -> None:
 def atomic_folder(path: Path, wait: bool = False) -> Iterator[Path]:
     """Fill a folder that is to appear whole or not at all, one process at a time.
 
-    It is filled in a hidden place beside `path`, .NAME.partial, which holds the lock as well. What a run that was killed left there is
-    deleted by the next.
+    It is filled under a hidden name beside `path`; what a run that was killed left there is deleted by the next.
 
     Args:
         path: must not be there, or be an empty folder, when the block ends.
@@ -112,19 +112,17 @@ def atomic_folder(path: Path, wait: bool = False) -> Iterator[Path]:
         A new folder, which becomes `path` when the block ends well and something is in it, and is deleted else.
 
     Raises:
-        DataError: where another process is filling it, or its place is somebody else's.
+        DataError: where another process is filling it.
         DepthTokensError: where it cannot be written.
     """
-    place = path.with_name(f".{short(path.name)}.partial")
+    start, lock = f".{short(path.name)}.", path.with_name(f".{short(path.name)}.partial{LOCK}")
     with _named(path):
-        place.mkdir(parents=True, exist_ok=True)
-        if not (place / LOCK).exists() and any(place.iterdir()):
-            raise DataError(f"{place} is in the way: it is where {path.name} would be made, and holds other things")
-        with locked(place, wait, path):
-            for left in place.iterdir():
-                if left.name != LOCK:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(lock, path, wait):
+            for left in path.parent.iterdir():
+                if left.name.startswith(start) and re.fullmatch("[0-9a-f]{32}[.]partial", left.name.removeprefix(start)):
                     shutil.rmtree(left, ignore_errors=True)
-            new = place / uuid.uuid4().hex  # no name that a process has which believes to hold the lock, on a disk without locks
+            new = path.with_name(f"{start}{uuid.uuid4().hex}.partial")
             try:
                 new.mkdir()
                 yield new
@@ -134,11 +132,14 @@ def atomic_folder(path: Path, wait: bool = False) -> Iterator[Path]:
                         path.rmdir()  # which only empty ones allow
                     new.rename(path)
                     sync(path.parent)
+            except DepthTokensError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise error.__cause__ from None  # of a file in it, whose name means nothing to anybody
+                raise
             finally:
                 shutil.rmtree(new, ignore_errors=True)
                 with suppress(OSError):
-                    (place / LOCK).unlink()
-                    place.rmdir()
+                    lock.unlink()
 
 
 def check_room(needed: int, folder: Path) -> None:
@@ -267,25 +268,31 @@ def _without_nan(value: Any) -> Any:
 
 
 @contextmanager
-def locked(folder: Path, wait: bool = False, writing: Path | None = None) -> Iterator[None]:
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold a folder's lock; the system releases it when the process ends, however it ends.
 
     Args:
         folder: an existing folder; the lock is a file in it.
         wait: whether to wait until another process lets go, instead of giving up after `PATIENCE` seconds.
-        writing: what it is held for, None = the folder itself.
 
     Raises:
         DataError: where another process holds it.
         DepthTokensError: where no lock file can be written.
     """
+    with _locked(folder / LOCK, folder, wait):
+        yield
+
+
+@contextmanager
+def _locked(file: Path, folder: Path, wait: bool) -> Iterator[None]:
+    """Hold the lock that is this file; errors name the folder that it is for."""
     import filelock
 
-    lock = filelock.FileLock(folder / LOCK)
+    lock = filelock.FileLock(file)
     try:
         lock.acquire(timeout=-1 if wait else PATIENCE)
     except filelock.Timeout as error:
-        raise DataError(f"another process is writing {writing or folder}: wait for it, or name another folder") from error
+        raise DataError(f"another process is writing {folder}: wait for it, or name another folder") from error
     except (OSError, NotImplementedError) as error:
         why = reason(error) if isinstance(error, OSError) else error
         raise DepthTokensError(f"cannot write to {folder}: {why}") from error

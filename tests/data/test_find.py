@@ -1,11 +1,9 @@
 """Finding files: linked folders, hidden files, spellings, endings, names that no file can have."""
 
-import os
 import unicodedata
 
-import pytest
-
 from depthtokens.data.find import Finder, is_file, is_folder, visible, walk
+from helpers import not_root
 
 NFC = "Küche"
 NFD = unicodedata.normalize("NFD", NFC)
@@ -35,7 +33,7 @@ def test_hidden_files_are_skipped(tmp_path):
     assert sorted(walk(tmp_path)) == [tmp_path / "a.png", tmp_path / "b/c.png"]
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
+@not_root
 def test_unreadable_folders_are_not_passed_over(tmp_path, message):
     (tmp_path / "locked").mkdir(mode=0)
     assert "cannot read folder" in message(lambda: list(walk(tmp_path)))

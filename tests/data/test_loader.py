@@ -13,6 +13,7 @@ import torch
 
 from depthtokens.data.loader import batches
 from depthtokens.errors import DataError, DepthTokensError
+from helpers import needs_mount
 
 SMALL = """
 import torch
@@ -113,18 +114,13 @@ def test_shared_memory_too_small(monkeypatch, tmp_path, spool):
     assert read(Numbers()) == [[0, 1, 2], [3, 4, 5], [6]] and not list(tmp_path.iterdir())
 
 
-def small_memory(command):
-    """A command where /dev/shm has 8 MB."""
-    return ["unshare", "-m", "sh", "-c", f"mount -t tmpfs -o size=8m tmpfs /dev/shm && {command}"]
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(small_memory("true"), capture_output=True).returncode != 0,
-    reason="needs the right to mount",
-)
+@needs_mount
 def test_a_container_with_little_shared_memory():
     done = subprocess.run(
-        small_memory(f'exec "{sys.executable}" -c "$CODE"'), env={**os.environ, "CODE": SMALL}, capture_output=True, text=True
+        ["unshare", "-m", "sh", "-c", f'mount -t tmpfs -o size=8m tmpfs /dev/shm && exec "{sys.executable}" -c "$CODE"'],
+        env={**os.environ, "CODE": SMALL},
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "all there\n", "")
 
@@ -135,3 +131,23 @@ def test_too_few_open_files():
     code = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))\n{SMALL.replace('500, 1000', '5, 10')}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "all there\n", "")
+
+
+KILLED = """
+import os, sys, torch
+from depthtokens.data.loader import batches
+class Numbers:
+    def __getitem__(self, i): return torch.full((3, 5, 10), float(i))
+for batch in batches(Numbers(), range(40), 4, 2):
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+def test_a_killed_process_leaves_no_temporary_files(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, "TMPDIR": str(tmp_path)})
+    for _ in range(200):  # its workers notice within five seconds
+        if not list(tmp_path.iterdir()):
+            break
+        time.sleep(0.1)
+    assert not list(tmp_path.iterdir())

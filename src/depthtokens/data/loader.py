@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import shutil
 import signal
 import tempfile
 import threading
 import uuid
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -102,10 +103,8 @@ def _from_here(guarded: _Guarded[U], lists: list[list[int]]) -> Generator[list[U
 
 def _from_workers(guarded: _Guarded[U], lists: list[list[int]], workers: int) -> Generator[list[U | DepthTokensError], None, None]:
     """The batches, read by workers."""
-    with tempfile.TemporaryDirectory(prefix="depthtokens-", ignore_cleanup_errors=True) as spool:
-        loader = DataLoader(
-            guarded, batch_sampler=lists, num_workers=workers, collate_fn=_Send(Path(spool)), worker_init_fn=_leave_signals
-        )  # fmt: skip
+    with _spool() as spool:
+        loader = DataLoader(guarded, batch_sampler=lists, num_workers=workers, collate_fn=_Send(spool), worker_init_fn=_leave_signals)
         try:
             parcels, crew = _started(loader)
         except (OSError, RuntimeError, AssertionError):  # no more processes, no memory for one, a daemon that may have none
@@ -129,6 +128,16 @@ def _from_workers(guarded: _Guarded[U], lists: list[list[int]], workers: int) ->
                 yield [guarded[i] for i in places] if items is None else items
         finally:
             parcels = iter(())
+
+
+@contextmanager
+def _spool() -> Iterator[Path]:
+    """Where a folder of temporary files may be made: mostly none is needed, and then none is left where this process is killed."""
+    spool = Path(tempfile.gettempdir()) / f"depthtokens-{uuid.uuid4().hex}"
+    try:
+        yield spool
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
 
 
 def _started(loader: DataLoader) -> tuple[Iterator[_Parcel], list[BaseProcess]]:
@@ -181,6 +190,7 @@ class _Send(Generic[T]):
             pass
         path = self.spool / uuid.uuid4().hex
         try:
+            self.spool.mkdir(mode=0o700, exist_ok=True)
             path.write_bytes(pickle.dumps(items))
         except OSError:
             path.unlink(missing_ok=True)

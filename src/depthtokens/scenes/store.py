@@ -98,9 +98,9 @@ class Store:
         self.job, self.path = job, Path(folder).expanduser() / job.name
         if not self._opened():
             try:
-                check_room(job.bytes, self.path)
                 with atomic_folder(self.path, wait=True) as new:
                     if not self._opened():  # else another process has made them meanwhile
+                        check_room(job.bytes, self.path)
                         self._build(new, workers or cores(), progress)
             except DepthTokensError as error:
                 raise DataError(f"{error}: name another cache folder") from error
