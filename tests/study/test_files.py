@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import json
 
+import pytest
+
 from depthtokens.cli import main
 from depthtokens.depth.metrics import METRICS
+from depthtokens.files import locked
+from helpers import killed, refused, run
 
 
 def read_csv(path):
@@ -60,3 +64,27 @@ def test_json_on_standard_output_is_the_file(tokens, few_scenes, tmp_path, capsy
     said = json.loads(capsys.readouterr().out)
     assert said == json.loads((tmp_path / "s" / "study.json").read_text()) and "search" not in said
     assert "Which patches" not in (tmp_path / "s" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_killed_study_begins_anew(tokens, tmp_path, capsys):
+    out = tmp_path / "s"
+    words = ("study", tokens, "--out", out, "--scales", "depth-7", "--neighbours", 3)
+    killed("report.html", *words)
+    assert (out / "study.json").is_file() and not (out / "report.html").exists()
+    assert run(capsys, *words)[0] == 0
+    whole = (out / "report.html").read_text()
+    assert "holds a study: choose another --out, or give --overwrite" in refused(capsys, *words)
+    killed("study.json", *words, "--overwrite")
+    assert not (out / "report.html").exists()  # no page of one study beside the numbers of another
+    assert run(capsys, *words)[0] == 0 and len((out / "report.html").read_text()) == len(whole)
+    (out / "report.html").unlink()
+    (out / "mine.txt").touch()
+    assert "is not empty" in refused(capsys, *words)
+
+
+def test_one_study_at_a_time(tokens, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("depthtokens.files.PATIENCE", 0.1)
+    with locked(tmp_path):
+        said = refused(capsys, "study", tokens, "--out", tmp_path, "--scales", "depth-7", code=1)
+    assert "another process is writing" in said and [path.name for path in tmp_path.iterdir()] == [".lock"]

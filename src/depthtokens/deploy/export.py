@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import logging
-import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -126,12 +126,11 @@ def check_target(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path}: an ONNX file's name ends in .onnx")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists: choose another name, or --overwrite")
-    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
     try:
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path.parent):  # gone whatever happens
+            pass
     except OSError as error:
         raise DepthTokensError(f"cannot write {path}: {error.strerror or error}") from error
 
