@@ -62,6 +62,14 @@ def test_every_photo_is_shown_at_one_scale():
     assert shown_at(photo, 64, 32) is photo and shown_at(photo, 128, 32).shape == (128, 192, 3)
 
 
+def test_too_many_pixels_for_clip_are_refused(monkeypatch, message):
+    monkeypatch.setattr(images, "LARGEST", 64 * 64)
+    large = np.zeros((65, 96, 3), np.uint8)
+    assert shown_at(large, 32, 32).shape == (32, 32, 3)
+    assert message(lambda: shown_at(large, None, 32)).endswith("would be shown at 64x96: crop it, or show it smaller, as with --side 480")
+    assert message(lambda: shown_at(large, 64, 32)).endswith("crop it, or give a smaller --side than 64")
+
+
 EXIF = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -85,7 +93,8 @@ def lying(code):
 
 @pytest.mark.parametrize("code", TURNS)
 @pytest.mark.parametrize("ending", [".png", ".tif", ".webp", ".jpg"])
-def test_every_door_turns_photos_upright(tmp_path, code, ending):
+def test_every_door_turns_photos_upright(tmp_path, monkeypatch, code, ending):
+    monkeypatch.setattr(images, "_STRIP", 7)
     path = tmp_path / f"photo{ending}"
     image, exif = lying(code)
     image.save(path, exif=exif, **({"lossless": True} if ending == ".webp" else {"quality": 100} if ending == ".jpg" else {}))

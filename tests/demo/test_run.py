@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from depthtokens import DepthTokens, DepthTokensError
+from depthtokens import DataError, DepthTokens, DepthTokensError
 from depthtokens.demo import run as module
 from depthtokens.demo.run import ROWS, DemoSettings, run_demo
 from depthtokens.depth.checkpoint import read, write
 from depthtokens.depth.metrics import METRICS
+from depthtokens.files import locked
 from depthtokens.progress import silent
 from helpers import refused, run
 
@@ -108,6 +109,12 @@ def test_command_prints_json_and_nothing_else(cache, tmp_path, monkeypatch, caps
     assert (tmp_path / "depthtokens-demo" / "report.html").is_file()
     code, printed, _ = run(capsys, "demo")
     assert code == 0 and "learned-7" in printed and "report.html" in printed and printed.count("  depthtokens ") == 3
+
+
+def test_one_demonstration_at_a_time(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("depthtokens.files.PATIENCE", 0.1)
+    with locked(tmp_path), pytest.raises(DataError, match="another process is writing"):
+        run_demo(SMALL, tmp_path, cache=cache)
 
 
 def test_nowhere_to_write(tmp_path, capsys):

@@ -14,7 +14,7 @@ from PIL import Image
 from depthtokens import DataError, DepthTokens, DepthTokensError, UsageError, WeightsError
 from depthtokens.deploy import export
 from depthtokens.deploy.runtime import OnnxDepth, resized
-from helpers import photo, run
+from helpers import killed, photo, run
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -134,6 +134,24 @@ def test_export_verb(capsys, tokens, tmp_path, monkeypatch, graph):
     code, stdout, _ = run(capsys, "export", tokens, "--onnx", target, "--overwrite", "--json")
     assert code == 0 and json.loads(stdout)["bytes"] == target.stat().st_size and json.loads(stdout)["max_difference_m"] < 2e-3
     agree(OnnxDepth(target).predict(photo(64, 64)), OnnxDepth(graph).predict(photo(64, 64)))
+
+
+@pytest.mark.slow
+def test_an_export_that_was_killed_begins_anew(capsys, tokens, tmp_path, monkeypatch, graph):
+    target = tmp_path / "m.onnx"
+    killed("m.onnx", "export", tokens, "--onnx", target)
+    assert not target.exists() and not list(tmp_path.glob("*probe*")) + list(tmp_path.glob(".*probe*"))
+    monkeypatch.setattr(export, "to_onnx", lambda *_: onnx.load(graph))
+    assert run(capsys, "export", tokens, "--onnx", target)[0] == 0
+    agree(OnnxDepth(target).predict(photo(64, 64)), OnnxDepth(graph).predict(photo(64, 64)))
+
+
+def test_trying_out_a_folder_leaves_nothing_in_it(tmp_path, monkeypatch):
+    """Not even for a moment, in which the process might be killed."""
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: None)
+    monkeypatch.setattr("os.unlink", lambda *_, **__: None)
+    export.check_target(tmp_path / "m.onnx", overwrite=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_graph_that_differs_is_not_written(tiny_clip, graph, tmp_path, monkeypatch):

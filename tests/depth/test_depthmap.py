@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from depthtokens import DataError, UsageError
-from depthtokens.depth.depthmap import DepthMap, colourise, png_scale
+from depthtokens.depth.depthmap import ROWS, DepthMap, colourise, png_scale
 
 
 def depth_map(metres, hi=10.0):
@@ -76,3 +76,18 @@ def test_pictures_of_large_maps_are_thinned():
     large = depth_map(np.tile(np.linspace(1, 9, 3000, dtype=np.float32), (2000, 1)))
     picture = large.side_by_side()
     assert picture.size[0] == 1500 and 300 < picture.size[1] < 500
+
+
+def test_uncertainty_is_made_when_it_is_asked_for():
+    calls: list[int] = []
+    good = depth_map([[1.0, 2.0]])
+    lazy = DepthMap(good.metres, lambda: calls.append(1) or good.metres / 2, good.probs, good.depth_range, good.image)
+    assert not calls and np.array_equal(lazy.uncertainty, [[0.5, 1.0]]) and lazy.uncertainty is lazy.uncertainty and calls == [1]
+    bad = DepthMap(good.metres, lambda: good.metres * np.nan, good.probs, good.depth_range, good.image)
+    with pytest.raises(DataError, match="uncertainty is no number at 2 of 2 pixels"):
+        _ = bad.uncertainty
+
+
+def test_a_colour_picture_is_the_same_in_strips():
+    depth = depth_map(np.random.default_rng(0).uniform(0, 12, (3 * ROWS + 5, 7)))
+    assert np.array_equal(depth.colour((0.5, 10.0)), colourise(depth.metres, 0.5, 10.0))

@@ -221,6 +221,6 @@ def test_too_little_memory_is_said(tiny_clip, monkeypatch):
     def full(*_):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(net, "maps", full)
-    with pytest.raises(DataError, match="this image: not enough memory for this photo: show it smaller, with --side"):
+    monkeypatch.setattr(net, "_small", full)
+    with pytest.raises(DataError, match="this image: not enough memory for it: make it smaller, or show it smaller, with --side"):
         net.predict(photo(64, 64))

@@ -134,6 +134,7 @@ def test_another_version_or_data_is_refused(settings, monkeypatch):
         reproduce(settings(table="5"))
 
 
+@pytest.mark.slow
 def test_killed_while_it_writes_its_plan(settings):
     made = settings(table="5")
     words = ("--data", made.data[0], "--clip", made.clip, "--table", "5", "--seeds", made.seeds, "--steps", made.steps, "--batch-size",

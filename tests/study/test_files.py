@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import json
 
+import pytest
+
 from depthtokens.cli import main
 from depthtokens.depth.metrics import METRICS
+from depthtokens.files import locked
 from depthtokens.study.files import told
+from helpers import killed, refused, run
 
 
 def read_csv(path):
@@ -69,3 +73,27 @@ def test_no_place_of_this_machine_is_in_a_study(studied, tokens):
     values = json.loads((studied / "study.json").read_text())
     assert values["tokens"] == tokens.name and values["clip"]["name"] == "tiny.pt"
     assert told("near/by|far") == "near/by|far" and told("depth-7") == "depth-7" and told("runs/a") == "a"
+
+
+@pytest.mark.slow
+def test_a_killed_study_begins_anew(tokens, tmp_path, capsys):
+    out = tmp_path / "s"
+    words = ("study", tokens, "--out", out, "--scales", "depth-7", "--neighbours", 3)
+    killed("report.html", *words)
+    assert (out / "study.json").is_file() and not (out / "report.html").exists()
+    assert run(capsys, *words)[0] == 0
+    whole = (out / "report.html").read_text()
+    assert "holds a study: choose another --out, or give --overwrite" in refused(capsys, *words)
+    killed("study.json", *words, "--overwrite")
+    assert not (out / "report.html").exists()  # no page of one study beside the numbers of another
+    assert run(capsys, *words)[0] == 0 and len((out / "report.html").read_text()) == len(whole)
+    (out / "report.html").unlink()
+    (out / "mine.txt").touch()
+    assert "is not empty" in refused(capsys, *words)
+
+
+def test_one_study_at_a_time(tokens, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("depthtokens.files.PATIENCE", 0.1)
+    with locked(tmp_path):
+        said = refused(capsys, "study", tokens, "--out", tmp_path, "--scales", "depth-7", code=1)
+    assert "another process is writing" in said and [path.name for path in tmp_path.iterdir()] == [".lock"]

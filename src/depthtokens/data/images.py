@@ -73,9 +73,12 @@ _BRANDS = {b"hei": "HEIC", b"hev": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"a
 
 _ORIENTATION = 0x0112
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+    2: (False, slice(None), slice(None, None, -1)), 3: (False, slice(None, None, -1), slice(None, None, -1)),
+    4: (False, slice(None, None, -1), slice(None)), 5: (True, slice(None), slice(None)), 6: (True, slice(None), slice(None, None, -1)),
+    7: (True, slice(None, None, -1), slice(None, None, -1)), 8: (True, slice(None, None, -1), slice(None)),
 }  # fmt: skip
+"""EXIF orientation -> whether rows and columns change places, and then how the upright image's rows and columns run."""
+_STRIP = 128  # rows of an image that are turned into RGB at a time: Pillow's copies of a whole large one would not fit into memory
 
 
 class Header(NamedTuple):
@@ -164,7 +167,7 @@ def from_array(image: Any) -> NDArray[np.uint8]:
         raise UsageError(f"predict takes RGB images uint8 [H, W, 3], this is {given.dtype} {shape}")
     if given.shape[2] in (2, 4):
         mode = "LA" if given.shape[2] == 2 else "RGBA"
-        return _rgb(Image.frombytes(mode, (given.shape[1], given.shape[0]), np.ascontiguousarray(given).tobytes()))
+        return _upright_rgb(Image.frombytes(mode, (given.shape[1], given.shape[0]), np.ascontiguousarray(given).tobytes()), "this image")
     return np.ascontiguousarray(np.broadcast_to(given, (*given.shape[:2], 3)))
 
 
@@ -179,7 +182,7 @@ def find_photos(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 LARGEST = 16_000_000
-"""Pixels that a photo is enlarged to at most; as many as fifty images of 480x640."""
+"""Pixels that a photo is shown with at most, as many as fifty images of 480x640: CLIP takes a hundred bytes and more for each."""
 
 
 def shown_at(rgb: NDArray[np.uint8], side: int | None, stride: int) -> NDArray[np.uint8]:
@@ -195,7 +198,7 @@ def shown_at(rgb: NDArray[np.uint8], side: int | None, stride: int) -> NDArray[n
         [h, w, 3] uint8.
 
     Raises:
-        DataError: for a photo that is less than half a patch high or wide, or would have to be enlarged beyond `LARGEST` pixels.
+        DataError: for a photo that is less than half a patch high or wide, or would have to be shown with more than `LARGEST` pixels.
         UsageError: for a side of less than a patch.
     """
     if side is not None and (not isinstance(side, int | np.integer) or side < stride):
@@ -204,8 +207,9 @@ def shown_at(rgb: NDArray[np.uint8], side: int | None, stride: int) -> NDArray[n
     h, w = shown_size((height, width), side, stride)
     if min(h, w) == 0:
         raise DataError(f"image of {height}x{width} pixels is smaller than one {stride}x{stride} patch: show it larger with --side 480")
-    if h * w > max(LARGEST, height * width):
-        raise DataError(f"image of {height}x{width} pixels would be shown at {h}x{w}: crop it, or give a smaller --side than {side}")
+    if h * w > LARGEST:
+        smaller = "show it smaller, as with --side 480" if side is None else f"give a smaller --side than {side}"
+        raise DataError(f"image of {height}x{width} pixels would be shown at {h}x{w}: crop it, or {smaller}")
     return rgb if (h, w) == (height, width) else np.array(Image.fromarray(rgb).resize((w, h), Image.Resampling.BICUBIC))
 
 
@@ -298,8 +302,14 @@ def _upright_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
     if image.mode.startswith("I") or image.mode == "F":
         raise DataError(f"{name} {_deep('is')}")  # Pillow would clip it to white instead of scaling it
     image.load()  # before its orientation is asked for: a PNG may say it at its end, and Pillow turns a TIFF itself
-    turn = _TURNS.get(_orientation(image))
-    return _rgb(image if turn is None else image.transpose(turn))
+    across, rows, columns = _TURNS.get(_orientation(image), (False, slice(None), slice(None)))
+    upright = np.empty((image.width, image.height, 3) if across else (image.height, image.width, 3), np.uint8)
+    lying = upright[rows, columns]
+    lying = lying.transpose(1, 0, 2) if across else lying
+    for top in range(0, image.height, _STRIP):
+        bottom = min(top + _STRIP, image.height)
+        lying[top:bottom] = _rgb(image.crop((0, top, image.width, bottom)))
+    return upright
 
 
 def _deep(verb: str) -> str:
@@ -314,7 +324,7 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
             image = image.convert("LA")
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.array(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _orientation(image: Image.Image) -> int:

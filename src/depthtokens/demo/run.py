@@ -14,14 +14,14 @@ from ..depth.checkpoint import restore
 from ..depth.metrics import METRICS
 from ..depth.model import DepthTokens
 from ..depth.settings import ModelOptions, ModelSettings, Provenance
-from ..errors import DepthTokensError, WeightsError
+from ..errors import DepthTokensError
 from ..experiment.controls import learn_controls
 from ..experiment.evaluate import head_of, score_heads
 from ..experiment.learn import Learner, fit
 from ..experiment.result import Result
 from ..experiment.source import Reading, Source, open_source
 from ..features.views import Views
-from ..files import cache_folder
+from ..files import cache_folder, locked
 from ..progress import Progress, prefixed, silent
 from ..scenes import RENDERER_VERSION, Scenes
 
@@ -132,6 +132,7 @@ def run_demo(settings: DemoSettings, out: Path, progress: Progress = silent, cac
 
     Raises:
         DepthTokensError: where `out` cannot be written.
+        DataError: where another demonstration is learning tokens there.
     """
     started = time.monotonic()
     folder = out / "tokens"
@@ -151,11 +152,12 @@ def run_demo(settings: DemoSettings, out: Path, progress: Progress = silent, cac
     views = Views(mirrored=True)
     training = open_source(models[LEARNED], train, views, reading, flip=True)
     testing = open_source(models[LEARNED], test, views, reading)
-    for name, model in models.items():
-        path = token_file(folder, name)
-        if model.trainable() and not _recall(model, path, settings):
-            _learn(model, training, settings, prefixed(progress, f"{name}: "))
-            model.save(path)
+    with locked(out):
+        for name, model in models.items():
+            path = token_file(folder, name)
+            if model.trainable() and not _recall(model, path, settings):
+                _learn(model, training, settings, prefixed(progress, f"{name}: "))
+                model.save(path)
     controls = learn_controls(train, train.depth_range, workers=0, progress=progress)
     heads = {name: head_of(model) for name, model in models.items()}
     scores = score_heads(heads, testing, settings.protocol, controls, progress)
@@ -184,7 +186,7 @@ def _recall(model: DepthTokens, path: Path, settings: DemoSettings) -> bool:
         return False
     try:
         saved = DepthTokens.load(path, model.clip)
-    except WeightsError:
+    except DepthTokensError:
         return False
     if saved.provenance.training != settings.training() or saved.settings != model.settings:
         return False

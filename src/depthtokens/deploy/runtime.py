@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ class OnnxDepth:
             depth = np.asarray((depth + self._depth(mirrored)[:, ::-1]) / 2, np.float32)
             probs = np.asarray((probs + mirrored[..., ::-1]) / 2, np.float32)
         spread = np.asarray(np.sqrt((probs * (centres - depth) ** 2).sum(axis=0)), np.float32)
-        return DepthMap(resized(depth, size), resized(spread, size), probs, self.depth_range, rgb)
+        return DepthMap(resized(depth, size), partial(resized, spread, size), probs, self.depth_range, rgb)
 
     def _run(self, shown: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Depth and uncertainty [1, h, w] and probs [N, h, w] of a photo as it is shown."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +19,51 @@ MOST = 65535.4
 """Steps that still round to the last of a 16-bit PNG's."""
 PICTURE = 1000
 """Pixels of the longer side from which on a picture beside others is thinned: it is drawn at half of that."""
-ROWS = 256
-"""Rows that are turned into 16-bit steps at a time, so that a map of 100 megapixels needs no copy of twice its size."""
+ROWS = 64
+"""Rows of a map that are looked at or turned into steps or colours at a time: those of 100 megapixels would take gigabytes together."""
 
 
-@dataclass(frozen=True)
 class DepthMap:
     """Depth of one image.
 
     Attributes:
         metres: [H, W] float32, depth.
-        uncertainty: [H, W] float32 metres, the standard deviation of depth over the bins' probabilities.
         probs: [N, h, w] float32, probabilities of the bins at patch resolution.
         depth_range: (lo, hi) metres, of the model.
         image: uint8 [H, W, 3], the photo.
+
+    Args:
+        metres: as above.
+        uncertainty: [H, W] float32 metres, or what makes it when it is first asked for: of a large photo it is hundreds of megabytes.
+        probs, depth_range, image: as above.
 
     Raises:
         UsageError: for maps that are not [H, W], both.
         DataError: for depth or uncertainty that is not a finite number: a map without holes is what everything behind it relies on.
     """
 
-    metres: NDArray[np.float32]
-    uncertainty: NDArray[np.float32]
-    probs: NDArray[np.float32]
-    depth_range: tuple[float, float]
-    image: NDArray[np.uint8]
+    def __init__(
+        self,
+        metres: NDArray[np.float32],
+        uncertainty: NDArray[np.float32] | Callable[[], NDArray[np.float32]],
+        probs: NDArray[np.float32],
+        depth_range: tuple[float, float],
+        image: NDArray[np.uint8],
+    ) -> None:
+        self.metres, self.probs, self.depth_range, self.image = metres, probs, depth_range, image
+        self._uncertainty = uncertainty
+        if not callable(uncertainty):
+            _check("uncertainty", uncertainty, metres)
+        _check("depth", metres, metres)
 
-    def __post_init__(self) -> None:
-        if self.metres.ndim != 2 or self.metres.shape != self.uncertainty.shape:
-            shapes = f"{list(self.metres.shape)} and {list(self.uncertainty.shape)}"
-            raise UsageError(f"a depth map needs depth and uncertainty [H, W] in metres; these are {shapes}")
-        for name, values in (("depth", self.metres), ("uncertainty", self.uncertainty)):
-            if bad := values.size - int(np.isfinite(values).sum()):
-                raise DataError(f"{name} is no number at {bad} of {values.size} pixels: there is no map to save or show")
+    @cached_property
+    def uncertainty(self) -> NDArray[np.float32]:
+        """The standard deviation of depth over the bins' probabilities, [H, W] float32 metres. Raises as the class."""
+        values = self._uncertainty
+        if callable(values):
+            values = values()
+            _check("uncertainty", values, self.metres)
+        return values
 
     def save(self, path: str | Path) -> None:
         """Write depth to a file.
@@ -99,7 +112,10 @@ class DepthMap:
             depth_range: (lo, hi) metres, the ends of the colour map; None takes this map's own smallest and largest depth.
         """
         lo, hi = depth_range or (float(self.metres.min()), float(self.metres.max()))
-        return Image.fromarray(colourise(self.metres, lo, hi))
+        picture = Image.new("RGB", (self.metres.shape[1], self.metres.shape[0]))
+        for top in range(0, len(self.metres), ROWS):
+            picture.paste(Image.fromarray(colourise(self.metres[top : top + ROWS], lo, hi)), (0, top))
+        return picture
 
     def side_by_side(self, depth_range: tuple[float, float] | None = None) -> Image.Image:
         """Photo, depth in colour with a scale in metres, and uncertainty, in one picture.
@@ -129,6 +145,15 @@ class DepthMap:
             ax.set_axis_off()
         canvas.draw()
         return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+def _check(name: str, values: NDArray[np.float32], metres: NDArray[np.float32]) -> None:
+    """Raise UsageError unless a map is [H, W] like depth, DataError where it holds no numbers."""
+    if metres.ndim != 2 or values.shape != metres.shape:
+        shapes = f"{list(metres.shape)} and {list(values.shape)}"
+        raise UsageError(f"a depth map needs depth and uncertainty [H, W] in metres; these are {shapes}")
+    if bad := values.size - sum(int(np.isfinite(values[top : top + ROWS]).sum()) for top in range(0, len(values), ROWS)):
+        raise DataError(f"{name} is no number at {bad} of {values.size} pixels: there is no map to save or show")
 
 
 def png_scale(largest: float) -> int | float:

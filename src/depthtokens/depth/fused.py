@@ -6,6 +6,7 @@ afterwards instead of before; each BatchNorm disappears into the convolution bef
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -114,6 +115,12 @@ class FusedDepth(nn.Module):
         Raises:
             UsageError: for photos of another shape or type, or smaller than one patch.
         """
+        depth, spread, probs = self._small(photos, flip)
+        full = F.interpolate(torch.cat([depth, spread], dim=1), size=size, mode="bilinear", align_corners=True)
+        return full[:, :1], full[:, 1:], probs
+
+    def _small(self, photos: Tensor, flip: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """The same maps at patch resolution, [B, 1, h, w]."""
         need(photos, "photos", "[B, H, W, 3]", torch.uint8)
         images = (photos.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
         depth, probs = self(images)
@@ -123,8 +130,7 @@ class FusedDepth(nn.Module):
             depth = (depth + mirrored.depth.clamp(*self.depth_range).flip(-1)) / 2
             probs = (probs + mirrored.probs.flip(-1)) / 2
         spread = (probs * (self.centres[:, None, None] - depth).square()).sum(dim=1, keepdim=True).sqrt()
-        full = F.interpolate(torch.cat([depth, spread], dim=1), size=size, mode="bilinear", align_corners=True)
-        return full[:, :1], full[:, 1:], probs
+        return depth, spread, probs
 
     @torch.inference_mode()
     def predict(self, image: Photo, side: int | None = None, flip: bool = False) -> DepthMap:
@@ -140,21 +146,24 @@ class FusedDepth(nn.Module):
             shown = shown_at(rgb, self.predict_side if side is None else side, self.stride)
             photos = torch.tensor(shown)[None].to(self.weight.device)
             with torch.autocast(photos.device.type, enabled=False):  # a precision asked for outside is for training, not for this head
-                depth, spread, probs = self._one(photos, (rgb.shape[0], rgb.shape[1]), flip)
+                depth, spread, probs = self._one(photos, flip)
+            if not np.isfinite(probs).all():
+                raise DataError(self._no_numbers())
+            size = rgb.shape[0], rgb.shape[1]
+            return DepthMap(enlarged(depth[0], size), partial(enlarged, spread[0], size), probs, self.depth_range, rgb)
         except DataError as error:
             raise DataError(f"{named(image)}: {error}") from error
         except (RuntimeError, MemoryError) as error:  # torch has a class of its own for a GPU's memory only
             if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
                 raise
-            raise DataError(f"{named(image)}: not enough memory for this photo: show it smaller, with --side") from error
-        if not np.isfinite(probs).all():
-            raise DataError(f"{named(image)}: {self._no_numbers()}")
-        return DepthMap(depth[0], spread[0], probs, self.depth_range, rgb)
+            raise DataError(
+                f"{named(image)}: not enough memory for this photo: make it smaller, or show it smaller, with --side"
+            ) from error
 
-    def _one(self, photos: Tensor, size: tuple[int, int], flip: bool) -> list[NDArray[np.float32]]:
-        """Depth, uncertainty and probs of the one photo in a batch. Raises DataError where the tower refuses it."""
+    def _one(self, photos: Tensor, flip: bool) -> list[NDArray[np.float32]]:
+        """Depth and uncertainty [1, h, w] and probs [N, h, w] of the one photo in a batch. Raises DataError where the tower refuses it."""
         try:
-            return [maps[0].cpu().numpy() for maps in self.maps(photos, size, flip)]
+            return [maps[0].cpu().numpy() for maps in self._small(photos, flip)]
         except UsageError as error:
             raise DataError(str(error)) from error
 
@@ -163,3 +172,8 @@ class FusedDepth(nn.Module):
         if self.precision == "float16":
             return "values of the image tower pass what float16 holds (65504), so there is no depth: use --precision bfloat16 or float32"
         return "the image tower gives no numbers for this photo, so there is no depth: are the CLIP's weights whole?"
+
+
+def enlarged(small: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A map [h, w] at `size` (H, W), as `FusedDepth.maps` resizes it."""
+    return F.interpolate(torch.from_numpy(small)[None, None], size=size, mode="bilinear", align_corners=True)[0, 0].numpy()

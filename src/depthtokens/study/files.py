@@ -14,7 +14,7 @@ from typing import Any
 from ..depth.metrics import METRICS
 from ..errors import DepthTokensError, UsageError
 from ..experiment.statistics import Interval
-from ..files import write_text
+from ..files import LOCK, locked, write_text
 from ..places import last_part
 from . import TOKENS
 from .neighbours import EMBEDDING
@@ -29,34 +29,48 @@ LESS = f"less_{TOKENS}"
 
 @contextmanager
 def output_folder(out: Path, overwrite: bool) -> Iterator[None]:
-    """Make the folder that a study is written to; where the study fails and nothing was there before, nothing is left.
+    """Make the folder that a study is written to, and hold it; where the study fails and nothing was there before, nothing is left.
+
+    What a study left that was killed before its page was written, which comes last, is written anew.
 
     Args:
         out: the folder.
         overwrite: whether it may hold something.
 
     Raises:
-        UsageError: where it holds something (unless `overwrite`), or is a file.
+        UsageError: where it holds something else (unless `overwrite`), or is a file.
+        DataError: where another process is writing it.
         DepthTokensError: where it cannot be made.
     """
     existed = out.exists()
-    if existed and not out.is_dir():
-        raise UsageError(f"--out {out} is a file: name a folder")
-    if existed and any(out.iterdir()) and not overwrite:
-        raise UsageError(f"the output folder {out} is not empty: choose another --out, or give --overwrite")
+    _check_out(out, overwrite)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DepthTokensError(f"cannot write to {out}: {error.strerror}; give another --out") from error
     try:
-        yield
+        with locked(out):
+            _check_out(out, overwrite)  # another study may have been written meanwhile
+            yield
     finally:
-        if not existed and not any(out.iterdir()):
+        if not existed and not any(path.name != LOCK for path in out.iterdir()):
+            (out / LOCK).unlink(missing_ok=True)
             out.rmdir()
 
 
+def _check_out(out: Path, overwrite: bool) -> None:
+    """Raise UsageError for a folder that a study may not be written to."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: name a folder")
+    there = {path.name for path in out.iterdir() if not path.name.startswith(".")} if out.is_dir() and not overwrite else set()
+    if PAGE in there:
+        raise UsageError(f"the output folder {out} holds a study: choose another --out, or give --overwrite")
+    if there and not (NUMBERS in there and there <= {NUMBERS, NEIGHBOURS, SCORES}):
+        raise UsageError(f"the output folder {out} is not empty: choose another --out, or give --overwrite")
+
+
 def write_study(study: Study, out: Path, tokens: str) -> Path:
-    """Write a study's page and its numbers, each file whole or not at all. Without images there is no scores.csv.
+    """Write a study's numbers and its page, each file whole or not at all, the page last. Without images there is no scores.csv.
 
     Args:
         study: the study.
@@ -70,6 +84,7 @@ def write_study(study: Study, out: Path, tokens: str) -> Path:
         DepthTokensError: where a file cannot be written.
     """
     tokens, values = told(tokens), to_dict(study, tokens)
+    (out / PAGE).unlink(missing_ok=True)  # of an earlier study: a page stands for whole files of its own
     write_text(out / NUMBERS, json.dumps(values, indent=1, allow_nan=False) + "\n")
     _write_csv(out / NEIGHBOURS, ["words", "space", "position", "token", "rank", "neighbour", "distance"], _neighbour_rows(study))
     if study.rows:
