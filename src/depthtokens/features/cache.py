@@ -14,8 +14,9 @@ from ..data.dataset import DepthDataset
 from ..errors import DataError, DepthTokensError
 from ..files import cache_folder, size_text
 from ..progress import Notify, Progress, silent
+from .meta import read_meta
 from .plan import plan
-from .store import FeatureStore, read_meta
+from .store import FeatureStore
 from .views import META, Views
 from .write import write
 

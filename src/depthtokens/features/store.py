@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +13,11 @@ from ..clip.load import FrozenCLIP
 from ..data import dataset_class
 from ..data.dataset import DepthDataset
 from ..errors import DataError, UsageError
-from ..files import unsealed, user_path
+from ..files import user_path
 from ..progress import Progress, silent
+from .meta import read_meta
 from .shard import Shard
-from .views import FORMAT, META, PLAN, Views, plain
+from .views import Views, plain
 
 
 class FeatureStore:
@@ -234,31 +234,6 @@ class FeatureStore:
         if not 0 <= view < self.views.count or (mirrored and not self.views.mirrored):
             asked = f"view {view}{' mirrored' if mirrored else ''}"
             raise UsageError(f"{self.path} does not hold {asked}: it has {self.views.count} views, mirrored: {self.views.mirrored}")
-
-
-def read_meta(folder: Path) -> dict[str, Any]:
-    """Content of a store's meta.json.
-
-    Args:
-        folder: the store.
-
-    Raises:
-        DataError: where there is no meta.json, it is damaged or was altered, or another version wrote it.
-    """
-    path = folder / META
-    if not path.is_file():
-        if (folder / PLAN).is_file():
-            raise DataError(f"{folder} is unfinished: finish it with the same `depthtokens features` command")
-        raise DataError(f"{folder} is no store of patch features: it has no {META} (`depthtokens features` makes one)")
-    try:
-        meta = unsealed(path.read_bytes())
-        found = meta["format"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} is damaged or was altered: delete it and run the same command again, which keeps the shards") from error
-    if found != FORMAT:
-        made = meta.get("versions", {}).get("depthtokens", "another version")
-        raise DataError(f"{folder} has format {found} (depthtokens {made}), this version reads {FORMAT}: make it again in a new folder")
-    return meta
 
 
 def wrong_size(path: Path, size: int) -> str | None:

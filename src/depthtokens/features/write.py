@@ -21,9 +21,10 @@ from ..errors import DataError, DepthTokensError, UsageError
 from ..files import LOCK, atomic, check_room, locked, reason, sealed, unsealed, user_path
 from ..partial import is_partial
 from ..progress import Progress, silent
+from .meta import read_meta
 from .plan import Plan
 from .shard import Builder, StoredView, file_sha256, read_tensors, rows_of
-from .store import FeatureStore, read_meta, wrong_size
+from .store import FeatureStore, wrong_size
 from .views import DTYPES, FORMAT, META, PLAN
 
 
