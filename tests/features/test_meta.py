@@ -14,7 +14,8 @@ from stores import message
 
 
 @pytest.mark.parametrize(("place", "value", "why"), [
-    (("data",), None, "a table is missing"), (("data", "depth_range"), [10.0], "depth_range"), (("data", "depth_range"), [9, 1], "no range"),
+    (("data",), None, "a table is missing"), (("data", "depth_range"), [10.0], "depth_range"),
+    (("data", "depth_range"), [9, 1], "no range"),
     (("data", "depth_scale"), 0, "no range"), (("data", "spec"), 3, "spec"), (("clip",), {}, "clip"), (("modes",), [], "no kind"),
     (("dtype",), "int8", "no kind"), (("image_sizes",), [[64, 96]], "no size"), (("image_sizes",), 3, "image_sizes"),
     (("channels",), 10**400, "beyond all bounds"), (("images_per_shard",), 0, "no size"), (("images_per_shard",), 3, "other images"),

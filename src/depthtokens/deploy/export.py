@@ -21,7 +21,8 @@ from ..depth.fused import FusedDepth
 from ..depth.model import DepthTokens
 from ..errors import DepthTokensError, UsageError
 from ..files import atomic, check_writable, sealed, user_path
-from .runtime import FORMAT, KEY, SEALED, OnnxDepth, first_line, need, open_session
+from .onnxfile import graph_sha256
+from .runtime import FORMAT, GRAPH, KEY, OnnxDepth, first_line, need, open_session
 
 TOLERANCE = 2e-3
 """Metres by which a graph's depth may differ from torch's at any pixel; rounding alone makes a hundred times less."""
@@ -102,7 +103,9 @@ def export_onnx(model: DepthTokens, path: str | Path, size: tuple[int, int] | No
         raise DepthTokensError(
             f"not written: the graph does not give torch's depth within {TOLERANCE:g} m (it differs by {difference:.2g} m){_hint(size)}"
         )
-    described = _describe(model, graph.fused.stride, size) | {"verified": {"max_difference_m": difference, "sizes": sizes}}
+    described = _describe(model, graph.fused.stride, size) | {
+        "verified": {"max_difference_m": difference, "sizes": sizes}, GRAPH: graph_sha256(proto.SerializeToString())
+    }  # fmt: skip
     proto.metadata_props.add(key=KEY, value=json.dumps(sealed(described)))
     with atomic(path) as file:
         file.write(proto.SerializeToString())
@@ -218,7 +221,6 @@ def _describe(model: DepthTokens, stride: int, size: tuple[int, int] | None) -> 
     """What the file says of the model, as plain values."""
     return {
         "format": FORMAT,
-        SEALED: True,
         "versions": versions("torch"),
         "model": {**model.settings.to_header(), "logit_scale": float(model.log_scale.exp())},
         "clip": asdict(model.clip.identity),

@@ -18,14 +18,14 @@ from ..depth.settings import MOST_SIDE, ModelSettings
 from ..errors import DataError, UsageError, WeightsError, cut
 from ..files import unsealed, user_path
 from ..schema import check_plain
-from .external import has_external_data
+from .onnxfile import graph_sha256, has_external_data
 
 FORMAT = 1
 """Version of the JSON in a graph's metadata."""
 KEY = "depthtokens"
 """Name of the metadata entry that holds that JSON."""
-SEALED = "sealed"
-"""In that JSON, where it carries its SHA-256; graphs of earlier versions lack it."""
+GRAPH = "graph_sha256"
+"""Under which the metadata keeps the SHA-256 of the graph; files of earlier versions have none."""
 
 
 class OnnxDepth:
@@ -67,8 +67,10 @@ class OnnxDepth:
         if header is None:
             raise WeightsError(f"{path} is an ONNX file, but not one that `depthtokens export` wrote")
         try:
-            self.metadata: dict[str, Any] = unsealed(header, must=SEALED)
+            self.metadata: dict[str, Any] = unsealed(header, must=GRAPH)
             check_plain(self.metadata, "header")
+            if self.metadata.get(GRAPH, graph := graph_sha256(content)) != graph:
+                raise ValueError("its graph is not as it was written")
             version = self.metadata["format"]
             if version == FORMAT:
                 model = ModelSettings.from_header(self.metadata["model"])
@@ -82,11 +84,11 @@ class OnnxDepth:
                 if self.size is not None and len(self.size) != 2:
                     raise ValueError("a size is two numbers")
         except (ValueError, TypeError, KeyError, UsageError) as error:
-            raise WeightsError(f"{path} is damaged: its depthtokens header cannot be read ({first_line(error)})") from error
+            raise WeightsError(f"{path} is damaged: what it says of itself does not hold ({first_line(error)})") from error
         if version != FORMAT:
             raise WeightsError(f"{path} was exported by another version (format {version}, expected {FORMAT}): export it again")
-        if SEALED not in self.metadata:
-            warnings.warn(f"{path} has no checksum in its header, as files of earlier versions: export it again for one", stacklevel=2)
+        if GRAPH not in self.metadata:
+            warnings.warn(f"{path} has no checksums, as files of earlier versions: export it again for one", stacklevel=2)
 
     def predict(self, image: Photo, side: int | None = None, flip: bool = False) -> DepthMap:
         """Depth of one photo, as `DepthTokens.predict` gives it.

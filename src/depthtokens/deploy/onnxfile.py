@@ -1,7 +1,8 @@
-"""Whether an ONNX file has tensors in other files: an engine would follow their names to wherever they lead. Needs no package."""
+"""What an ONNX file is made of, without an engine: whether it names other files, and the checksum of its graph. Needs no package."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 _WITHIN = {
@@ -14,12 +15,18 @@ _WITHIN = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 """Where tensors are, by the numbers of ONNX's fields: in a model is a graph, in a graph are nodes and tensors, ..."""
+_METADATA = 14
+"""A model's field for texts of anybody's, which the checksum of its graph stands in."""
 _EXTERNAL, _LOCATION = 13, 14
 """A tensor's fields that say where else it is: a name, and that the name counts."""
 
 
 def has_external_data(content: bytes) -> bool:
-    """Whether a tensor of an ONNX file says that it is in another file. Raises ValueError for bytes that are no such file."""
+    """Whether a tensor of an ONNX file says that it is in another file, to which an engine would follow it.
+
+    Raises:
+        ValueError: for bytes that are no such file.
+    """
     left = [("model", memoryview(content))]
     while left:
         kind, message = left.pop()
@@ -30,6 +37,16 @@ def has_external_data(content: bytes) -> bool:
             elif (inner := _WITHIN[kind].get(field)) and isinstance(value, memoryview):
                 left.append((inner, value))
     return False
+
+
+def graph_sha256(content: bytes) -> str:
+    """SHA-256, 64 hex digits, of everything in an ONNX file but its metadata. Raises ValueError for bytes that are no such file."""
+    digest = hashlib.sha256()
+    for field, value in _fields(memoryview(content)):
+        if field != _METADATA:
+            digest.update(f"{field} {value if isinstance(value, int) else len(value)};".encode())
+            digest.update(value if isinstance(value, memoryview) else b"")
+    return digest.hexdigest()
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:

@@ -1,4 +1,4 @@
-"""ONNX files that name other files are not opened; whatever else they are is told apart without onnx or onnxruntime."""
+"""ONNX files without an engine: those that name other files are not opened, and a changed graph has another checksum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from depthtokens import WeightsError
-from depthtokens.deploy.external import has_external_data
+from depthtokens.deploy.onnxfile import graph_sha256, has_external_data
 from depthtokens.deploy.runtime import OnnxDepth, open_session
 
 onnx = pytest.importorskip("onnx")
@@ -118,3 +118,18 @@ def test_mutated_files_do_not_get_past(tmp_path):
     with pytest.raises(WeightsError, match="damaged or not an ONNX file") as caught:
         OnnxDepth(path)
     assert "\n" not in str(caught.value)
+
+
+def test_checksum_of_all_but_the_metadata():
+    proto = model([ADD], [helper.make_tensor("w", 1, [4], [1.0, 2.0, 3.0, 4.0])])
+    content = proto.SerializeToString()
+    expected = graph_sha256(content)
+    proto.metadata_props.add(key="a", value="b")
+    assert graph_sha256(proto.SerializeToString()) == expected
+    for bit in range(8 * len(content)):
+        broken = bytearray(content)
+        broken[bit // 8] ^= 1 << bit % 8
+        try:
+            assert graph_sha256(bytes(broken)) != expected
+        except ValueError:
+            continue
