@@ -36,7 +36,7 @@ def clip_file(tiny_file, tmp_path):
 
 def test_what_was_loaded_from_a_file_is_found_again(clip_file, cache):
     clip = load_clip(clip_file)
-    assert recall(clip.fingerprint) == (str(clip_file), None)
+    assert recall(clip.fingerprint) == [(str(clip_file), None)]
     assert clip.identity == CLIPIdentity("clip.pt", None, clip.fingerprint)
     assert load_stated(clip.identity).fingerprint == clip.fingerprint
     assert {path.name for path in cache.iterdir()} <= {CLIPS, ".lock"}
@@ -45,15 +45,15 @@ def test_what_was_loaded_from_a_file_is_found_again(clip_file, cache):
 def test_named_models_with_files_and_random_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(load, "_create", lambda name, force_quick_gelu=False: tiny())
     clip = load_clip("RN50", None)
-    assert clip.identity == CLIPIdentity("RN50", None, clip.fingerprint) and recall(clip.fingerprint) == ("RN50", None)
+    assert clip.identity == CLIPIdentity("RN50", None, clip.fingerprint) and recall(clip.fingerprint) == [("RN50", None)]
     state = tiny().state_dict()
     state["logit_scale"] += 1
     torch.save(state, tmp_path / "w.pt")
     clip = load_clip("RN50", tmp_path / "w.pt")
-    assert clip.identity.weights == "w.pt" and recall(clip.fingerprint) == ("RN50", str(tmp_path / "w.pt"))
+    assert clip.identity.weights == "w.pt" and recall(clip.fingerprint) == [("RN50", str(tmp_path / "w.pt"))]
     monkeypatch.setattr(load, "_fetched", lambda name, tag: tiny())
     load_clip("hf-hub:org/model")
-    assert recall(load.fingerprint(tiny())) == ("hf-hub:org/model", None)
+    assert recall(load.fingerprint(tiny())) == [("hf-hub:org/model", None), ("RN50", None)]
 
 
 def tiny():
@@ -73,33 +73,33 @@ def test_what_needs_no_memory_leaves_none(cache):
 def test_memory_is_bounded_and_the_latest_stays():
     for number in range(MOST + 3):
         remember(f"/clips/{number}.pt", None, f"{number:064x}")
-    assert recall(f"{0:064x}") is None and recall(f"{2:064x}") is None
-    assert recall(f"{3:064x}") == ("/clips/3.pt", None) and recall(f"{MOST + 2:064x}") == (f"/clips/{MOST + 2}.pt", None)
+    assert not recall(f"{0:064x}") and not recall(f"{2:064x}")
+    assert recall(f"{3:064x}") == [("/clips/3.pt", None)] and recall(f"{MOST + 2:064x}") == [(f"/clips/{MOST + 2}.pt", None)]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{}", b"[" * 100_000, b'{"a": 1, "sha256": "0"}', b" " * 2_000_000])
 def test_damaged_memory_is_none(content, cache):
     remember("/a.pt", None, FINGERPRINT)
     (cache / CLIPS).write_bytes(content)
-    assert recall(FINGERPRINT) is None
+    assert not recall(FINGERPRINT)
     remember("/b.pt", "c", FINGERPRINT)
-    assert recall(FINGERPRINT) == ("/b.pt", "c")
+    assert recall(FINGERPRINT) == [("/b.pt", "c")]
 
 
 def test_memory_of_another_shape(cache):
     cache.mkdir()
-    for kept in (3, {"name": 3}, {"name": "a"}, {"name": "a", "weights": 3}):
+    for kept in (3, {"name": "a"}, [3], [{"name": 3}], [{"name": "a"}], [{"name": "a", "weights": 3}]):
         (cache / CLIPS).write_text(json.dumps(remembered.sealed({FINGERPRINT: kept})))
-        assert recall(FINGERPRINT) == (("a", None) if kept == {"name": "a"} else None)
+        assert recall(FINGERPRINT) == ([("a", None)] if kept == [{"name": "a"}] else [])
 
 
 def test_what_cannot_be_kept_is_no_error(clip_file, cache, monkeypatch):
     cache.write_text("in the way")
     fingerprint = load_clip(clip_file).fingerprint
-    assert recall(fingerprint) is None
+    assert not recall(fingerprint)
     monkeypatch.setenv("DEPTHTOKENS_CACHE", "~nobody-of-that-name/x")
     remember("/a.pt", None, FINGERPRINT)
-    assert recall(FINGERPRINT) is None
+    assert not recall(FINGERPRINT)
 
 
 # What a token file may choose
@@ -136,6 +136,15 @@ def test_a_file_called_as_a_tag_does_not_stand_for_it(clip_file, monkeypatch):
 
 def test_the_bundled_clip_needs_nothing():
     assert load_stated(CLIPIdentity("bundled", None, FINGERPRINT)).name == "bundled"
+
+
+def test_a_copy_that_is_gone_does_not_hide_the_others(clip_file):
+    copy = clip_file.with_name("copy.pt")
+    copy.write_bytes(clip_file.read_bytes())
+    clip = load_clip(clip_file)
+    assert recall(load_clip(copy).fingerprint) == [(str(copy), None), (str(clip_file), None)]
+    copy.unlink()
+    assert load_stated(clip.identity).name == str(clip_file)
 
 
 def test_what_was_remembered_and_is_gone_or_changed(clip_file):

@@ -146,14 +146,6 @@ def test_an_export_that_was_killed_begins_anew(capsys, tokens, tmp_path, monkeyp
     agree(OnnxDepth(target).predict(photo(64, 64)), OnnxDepth(graph).predict(photo(64, 64)))
 
 
-def test_trying_out_a_folder_leaves_nothing_in_it(tmp_path, monkeypatch):
-    """Not even for a moment, in which the process might be killed."""
-    monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: None)
-    monkeypatch.setattr("os.unlink", lambda *_, **__: None)
-    export.check_target(tmp_path / "m.onnx", overwrite=False)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_graph_that_differs_is_not_written(tiny_clip, graph, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "to_onnx", lambda *_: onnx.load(graph))  # another model's
     with pytest.raises(DepthTokensError, match=r"not written: .* within 0.002 m \(it differs by .* m\): it may with a fixed --size"):

@@ -222,5 +222,5 @@ def test_too_little_memory_is_said(tiny_clip, monkeypatch):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(net, "_small", full)
-    with pytest.raises(DataError, match="this image: not enough memory for it: make it smaller, or show it smaller, with --side"):
+    with pytest.raises(DataError, match="this image: not enough memory for this photo: make it smaller, or show it smaller, with --side"):
         net.predict(photo(64, 64))

@@ -7,10 +7,10 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
-from faults.plan import Counts, Faults, read_log, table
+from faults.plan import FEW, MANY, Faults, read_log, table
 
 
 def main() -> None:
@@ -18,15 +18,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
     parser.add_argument("--log", type=Path, default=Path("faults.jsonl"), help="what was tried, one line for each trial")
     parser.add_argument("--only", default="", help="kinds of faults, or what they befall, that contain this")
-    parser.add_argument("--share", type=float, default=1.0, help="of the full counts")
+    parser.add_argument("--part", choices=("commands", "files"), help="one of the two halves")
+    parser.add_argument("--few", action="store_true", help="only a few of each")
     args = parser.parse_args()
-    full = Counts()
-    small = {name: max(1, int(getattr(full, name) * args.share)) for name in ("kills", "flips", "mutated", "generated")}
+    counts = FEW if args.few else MANY
     done = read_log(args.log)
     keys = [(line["kind"], line["what"]) for line in done]
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder, args.log.open("a", encoding="utf-8") as log:
         faults = Faults(Path(folder))
-        for kind, what, trial in faults.trials(replace(full, **small)):
+        parts = {"commands": faults.commands, "files": faults.files}
+        for kind, what, trial in chain.from_iterable(trials(counts) for part, trials in parts.items() if args.part in (None, part)):
             if (kind, what) in keys:
                 keys.remove((kind, what))
                 continue

@@ -91,19 +91,18 @@ def killed(world: Path, folder: Path, verb: Verb, expected: dict[str, str], numb
         first = run(verb.run, copied(world, folder), at_change(number, wait))
         if first.code not in (0, -signal.SIGKILL, -signal.SIGALRM):
             return f"before the kill: {first.fault}"
-        return goes_on(folder, verb, expected, finished=first.code == 0)
+        return goes_on(folder, verb, expected)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def goes_on(folder: Path, verb: Verb, expected: dict[str, str], finished: bool) -> str | None:
+def goes_on(folder: Path, verb: Verb, expected: dict[str, str]) -> str | None:
     """Run a verb again that did not come to its end, by the same command or the one that it names.
 
     Args:
         folder: where it ran.
         verb: which.
         expected: what it gives when nothing happens.
-        finished: whether it came to its end after all; then it may refuse to do everything again.
 
     Returns:
         What was wrong then; None where nothing was.
@@ -111,9 +110,10 @@ def goes_on(folder: Path, verb: Verb, expected: dict[str, str], finished: bool) 
     done = run(verb.run, folder)
     if done.refused and verb.again:
         done = run(verb.again, folder)
-    if done.code and not (done.refused and finished):
+    wrong = difference(result(folder), expected)
+    if done.code and (wrong or not done.refused):  # what is all there may be refused to be done again
         return f"cannot go on: {done.fault or done.said.strip()[:200]}"
-    return difference(result(folder), expected)
+    return wrong
 
 
 def difference(found: dict[str, str], expected: dict[str, str]) -> str | None:

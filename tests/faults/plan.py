@@ -16,26 +16,31 @@ from faults import crowd, damage, kills, scarce
 from faults.readers import Reader, make_readers
 from faults.world import VERBS, Verb, make_world
 
-ROOMS = (0, 4096, 20_000, 60_000, 200_000, 1_000_000)
-"""Bytes that a full disk has left."""
-SLOW = {"study": 4, "export": 8, "reproduce": 3, "demo": 3, "predict": 2}
-"""Verbs that take long: every n-th kill is left out."""
+SLOW = {"study": 4, "export": 4, "reproduce": 2, "demo": 2, "predict": 1}
+"""Verbs that take long: they are killed a n-th as often, and never crowded but for the last."""
+SLOW_FILES = {"CLIP weights": 5, "checkpoint": 5, "log.jsonl": 5, "scenes": 10, "ONNX file": 5, "open_clip folder": 3}
+"""Files that take long to read: they are read a n-th as often."""
 CHUNK = 500
 """Files that one process reads."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How often each verb is killed and each reader is given a damaged file."""
+    """How often each verb is disturbed and each reader is given a damaged file."""
 
-    kills: int = 100
-    flips: int = 200
-    mutated: int = 4000
-    generated: int = 1000
-    rooms: int = len(ROOMS)
-    writers: tuple[int, ...] = (2, 8)
-    seconds: float = 30.0
+    kills: int
+    rooms: tuple[int, ...]
+    writers: tuple[int, ...]
+    seconds: float
+    flips: int
+    mutated: int
+    generated: int
 
+
+MANY = Counts(
+    kills=100, rooms=(0, 4096, 20_000, 60_000, 200_000, 1_000_000), writers=(2, 8), seconds=30, flips=200, mutated=8500, generated=1500
+)  # fmt: skip
+FEW = Counts(kills=4, rooms=(20_000,), writers=(2,), seconds=2, flips=24, mutated=40, generated=20)
 
 Trial = tuple[str, str, Callable[[], tuple[int, list[str]]]]
 """What kind of fault, on what, and what tries it: it gives the number of tries and each outcome that is not allowed."""
@@ -74,22 +79,25 @@ class Faults:
             self._expected[verb.name] = kills.undisturbed(self.world, self.folder / "w", verb)
         return self._expected[verb.name]
 
-    def trials(self, counts: Counts) -> Iterator[Trial]:
-        """Everything, one after the other."""
+    def commands(self, counts: Counts) -> Iterator[Trial]:
+        """Commands that are disturbed, one after the other."""
         for verb in VERBS:
-            yield "killed", verb.name, lambda verb=verb: self.kill(verb, counts.kills // SLOW.get(verb.name, 1))
-        for verb in VERBS:
-            yield "disk full", verb.name, lambda verb=verb: self.fill(verb, ROOMS[: counts.rooms])
+            yield "killed", verb.name, lambda verb=verb: self.kill(verb, -(-counts.kills // SLOW.get(verb.name, 1)))
+            yield "disk full", verb.name, lambda verb=verb: self.fill(verb, counts.rooms)
             yield "no right to write", verb.name, lambda verb=verb: self._one(scarce.forbidden(self.world, self.folder / "w", verb))
-            if verb.name not in SLOW:
+            if SLOW.get(verb.name, 1) == 1:
                 for count in counts.writers:
                     yield f"{count} at once", verb.name, lambda verb=verb, count=count: self.crowd(verb, count)
         yield "threads predict", "tokens change", lambda: self.threads(counts.seconds)
+
+    def files(self, counts: Counts) -> Iterator[Trial]:
+        """Damaged files of every kind, one after the other."""
         for kind, share in (("bit flipped", counts.flips), ("mutated", counts.mutated), ("values exchanged", counts.generated)):
             for reader in self.readers:
                 if reader.sealed if kind == "bit flipped" else reader.json or kind == "mutated":
-                    for first in range(0, share, CHUNK):
-                        last = min(share, first + CHUNK)
+                    count = share if kind == "bit flipped" else -(-share // SLOW_FILES.get(reader.name, 1))
+                    for first in range(0, count, CHUNK):
+                        last = min(count, first + CHUNK)
                         yield kind, reader.name, lambda r=reader, k=kind, f=first, n=last: self.damage(r, k, f, n)
 
     @staticmethod

@@ -49,7 +49,7 @@ def full(world: Path, disk: Path, verb: Verb, expected: dict[str, str], room: in
             return f"the disk is not called full: {first.said.strip()[:200]}"
         (disk / "ballast").unlink()
         subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
-        return goes_on(folder, verb, expected, finished=first.code == 0)
+        return goes_on(folder, verb, expected)
 
 
 def forbidden(world: Path, folder: Path, verb: Verb) -> str | None:

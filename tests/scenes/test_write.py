@@ -151,7 +151,7 @@ SMALL = "mount -t tmpfs -o size=1m tmpfs . && {command}; ls -A"
 
 
 @needs_mount
-@pytest.mark.parametrize(("count", "message"), [(200, "needs 2 MB and its disk has 1 MB left"), (80, "No space left on its disk")])
+@pytest.mark.parametrize(("count", "message"), [(200, "needs 2240 KB and its disk has 1049 KB left"), (80, "No space left on its disk")])
 def test_a_full_disk_is_called_full(tmp_path, count, message):
     """Not a bus error: nothing is written by way of memory."""
     command = f"{sys.executable} -m depthtokens data scenes out --count {count} --size 40 56"

@@ -26,23 +26,24 @@ def load_stated(stated: CLIPIdentity) -> FrozenCLIP:
     """
     wanted = f"needs the CLIP '{stated.name}' with fingerprint {stated.fingerprint[:12]}"
     known = recall(stated.fingerprint)
-    named = is_public(stated.name, stated.weights)
     reason = "" if known else "a token file by itself loads the bundled CLIP, or an open_clip model with one of its tags"
     found: FrozenCLIP | None = None
-    if named:
+    if is_public(stated.name, stated.weights):
         try:
             found = load_clip(stated.name, stated.weights)
         except DepthTokensError as error:
             reason = str(error)
-    if known and (found is None or found.fingerprint != stated.fingerprint):
+    if found is not None and (found.fingerprint == stated.fingerprint or not known):
+        return found
+    for name, weights in known:
         try:
-            kept = load_clip(*known)
+            kept = load_clip(name, weights)
         except DepthTokensError as error:
-            reason = f"last loaded from {known[1] or known[0]}: {error}"
+            reason = f"last loaded from {weights or name}: {error}"
         else:
             if kept.fingerprint == stated.fingerprint:
                 return kept
-            reason = f"{known[1] or known[0]}, where it was loaded from, has changed since"
+            reason = f"{weights or name}, where it was loaded from, has changed since"
     if found is not None:
         return found
     raise WeightsError(f"{wanted}: give it with --clip (clip= in Python); {reason}")
