@@ -92,7 +92,16 @@ def test_settings_file(tmp_path, message):
     assert data.depth_range == (0.5, 20) and (data[0].depth == 2.5).all()
     data = Folder(tmp_path, "all", depth_scale=500, depth_range=(1, 8))
     assert data.depth_range == (1, 8) and (data[0].depth == 5).all()
-    for text in ("{", "[1]", '{"depth_scale": true}', '{"depth_range": 3}', '{"depth_scale": "much"}', '{"depth_range": [1, 2, 3]}'):
+    hostile = (f'{{"depth_scale": 1{"0" * 400}}}', "[" * 100_000)
+    for text in (
+        "{",
+        "[1]",
+        '{"depth_scale": true}',
+        '{"depth_range": 3}',
+        '{"depth_scale": "much"}',
+        '{"depth_range": [1, 2, 3]}',
+        *hostile,
+    ):
         settings.write_text(text)
         assert "should be like" in message(lambda: Folder(tmp_path, "all"))
     settings.write_text('{"depth_range": [3, 1]}')

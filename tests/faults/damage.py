@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -208,4 +209,4 @@ def change(values: object, number: int, remove: bool, value: object) -> None:
         if remove:
             del node[key]
         else:
-            node[key] = value
+            node[key] = copy.deepcopy(value)

@@ -40,3 +40,11 @@ def test_descriptions_that_lack_something(store, missing):
     meta = {name: value for name, value in store.meta.items() if name != missing}
     (store.path / "meta.json").write_text(json.dumps(sealed(meta)))
     assert "describes no store" in message(lambda: read_meta(store.path))
+
+
+@pytest.mark.parametrize("missing", ["depth_scale", "eval_crop", "list_file", "depth_range", "spec"])
+def test_descriptions_of_unknown_data(store, missing):
+    meta = copy.deepcopy(store.meta)
+    del meta["data"][missing]
+    (store.path / "meta.json").write_text(json.dumps(sealed(meta)))
+    assert "describes no store" in message(lambda: FeatureStore(store.path))

@@ -119,7 +119,7 @@ def _settings(root: Path) -> _Settings:
             lo, hi = stated["depth_range"]
             settings["depth_range"] = (float(lo), float(hi))
         return settings
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f'{path} should be like {{"depth_scale": 1000, "depth_range": [0.5, 10]}}') from error
 
 

@@ -42,9 +42,9 @@ class _Data:
     split: str
     fingerprint: str
     depth_range: tuple[float, float]
-    depth_scale: float | None = None
-    eval_crop: str | None = None
-    list_file: str | None = None
+    depth_scale: float | None
+    eval_crop: str | None
+    list_file: str | None
 
 
 @dataclass(frozen=True)

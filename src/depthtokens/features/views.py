@@ -61,7 +61,7 @@ class Views:
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Views:
         """The inverse of `to_dict`."""
-        crop = values["input_crop"]
+        crop = values.get("input_crop")
         return Views(**{**values, "input_crop": None if crop is None else tuple(crop)})
 
     def to_dict(self) -> dict[str, Any]:
