@@ -25,6 +25,8 @@ MEMORY = 3 << 30
 """Bytes that a reader may claim."""
 SECONDS = 30
 """That one file may take."""
+CHUNK = 500
+"""Files that one process reads at most."""
 NASTY = [
     None, True, -1, 0, 2**31, 2**63, 10**400, 1e308, float("nan"), float("inf"), -0.0, "", "x" * 100_000, "\0", "\x1b[31m", "../../x",
     "/etc",    "learned:30000000", "path:2:3000000", "random:1000000000", [], {}, [[]] * 1000, {"a": {}}, "hf-hub:a/b", "😀",
@@ -93,7 +95,7 @@ def watched(reader: Reader, folder: Path, damage: Callable[[], Damaged]) -> tupl
                 log.write("end")
 
         whole = {path: path.read_bytes() for path in reader.files}
-        ended = run(read, folder, memory=MEMORY)
+        ended = run(read, folder, memory=MEMORY, limit=SECONDS * CHUNK)
         for path, content in whole.items():
             path.write_bytes(content)
         *lines, last = notes.read_text().split("\n") if notes.is_file() else [""]

@@ -20,8 +20,6 @@ SLOW = {"study": 4, "export": 4, "reproduce": 2, "demo": 2, "predict": 1}
 """Verbs that take long: they are killed a n-th as often, and never crowded but for the last."""
 SLOW_FILES = {"CLIP weights": 5, "checkpoint": 5, "log.jsonl": 5, "scenes": 10, "ONNX file": 5, "open_clip folder": 3}
 """Files that take long to read: they are read a n-th as often."""
-CHUNK = 500
-"""Files that one process reads."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,8 @@ class Faults:
             for reader in self.readers:
                 if reader.sealed if kind == "bit flipped" else reader.json or kind == "mutated":
                     count = share if kind == "bit flipped" else -(-share // SLOW_FILES.get(reader.name, 1))
-                    for first in range(0, count, CHUNK):
-                        last = min(count, first + CHUNK)
+                    for first in range(0, count, damage.CHUNK):
+                        last = min(count, first + damage.CHUNK)
                         yield kind, reader.name, lambda r=reader, k=kind, f=first, n=last: self.damage(r, k, f, n)
 
     @staticmethod

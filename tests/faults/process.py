@@ -23,7 +23,7 @@ class Done:
     """How a command ended.
 
     Attributes:
-        code: its exit code; minus the number of the signal that killed it; None where it had to be stopped after `LIMIT` seconds.
+        code: its exit code; minus the number of the signal that killed it; None where it had to be stopped, since it did not end.
         said: what it wrote to standard error.
     """
 
@@ -40,7 +40,7 @@ class Done:
     def fault(self) -> str | None:
         """What is wrong with the way it ended; None where it did its work, or said in one line why it did not."""
         if self.code is None:
-            return f"did not end within {LIMIT:g} s"
+            return "did not end"
         if self.code == 0 or self.refused:
             return None
         last = self.said.strip().splitlines()[-1:] or [""]
@@ -101,9 +101,9 @@ def _size() -> int:
     return int(re.search(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 
-def finish(pid: int, pipe: int) -> Done:
-    """Wait for a process that `start` started."""
-    said, deadline = b"", time.monotonic() + LIMIT
+def finish(pid: int, pipe: int, limit: float = LIMIT) -> Done:
+    """Wait for a process that `start` started, at most so many seconds."""
+    said, deadline = b"", time.monotonic() + limit
     while True:
         ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
         chunk = os.read(pipe, 1 << 16) if ready else b""
@@ -117,6 +117,12 @@ def finish(pid: int, pipe: int) -> Done:
     return Done(os.waitstatus_to_exitcode(status) if ready else None, said.decode(errors="replace"))
 
 
-def run(action: Callable[[], object], folder: Path, before: Callable[[], None] | None = None, memory: int | None = None) -> Done:
+def run(
+    action: Callable[[], object],
+    folder: Path,
+    before: Callable[[], None] | None = None,
+    memory: int | None = None,
+    limit: float = LIMIT,
+) -> Done:
     """`start` and `finish`."""
-    return finish(*start(action, folder, before, memory))
+    return finish(*start(action, folder, before, memory), limit)

@@ -20,7 +20,8 @@ from stores import message
     (("dtype",), "int8", "no kind"), (("image_sizes",), [[64, 96]], "no size"), (("image_sizes",), 3, "image_sizes"),
     (("channels",), 10**400, "beyond all bounds"), (("images_per_shard",), 0, "no size"), (("images_per_shard",), 3, "other images"),
     (("shards", 0, "file"), "../../etc/passwd", "no files of its own"), (("shards", 0, "images"), 9, "other images"),
-    (("views", "count"), 0, "views are none"), (("views", "count"), 2**40, "no size"), (("augmentation",), [], "no tables"),
+    (("views", "count"), 0, "views are none"), (("views", "count"), 2**40, "no size"),
+    (("views", "more"), 1, "more"), (("views",), [], "describes no store"), (("augmentation",), [], "no tables"),
     (("names", 0), {}, "names"),
 ])  # fmt: skip
 def test_descriptions_of_no_store(store, place, value, why):

@@ -87,20 +87,20 @@ def read_meta(folder: Path) -> dict[str, Any]:
         )
     try:
         _check(meta)
-    except (UsageError, ValueError, KeyError, TypeError) as error:
+    except (UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise DataError(f"{path} describes no store ({reason}): {again}") from error
     return meta
 
 
 def _check(meta: dict[str, Any]) -> None:
-    """Raise UsageError, ValueError, KeyError or TypeError for a description of a store that cannot be."""
+    """Raise UsageError, or what Python raises, for a description of a store that cannot be."""
     check_plain(meta, META)
     whole, data = _part(_Meta, meta), _part(_Data, meta["data"])
     _part(CLIPIdentity, meta["clip"])
     if not isinstance(meta["augmentation"], dict | None) or not isinstance(meta["data"].get("options", {}), dict):
         raise ValueError("its augmentation or options are no tables")
-    views = _part(Views, meta["views"])
+    views = Views.from_dict(meta["views"])
     if whole.dtype not in DTYPES or whole.precision not in PRECISIONS or not whole.modes or not whole.names:
         raise ValueError("its features are of no kind")
     sizes = [*whole.image_sizes, (whole.channels, whole.image_height), (whole.images_per_shard, views.count)]

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..clip.image import check_normalisation
 from ..errors import DataError, UsageError
 from ..files import digest
+from ..schema import read_dataclass
 
 FORMAT = 1
 """Version of the files of a store."""
@@ -60,9 +61,8 @@ class Views:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Views:
-        """The inverse of `to_dict`."""
-        crop = values.get("input_crop")
-        return Views(**{**values, "input_crop": None if crop is None else tuple(crop)})
+        """The inverse of `to_dict`. Raises UsageError for values that are no views."""
+        return read_dataclass(Views, values, "views")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
