@@ -26,7 +26,7 @@ class Predict(JsonFlag, TokenFlags):
     """Predict depth for photos: files, folders and globs."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Token file, as `train` writes it, or the run's folder, or .onnx file, as `export` writes it."""
+    """Token file, as `train` writes it, the run's folder, hf:USER/NAME, or .onnx file, as `export` writes it."""
     images: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
     """Image files, folders of them, or globs."""
     out: Path = Path("depth")
