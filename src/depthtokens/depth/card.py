@@ -110,8 +110,8 @@ def _purpose(model: ModelSettings) -> str:
     }[words.kind]
     context = f", with {model.parsed.contexts} learned vectors around it" if model.parsed.contexts else ""
     return (
-        f"Metric depth from a frozen CLIP: {filled} in the `{{depth}}` slot of a prompt{context}, one prompt for each of {words.count} "
-        "depth bins, compared with the CLIP's image features. Made with the Python package `depthtokens`. The file holds vectors and settings, "
+        f"Metric depth from a frozen CLIP: {filled} in the `{{depth}}` slot of a prompt{context}, one for each of {words.count} depth "
+        "bins, compared with the CLIP's image features. Made with the Python package `depthtokens`. The file holds vectors and settings, "
         "and none of the CLIP's weights."
     )
 

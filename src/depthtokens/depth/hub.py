@@ -108,21 +108,29 @@ def fetch(name: HubName, filename: str, token: str | None = None, local_files_on
             if isinstance(kept, str):
                 return Path(kept)
         if not local_files_only:
-            _check_size(api, name, filename)
+            _check_answer(api, name, filename)
         found = api.hf_hub_download(name.repo, filename, revision=name.revision, local_files_only=local_files_only)
     return Path(found)
 
 
-def _check_size(api: HfApi, name: HubName, filename: str) -> None:
-    """Raise WeightsError for a file that is far larger than any of tokens; what else is wrong with it the download says."""
+def _check_answer(api: HfApi, name: HubName, filename: str) -> None:
+    """Look at what the hub says of a file before it is fetched.
+
+    The library makes names of files in its cache of some of it. Where the hub says nothing, the download says what is wrong.
+
+    Raises:
+        WeightsError: for a file that is far larger than any of tokens, or an answer that is none of the hub's.
+    """
     try:
-        size = api.get_hf_file_metadata(url=hf_hub_url(name.repo, filename, revision=name.revision, endpoint=api.endpoint)).size
+        said = api.get_hf_file_metadata(url=hf_hub_url(name.repo, filename, revision=name.revision, endpoint=api.endpoint))
     except HFValidationError:
         raise
     except Exception:
         return
-    if size is not None and size > LARGEST:
-        raise WeightsError(f"{filename} of {name} has {size:,} bytes, and token files {LARGEST:,} at most: it was not fetched")
+    if not all(re.fullmatch(r"[\w-]+", text or "", re.ASCII) for text in (said.etag, said.commit_hash)):
+        raise WeightsError(f"{api.endpoint} does not answer for {name} as the hub does: unset HF_ENDPOINT, or look at your proxy")
+    if said.size is not None and said.size > LARGEST:
+        raise WeightsError(f"{filename} of {name} has {said.size:,} bytes, and token files {LARGEST:,} at most: it was not fetched")
 
 
 def publish(name: HubName, files: Mapping[str, bytes], message: str, private: bool = False, token: str | None = None) -> Commit:
