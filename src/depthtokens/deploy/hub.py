@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,17 +141,17 @@ def scores_text(path: Path) -> str:
         names = [name for name, metric in METRICS.items() if metric.quoted and name in first["scores"]]
         cells: list[list[Cell]] = [[_text(row["name"]), *(_number(row["scores"][name]) for name in names)] for row in rows]
         lo, hi = map(_number, first["depth_range"])
-        protocol, images = _text(first["protocol"]["name"]), int(first["images"])
+        protocol, images = _text(first["protocol"]["name"]), _number(first["images"])
         data = " ".join(code(last_part(_text(found[key]))) for key in ("data", "split") if key in found)
     except OSError as error:
         raise UsageError(f"cannot read scores from {path}: {error.strerror}") from error
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise UsageError(f"{path} holds no scores: --scores takes a file of what `depthtokens evaluate TOKENS --json` prints") from error
     if not names:
         raise UsageError(f"{path} holds none of the scores that cards show: {', '.join(METRICS)}")
     table = Table(["", *(METRICS[name].heading for name in names)], cells).markdown()
     on = f"On {data}, " if data else "On "
-    said = f"{on}{images:,} images, truth from {lo:g} to {hi:g} m, protocol {code(protocol)}. Controls never look at the image."
+    said = f"{on}{images:,.0f} images, truth from {lo:g} to {hi:g} m, protocol {code(protocol)}. Controls never look at the image."
     return f"{said}\n\n{table}"
 
 
@@ -163,6 +164,6 @@ def _text(value: Any) -> str:
 
 def _number(value: Any) -> float:
     """A number of a file. Raises TypeError for anything else."""
-    if type(value) not in (int, float):
+    if type(value) not in (int, float) or not math.isfinite(value):
         raise TypeError("no number")
     return float(value)

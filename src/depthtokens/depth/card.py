@@ -22,7 +22,7 @@ CARD = "README.md"
 UNSTATED = "not-stated"
 """What the hub is told as the name of a licence that nobody gave."""
 _NOT_SHOWN = {
-    "out", "workers", "device", "tensorboard", "save_minutes", "data_fingerprint", "place", "protocol", "clip", "weights",
+    "out", "workers", "device", "tensorboard", "save_minutes", "data_fingerprint", "data_place", "cache", "protocol", "clip", "weights",
     *(field.name for field in fields(ModelSettings)),
 }  # fmt: skip
 """Settings of a run that matter to nobody else, or that the card says elsewhere."""
@@ -108,7 +108,7 @@ def _purpose(model: ModelSettings) -> str:
         "random": f"{words.count} random vectors",
         "words": f"{words.count} words",
     }[words.kind]
-    context = f", with {model.parsed.contexts} learned vectors around it" if model.parsed.contexts else ""
+    context = f", with {model.parsed.contexts} learned in its `{{ctx}}` slots" if model.parsed.contexts else ""
     return (
         f"Metric depth from a frozen CLIP: {filled} in the `{{depth}}` slot of a prompt{context}, one for each of {words.count} depth "
         "bins, compared with the CLIP's image features. Made with the Python package `depthtokens`. The file holds vectors and settings, "
@@ -133,6 +133,7 @@ def _facts(said: Mapping[str, Any]) -> str:
         "factor on similarities": code(model["scale"]),
         "BatchNorm": code(model["batchnorm"]),
         "shorter side of a photo": f"{model['predict_side']} pixels" if model["predict_side"] else "as it is",
+        "seed": code(model["seed"]),
         "protocol": code(said["protocol"]) if "protocol" in said else "none stated",
         "written with": ", ".join(f"{code(package)} {code(version)}" for package, version in said["versions"].items()) or "unknown",
     }
@@ -141,9 +142,10 @@ def _facts(said: Mapping[str, Any]) -> str:
 
 def _training(training: Mapping[str, Any]) -> str:
     """What the header says of training as a list, the tables in it read as one; "" where it says nothing."""
-    found: dict[str, Any] = {}
-    for name, value in training.items():
-        found |= value if isinstance(value, Mapping) else {name: value}
+    found = {name: value for name, value in training.items() if not isinstance(value, Mapping)}
+    for table in training.values():
+        for name, value in table.items() if isinstance(table, Mapping) else ():
+            found[name] = f"{value.get('data')}, {value['images']} images" if isinstance(value, Mapping) and "images" in value else value
     losses = found.pop("epoch_losses", None)
     if isinstance(losses, list) and losses and isinstance(losses[-1], float):
         found["mean loss of the last epoch"] = round(losses[-1], 4)
