@@ -65,12 +65,29 @@ def test_scores_stand_beside_the_controls(scores):
 @pytest.mark.parametrize(
     "said",
     [
-        None, b"", b"[", b"[]", b"{}", b'{"rows": []}', b'{"rows": [1]}', b'{"rows": [{"name": "a"}]}', b"[" * 100000, b"\xff\xfe",
-        {"rows": [{**row("a"), "images": 10**400}]},        {"rows": [row("a", abs_rel="x")]}, {"rows": [row("a"), {"name": "b", "scores": {}}]}, {"rows": [{**row("a"), "images": "many"}]},
-        {"rows": [{**row("a"), "scores": {}}]}, {"rows": [{**row("a"), "scores": {"other": 1}}]}, 
-        {"rows": [{**row("a"), "depth_range": [1]}]},         {"rows": [{**row("a"), "images": 1e400}]}, {"rows": {"a": 1}}, {"rows": [row(7)]}, {"data": 7, "rows": [row("a")]},
+        None,
+        b"",
+        b"[",
+        b"[]",
+        b"{}",
+        b'{"rows": []}',
+        b'{"rows": [1]}',
+        b'{"rows": [{"name": "a"}]}',
+        b"[" * 100000,
+        b"\xff\xfe",
+        {"rows": [{**row("a"), "images": 10**400}]},
+        {"rows": [row("a", abs_rel="x")]},
+        {"rows": [row("a"), {"name": "b", "scores": {}}]},
+        {"rows": [{**row("a"), "images": "many"}]},
+        {"rows": [{**row("a"), "scores": {}}]},
+        {"rows": [{**row("a"), "scores": {"other": 1}}]},
+        {"rows": [{**row("a"), "depth_range": [1]}]},
+        {"rows": [{**row("a"), "images": 1e400}]},
+        {"rows": {"a": 1}},
+        {"rows": [row(7)]},
+        {"data": 7, "rows": [row("a")]},
     ],
-)  # fmt: skip
+)
 def test_what_is_no_scores(tmp_path, said):
     path = tmp_path / "scores.json"
     if said is not None:

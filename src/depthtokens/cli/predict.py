@@ -123,8 +123,9 @@ def predictor(args: Predict) -> tuple[Callable[[Path], DepthMap], dict[str, Any]
 
         device = find_device(args.device)
         dtype_of(args.precision)  # refuses an unknown precision before CLIP is loaded
-        model = args.load(args.model).to(device)
-        settings |= {"tokens": fingerprint(token_file(args.model)), "clip": model.clip.fingerprint, "precision": args.precision}
+        tokens = token_file(args.model)  # once: a branch of the hub may move on
+        model = args.load(tokens).to(device)
+        settings |= {"tokens": fingerprint(tokens), "clip": model.clip.fingerprint, "precision": args.precision}
         return lambda photo: model.predict(photo, args.precision, args.side, args.flip), settings
 
     if not is_graph:
