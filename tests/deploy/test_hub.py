@@ -56,10 +56,16 @@ def test_it_can_be_pushed_again(hub, tokens):
 def test_scores_stand_beside_the_controls(scores):
     text = scores_text(scores)
     assert "On `nyu:NYU` `test`, 654 images, truth from 0.5 to 10 m, protocol `auty2023`." in text
+    assert "`mean | &lt;b>map&lt;/b>`, which never look at the image" in text
     assert "secret" not in text and "<b>" not in text
     lines = text.splitlines()
     assert lines[2].startswith("|  | AbsRel ↓ | ") and len(lines) == 6
     assert all(line.count("|") == lines[2].count("|") for line in lines[2:])
+
+
+def test_scores_without_controls_say_so(tmp_path):
+    (tmp_path / "scores.json").write_text(json.dumps({"rows": [row("tokens")]}))
+    assert "On 654 images" in scores_text(tmp_path / "scores.json") and "Without controls" in scores_text(tmp_path / "scores.json")
 
 
 @pytest.mark.parametrize(

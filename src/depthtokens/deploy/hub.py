@@ -151,7 +151,9 @@ def scores_text(path: Path) -> str:
         raise UsageError(f"{path} holds none of the scores that cards show: {', '.join(METRICS)}")
     table = Table(["", *(METRICS[name].heading for name in names)], cells).markdown()
     on = f"On {data}, " if data else "On "
-    said = f"{on}{images:,.0f} images, truth from {lo:g} to {hi:g} m, protocol {code(protocol)}. Controls never look at the image."
+    controls = " and ".join(code(row[0]) for row in cells[1:])
+    beside = f"Beside the tokens: {controls}, which never look at the image." if controls else "Without controls, so they say little."
+    said = f"{on}{images:,.0f} images, truth from {lo:g} to {hi:g} m, protocol {code(protocol)}. {beside}"
     return f"{said}\n\n{table}"
 
 
