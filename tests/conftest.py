@@ -119,3 +119,20 @@ def nyu_tree(tmp_path_factory):
             Image.fromarray(rgb).save(root / folder / f"rgb_{i:05d}.jpg")
             Image.fromarray((depth * 1000).astype(np.uint16)).save(root / folder / f"sync_depth_{i:05d}.png")
     return root
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A stand-in for the hub, and an empty cache of it."""
+    from huggingface_hub import constants
+
+    from hub import serve
+
+    with serve() as (hub, address):
+        values = {
+            "ENDPOINT": address, "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "HF_HUB_CACHE": str(tmp_path / "hub"),
+        }  # fmt: skip
+        for name, value in values.items():  # the library reads its environment once, as it is imported
+            monkeypatch.setattr(constants, name, value)
+        yield hub

@@ -19,10 +19,10 @@ def last_part(text: str) -> str:
     """A path by its last part, with the kind of data before it; a name of the hub, or anything that is no path, stays as it is.
 
     Example:
-        >>> last_part("folder:/data/rooms/"), last_part("tiny.pt"), last_part("hf-hub:org/model")
-        ('folder:rooms', 'tiny.pt', 'hf-hub:org/model')
+        >>> last_part("folder:/data/rooms/"), last_part("tiny.pt"), last_part("hf:user/name@v1")
+        ('folder:rooms', 'tiny.pt', 'hf:user/name@v1')
     """
-    if text.startswith("hf-hub:") or not re.search(r"[/\\~]", text):
+    if text.startswith(("hf-hub:", "hf:")) or not re.search(r"[/\\~]", text):
         return text
     found = _KIND.match(text)
     kind = found[0] if found else ""

@@ -77,3 +77,16 @@ def test_lists_of_a_reproduction(nyu_tree, tmp_path):
     for wrong in ("a.txt", "nyu=a.txt", "nyu:all=a.txt", "kitti:test=a.txt", "nyu:test="):
         with pytest.raises(UsageError, match="write nyu:test=FILE, with train or test"):
             Reproduction(data=(f"nyu:{nyu_tree}",), list_file=(wrong,))
+
+
+def test_its_json_is_what_a_model_card_takes(capsys, folder, tokens, tmp_path):
+    from depthtokens.deploy.hub import scores_text
+
+    code, out, err = evaluate(capsys, folder, tokens, "--json")
+    assert code == 0, err
+    (tmp_path / "scores.json").write_text(out)
+    text = scores_text(tmp_path / "scores.json")
+    assert text.startswith(
+        "On `folder:data` `test`, 2 images, truth from 0.001 to 10 m, protocol `auty2023`. Beside the tokens: `constant` and `mean map`,"
+    )
+    assert [line.split("|")[1].strip() for line in text.splitlines()[4:]] == ["tokens", "constant", "mean map"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
 import shlex
@@ -49,7 +50,8 @@ def parse(kind: type[T], verb: str, arguments: Sequence[str], default: T | None 
     try:
         with contextlib.redirect_stderr(said):
             config = (tyro.conf.OmitArgPrefixes, *markers)
-            return tyro.cli(kind, prog=f"depthtokens {verb}", args=list(arguments), description=kind.__doc__, config=config, **kwargs)
+            text = inspect.cleandoc(kind.__doc__ or "")
+            return tyro.cli(kind, prog=f"depthtokens {verb}", args=list(arguments), description=text, config=config, **kwargs)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

@@ -24,7 +24,7 @@ class Evaluate(JsonFlag, ScoringFlags):
     """Score a token file on a data set, beside one constant depth and the mean depth map of its training split."""
 
     tokens: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")]
-    """Token file, as `train` writes it."""
+    """Token file, as `train` writes it, the run's folder, or hf:USER/NAME."""
     data: str
     """nyu:ROOT, kitti:ROOT, folder:ROOT, scenes, or store:FOLDER (patch features that `features --mirror` made)."""
     split: str = "test"
@@ -64,7 +64,8 @@ def main(arguments: Sequence[str]) -> None:
     if args.csv:
         scores.save_csv(args.csv)
     if args.json:
-        print_json({"tokens": str(args.tokens), "rows": [{"name": name, **row.to_dict()} for name, row in rows.items()]})
+        measured = [{"name": name, **row.to_dict()} for name, row in rows.items()]
+        print_json({"tokens": str(args.tokens), "data": args.data, "split": source.split, "rows": measured})
         return
     print(f"{args.data} {source.split}: {len(scores.per_image)} images, {scores.protocol.describe(scores.depth_range, source.eval_crop)}\n")
     for title, pooled in (("mean over images", False), ("pooled over pixels", True)):

@@ -19,7 +19,7 @@ class Export(JsonFlag, TokenFlags):
     """Write tokens and their CLIP's image tower as one ONNX file: photo in, metres out, without torch."""
 
     tokens: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")]
-    """Token file, as `train` writes it, or the run's folder."""
+    """Token file, as `train` writes it, the run's folder, or hf:USER/NAME."""
     onnx: Path
     """The .onnx file to write."""
     size: tuple[int, int] | None = None

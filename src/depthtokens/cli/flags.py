@@ -40,10 +40,10 @@ class TokenFlags:
     def load(self, tokens: str | Path) -> DepthTokens:
         """The model of a token file, on the CLIP it states, or another: by --clip, or by --weights for an open_clip model that it names."""
         from ..clip.load import load_clip
-        from ..depth.checkpoint import read_tokens
+        from ..depth.checkpoint import read_tokens, token_file
         from ..depth.model import DepthTokens
 
-        path = Path(tokens)
+        path = token_file(tokens)  # once: a branch of the hub may move on
         if self.clip is None and self.weights is None:
             return DepthTokens.load(path, force=self.force)
         named = self.clip or model_name(read_tokens(path)[1].clip.name)

@@ -26,7 +26,7 @@ class Predict(JsonFlag, TokenFlags):
     """Predict depth for photos: files, folders and globs."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Token file, as `train` writes it, or the run's folder, or .onnx file, as `export` writes it."""
+    """Token file, as `train` writes it, the run's folder, hf:USER/NAME, or .onnx file, as `export` writes it."""
     images: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
     """Image files, folders of them, or globs."""
     out: Path = Path("depth")
@@ -123,8 +123,9 @@ def predictor(args: Predict) -> tuple[Callable[[Path], DepthMap], dict[str, Any]
 
         device = find_device(args.device)
         dtype_of(args.precision)  # refuses an unknown precision before CLIP is loaded
-        model = args.load(args.model).to(device)
-        settings |= {"tokens": fingerprint(token_file(args.model)), "clip": model.clip.fingerprint, "precision": args.precision}
+        tokens = token_file(args.model)  # once: a branch of the hub may move on
+        model = args.load(tokens).to(device)
+        settings |= {"tokens": fingerprint(tokens), "clip": model.clip.fingerprint, "precision": args.precision}
         return lambda photo: model.predict(photo, args.precision, args.side, args.flip), settings
 
     if not is_graph:

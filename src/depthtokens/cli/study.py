@@ -26,7 +26,7 @@ class StudyArguments(JsonFlag, ScoringFlags):
     """
 
     tokens: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")]
-    """Token file, as `train` writes it; without --data also words: a scale's name, or near|far|..."""
+    """Token file, as `train` writes it, or hf:USER/NAME; without --data also words: a scale's name, or near|far|..."""
     data: str | None = None
     """nyu:ROOT, kitti:ROOT, folder:ROOT, scenes, or store:FOLDER (patch features of the test split that `features --mirror` made)."""
     train_data: str | None = None

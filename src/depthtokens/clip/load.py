@@ -232,7 +232,7 @@ def _fetched(name: str, tag: str | None) -> nn.Module:
     # open_clip leaves a tag's QuickGELU to the caller: OpenAI's weights under the plain name `RN50` need it.
     config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
     try:
-        with _quiet():
+        with quiet():
             return open_clip.create_model(name, pretrained=tag, force_quick_gelu=bool(config.get("quick_gelu")), require_pretrained=True)
     except Exception as error:
         raise WeightsError(f"cannot fetch {name} {tag or ''} from the hub ({first_line(error)}): give a file with --weights") from error
@@ -244,7 +244,7 @@ def _from_folder(path: Path, name: str | None = None) -> FrozenCLIP:
     weights = read_weights(find_weights(path))
     source = f"local-dir:{path}"
     try:
-        with _quiet():
+        with quiet():
             with torch.device("meta"):
                 check_room(_create(source, device="meta"), weights.tensors, path)
             model = _create(source)
@@ -334,12 +334,12 @@ def _otherwise(model: nn.Module) -> list[str]:
 
 def _create(name: str, force_quick_gelu: bool = False, device: str = "cpu") -> nn.Module:
     """A model by name, without weights."""
-    with _quiet():
+    with quiet():
         return open_clip.create_model(name, load_weights=False, pretrained_text=False, force_quick_gelu=force_quick_gelu, device=device)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """A context without the log lines of open_clip and the hub: what is wrong is said once, by this package's own errors."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..errors import UsageError, WeightsError
 from ..files import atomic, sealed, unsealed, user_path
 from ..schema import check_plain
 from .header import Header
+from .hub import REPO, HubName, fetch, is_hub_name
 
 Tensors = dict[str, Tensor]
 KEY, TENSORS = "depthtokens", "tensors"
@@ -43,14 +45,19 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
         UsageError: for a header that is too large, or no plain values.
         DepthTokensError: where the file cannot be written.
     """
+    content = packed(tensors, metadata)
+    with atomic(path) as file:
+        file.write(content)
+
+
+def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
+    """The file that `write` writes. Raises UsageError as that does."""
     check_plain(metadata, "header")
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     header = json.dumps(sealed({**metadata, TENSORS: tensors_sum(kept)}))
     if len(header) > LARGEST:
         raise UsageError(f"a header of {len(header)} bytes is too large for a token file: use fewer or shorter words")
-    content = save(kept, {KEY: header})
-    with atomic(path) as file:
-        file.write(content)
+    return save(kept, {KEY: header})
 
 
 def read(path: Path) -> tuple[Tensors, dict[str, Any]]:
@@ -62,7 +69,8 @@ def read(path: Path) -> tuple[Tensors, dict[str, Any]]:
         WeightsError: for any other file, or a damaged one.
     """
     if not path.is_file():
-        raise WeightsError(f"no token file at {path}")
+        hub = f" (one of the hub is written 'hf:{path}')" if re.fullmatch(REPO, path.as_posix()) else ""
+        raise WeightsError(f"no token file at {path}{hub}")
     try:
         with safe_open(path, framework="pt") as file:
             if (header := (file.metadata() or {}).get(KEY)) is None:
@@ -114,11 +122,11 @@ def write_tokens(path: Path, tensors: Mapping[str, Tensor], header: Header) -> N
     write(path, tensors, header.to_dict())
 
 
-def read_tokens(path: Path) -> tuple[Tensors, Header]:
+def read_tokens(path: str | Path) -> tuple[Tensors, Header]:
     """What `write_tokens` wrote.
 
     Args:
-        path: the file, or the folder of the run that wrote it.
+        path: as `token_file` takes it.
 
     Returns:
         Tensors by name, and the header.
@@ -138,11 +146,16 @@ def read_tokens(path: Path) -> tuple[Tensors, Header]:
 
 
 def token_file(path: str | Path) -> Path:
-    """A token file as a person names it: by its path, ~ included, or by the folder of the run that wrote it.
+    """A token file as a person names it: by its path, ~ included, by the folder of the run that wrote it, or as hf:USER/NAME[@REVISION].
+
+    What is named on the hub is fetched, unless it is in the hub's cache already.
 
     Raises:
-        WeightsError: for a folder that holds none.
+        UsageError: for a name that the hub cannot have.
+        WeightsError: for a folder that holds none, or a repository that cannot be read or holds none.
     """
+    if is_hub_name(path):
+        return fetch(HubName.read(path), TOKENS)
     path = user_path(path)
     if not path.is_dir():
         return path

@@ -44,9 +44,10 @@ class Header:
         """
         training = self.provenance.training
         check_plain(training, "provenance")
+        clip = CLIPIdentity.of(self.clip.name, self.clip.weights, self.clip.fingerprint)  # files of before may name a path
         optional = {"protocol": self.provenance.protocol, "training": training and legible(for_others(training))}
         return {
-            "format": self.FORMAT, "model": self.model.to_header(), "clip": asdict(self.clip), "versions": dict(self.versions),
+            "format": self.FORMAT, "model": self.model.to_header(), "clip": asdict(clip), "versions": dict(self.versions),
             **{name: value for name, value in optional.items() if value is not None},
         }  # fmt: skip
 

@@ -20,10 +20,12 @@ from ..files import user_path
 from ..prompt.encoder import PromptEncoder
 from ..prompt.template import Segment, parse_template
 from ..prompt.tokens import path_matrix, random_vectors, vectors_from_words
-from .checkpoint import Tensors, check_finite, read_tokens, restore, token_file, write_tokens
+from .card import shared_files
+from .checkpoint import TOKENS, Tensors, check_finite, read_tokens, restore, token_file, write_tokens
 from .depthmap import DepthMap
 from .fused import FusedDepth, Output
 from .header import STATISTICS, Header, check_shapes
+from .hub import MESSAGE, Commit, HubName, fetch, is_hub_name, publish
 from .settings import ModelSettings, Provenance, spoken
 from .shapes import need_features, need_images
 
@@ -274,16 +276,19 @@ class DepthTokens(nn.Module):
             WeightsError: for tokens that are no numbers.
             DepthTokensError: where the file cannot be written.
         """
+        write_tokens(user_path(path), *self._content())
+
+    def _content(self) -> tuple[Tensors, Header]:
+        """What a token file of this model holds. Raises WeightsError for tokens that are no numbers."""
         check_finite(self.state(), "this model")
-        header = Header(self.settings, self.clip.identity, self.provenance, versions("torch", "open_clip"))
-        write_tokens(user_path(path), self.state(), header)
+        return self.state(), Header(self.settings, self.clip.identity, self.provenance, versions("torch", "open_clip"))
 
     @staticmethod
     def load(path: str | Path, clip: FrozenCLIP | None = None, force: bool = False) -> DepthTokens:
         """Read a token file.
 
         Args:
-            path: the file, or the folder of the run that wrote it.
+            path: the file, the folder of the run that wrote it, or its name on the hub, "hf:USER/NAME[@REVISION]".
             clip: the CLIP to use the tokens with. None loads the one that the file states: the bundled one, an open_clip model with one
                 of its tags, or a CLIP that this user has loaded before from a file or the hub, known by its fingerprint. A path or a
                 name of the hub in the file is not followed.
@@ -311,3 +316,61 @@ class DepthTokens(nn.Module):
         model.settings, model.provenance = header.model, header.provenance
         restore(model.state(), tensors, path)
         return model
+
+    @staticmethod
+    def from_pretrained(
+        name_or_path: str | Path,
+        revision: str | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+        clip: FrozenCLIP | None = None,
+    ) -> DepthTokens:
+        """Read a token file by its name on the hub, or by its path as `load` does.
+
+        Args:
+            name_or_path: "USER/NAME[@REVISION]", with or without "hf:" before it; or a file or folder, which goes first.
+            revision: a branch, a tag or a commit of the repository.
+            token: for a private or gated repository; None for that of the user who is logged in.
+            local_files_only: whether only the hub's cache may be looked at; HF_HUB_OFFLINE does the same.
+            clip: as `load` takes it.
+
+        Raises:
+            UsageError: for what is no path and no name of the hub, or a revision of a path.
+            WeightsError: as `load`, and where there is no such repository, revision or file, or it cannot be reached.
+        """
+        if not is_hub_name(name_or_path) and user_path(name_or_path).exists():
+            if revision is not None:
+                raise UsageError(f"{name_or_path} is a path, which has no revision '{revision}': write hf:{name_or_path} for the hub")
+            return DepthTokens.load(name_or_path, clip)
+        return DepthTokens.load(fetch(HubName.read(name_or_path, revision), TOKENS, token, local_files_only), clip)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
+        message: str = MESSAGE,
+        licence: str | None = None,
+    ) -> Commit:
+        """Put the tokens into a repository of the hub, with a model card that is written from their settings; CLIP stays where it is.
+
+        Args:
+            name: "USER/NAME"; the repository is made where it is not there.
+            private: whether the repository must be one that only its owner sees.
+            revision: a branch, made where it is not there; None for the main one.
+            token: of the user; None for that of the one who is logged in.
+            message: of the commit.
+            licence: of the tokens, as the hub calls it ("mit"); None where none is stated, which the card says.
+
+        Returns:
+            Address and id of the commit.
+
+        Raises:
+            UsageError: for a name that the hub cannot have, or a repository that is public and should be private.
+            WeightsError: for tokens that are no numbers.
+            DepthTokensError: where the hub refuses, or cannot be reached.
+        """
+        where = HubName.read(name, revision)
+        return publish(where, shared_files(*self._content(), where, licence), message, private, token)
