@@ -85,7 +85,7 @@ def test_every_room_is_known():
 WRITERS = {
     "files.py", "partial.py",
     "scenes/store.py", "scenes/write.py",  # fill a folder of `atomic_folder`
-    "experiment/train.py", "deploy/photos.py",  # add lines to a log
+    "experiment/train.py", "deploy/log.py",  # add lines to a log
     "data/loader.py",  # passes batches on by temporary files
 }  # fmt: skip
 """Modules that write files themselves; all others have `files.atomic` do it, so that every file is whole or not there."""

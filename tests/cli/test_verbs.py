@@ -105,7 +105,8 @@ def test_predict_refuses_to_overwrite_and_reports_bad_files(capsys, tokens, phot
     assert code == 1 and "no image at" in err
     (tmp_path / "a.jpg").write_bytes((photos / "a.jpg").read_bytes())
     code, _, err = run(capsys, "predict", tokens, photos / "a.jpg", tmp_path / "a.jpg", "--out", tmp_path / "o3")
-    assert code == 2 and "same name" in err
+    places = {path.relative_to(tmp_path / "o3").parts[-2] for path in (tmp_path / "o3").rglob("a_depth.png")}
+    assert code == 0 and places == {photos.name, tmp_path.name}, err
 
 
 def test_predict_names_every_failure(capsys, tokens, photos, tmp_path):

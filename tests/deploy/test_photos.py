@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from depthtokens import DataError, DepthTokens, UsageError, load_clip
-from depthtokens.deploy.photos import LOG, Batch
+from depthtokens.deploy.log import LOG
+from depthtokens.deploy.photos import Batch
 from depthtokens.depth.depthmap import DepthMap
 from helpers import killed, photo, refused, run
 
@@ -131,6 +133,23 @@ def test_photos_that_fail_are_tried_again(photos, tmp_path):
     model, batch = Mean(), Batch(photos, tmp_path / "out", ["npy"])
     batch.run(model, {}, resume=True)
     assert model.shown == photos[1:2] and len(batch.rows) == 4
+
+
+def test_sub_folders_are_kept_and_gone_on_with(photos, tmp_path):
+    """One name in two folders is two photos, in the results and in the log."""
+    folders = {photos[0]: Path("a"), photos[1]: Path("a/b"), photos[2]: Path("a/b"), photos[3]: Path()}
+    names = {"a/0_depth.npy", "a/b/1_depth.npy", "a/b/2_depth.npy", "3_depth.npy"}
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        Batch(photos, out, ["npy"], folders=folders).run(Mean(stop=2), {})
+    model, batch = Mean(), Batch(photos, out, ["npy"], folders=folders)
+    batch.run(model, {}, resume=True)
+    assert model.shown == photos[2:] and len(batch.rows) == 4
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*.npy")} == names
+    (out / "a" / "b" / "1_depth.npy").unlink()
+    model = Mean()
+    Batch(photos, out, ["npy"], folders=folders).run(model, {}, resume=True)
+    assert model.shown == photos[1:2]
 
 
 def test_the_verb_goes_on_after_a_kill(capsys, photos, tiny_clip, tmp_path):

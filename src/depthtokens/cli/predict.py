@@ -28,9 +28,9 @@ class Predict(JsonFlag, TokenFlags):
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Token file, as `train` writes it, or the run's folder, or .onnx file, as `export` writes it."""
     images: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
-    """Image files, folders of them, or globs."""
+    """Image files, folders of them with all folders in those, or globs ("**" for folders of any depth)."""
     out: Path = Path("depth")
-    """Folder for the results."""
+    """Folder for the results, in sub-folders as the photos have them."""
     formats: list[Literal["png", "npy", "colour", "side"]] = field(default_factory=lambda: ["png", "side"])
     """png: 16-bit millimetres (1/256 m where the range passes 65.535 m); npy: metres; colour: picture; side: photo, depth, uncertainty."""
     side: int | None = None
@@ -61,15 +61,17 @@ def main(arguments: Sequence[str]) -> None:
     if args.resume and args.overwrite:
         raise UsageError("--resume keeps results and --overwrite replaces them: give one")
 
-    from ..deploy.photos import Batch, find_images
+    from ..deploy.found import find_images
+    from ..deploy.photos import Batch
 
-    photos, left_out = find_images(args.images)
+    out = user_path(args.out)
+    photos, left_out = find_images(args.images, out)
     if left_out:
         said = f"{len(left_out)} files look like photos and are not read: {', '.join(map(str, left_out))}"
         if not photos:
             raise DataError(f"no image to predict: {said} (convert them to JPEG or PNG)")
         notify(f"left out: {said}")
-    batch = Batch(photos, user_path(args.out), args.formats, args.colour_range)
+    batch = Batch(list(photos), out, args.formats, args.colour_range, folders=photos)
     if not args.resume and not args.overwrite:
         batch.refuse_existing()
     predict, settings = predictor(args)

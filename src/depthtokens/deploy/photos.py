@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..data.images import find_photos
 from ..depth.depthmap import DepthMap
 from ..errors import DataError, DepthTokensError, UsageError
-from ..files import atomic, digest, sealed, unsealed, user_path
+from ..files import atomic, digest
 from ..progress import Progress, silent
+from .log import LOG, add_to_log, read_log
 
 ENDINGS = {"png": "_depth.png", "npy": "_depth.npy", "colour": "_colour.png", "side": "_side.png"}
 """Format -> how its files' names end. What takes memory for uncertainty, of a photo of 100 megapixels as much as depth, comes last."""
 LONGEST = 200
 """Bytes of the longest name that a result gets; file systems take 255, some of which a file needs while it is being written."""
-LOG = "predict.jsonl"
-"""In the folder of results: a line for each photo whose results are all there, with what they depend on."""
-
-
-class Found(NamedTuple):
-    """Photos that a person's words stand for.
-
-    Attributes:
-        photos: files, sorted within each pattern, each once.
-        left_out: files in folders that look like photos but cannot be read.
-    """
-
-    photos: list[Path]
-    left_out: list[Path]
 
 
 @dataclass
@@ -43,6 +28,7 @@ class Batch:
     Attributes:
         photos: the files.
         out: the folder.
+        folders: photo -> sub-folder of `out` for its results, of those that have one.
         targets: photo -> format -> file.
         rows: what there is to say of each photo that is done, as plain values.
         failed: one line for each photo that could not be read.
@@ -52,6 +38,7 @@ class Batch:
         out: as above.
         formats: keys of `ENDINGS`.
         colour_range: metres, the ends of the pictures' colour scale; None takes the model's range, which all its photos share.
+        folders: as above.
 
     Raises:
         UsageError: for two photos that would share their results.
@@ -61,15 +48,24 @@ class Batch:
     out: Path
     formats: Sequence[str]
     colour_range: tuple[float, float] | None = None
+    folders: Mapping[Path, Path] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         kinds = [kind for kind in ENDINGS if kind in self.formats]
-        self.targets = {photo: {kind: self.out / result_name(photo, ENDINGS[kind]) for kind in kinds} for photo in self.photos}
-        written = self._written()
-        if len(set(written)) < len(written):
-            raise UsageError("two of the images have the same name and would share their results: predict them into separate --out folders")
+        self.targets: dict[Path, dict[str, Path]] = {}
+        owners: dict[Path, Path] = {}
+        for photo in self.photos:
+            folder = self.out / self.folders.get(photo, "")
+            self.targets[photo] = {kind: folder / result_name(photo, ENDINGS[kind]) for kind in kinds}
+            for path in self.targets[photo].values():
+                if path in owners:
+                    raise UsageError(
+                        f"{owners[path]} and {photo} have the same name and would share their results: rename one, or predict them into "
+                        "separate --out folders"
+                    )
+                owners[path] = photo
 
     def refuse_existing(self) -> None:
         """Raise UsageError where results are there already."""
@@ -93,12 +89,9 @@ class Batch:
             DepthTokensError: where a file cannot be written.
         """
         settings = json.loads(json.dumps({**settings, "colour_range": self.colour_range}))
-        known = _read_log(self.out / LOG)
+        known = read_log(self.out / LOG)
         done = {photo: record for photo in self.photos if (record := self._record(photo, known, settings))} if resume else {}
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DepthTokensError(f"cannot write to {self.out}: {error.strerror or error}; give another --out") from error
+        _make(self.out)
         for count, photo in enumerate(self.photos, 1):
             targets = self.targets[photo]
             try:
@@ -114,36 +107,34 @@ class Batch:
         targets = self.targets[photo]
         source, depth = _source(photo), predict(photo)
         if any(path.exists() for path in targets.values()):
-            self._log({"files": dict.fromkeys(path.name for path in targets.values())})  # they are no longer what the log said
+            self._log({"files": dict.fromkeys(map(self._name, targets.values()))})  # they are no longer what the log said
+        for path in targets.values():
+            _make(path.parent)
         write(depth, targets, self.colour_range)
         figures = described(depth)
-        sizes = {path.name: path.stat().st_size for path in targets.values()}
+        sizes = {self._name(path): path.stat().st_size for path in targets.values()}
         self._log({"photo": photo.name, "files": sizes, "source": source, "settings": settings, "figures": figures})
         return figures
 
     def _record(self, photo: Path, known: Mapping[str, dict[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """What the log says of a photo whose results are there and whole; None of one that is to be done, or done again."""
         paths = self.targets[photo].values()
-        record = next((known[path.name] for path in paths if path.name in known and path.exists()), None)
+        record = next((known[name] for path in paths if (name := self._name(path)) in known and path.exists()), None)
         if record is None:
             return None
         other = [name.replace("_", "-") for name in settings if settings[name] != record["settings"].get(name)]
         other += [] if record["source"] == _source(photo) else ["photos, or other versions of them,"]
         if other:
             raise UsageError(f"{self.out} holds results of other {', '.join(other)} than asked for: choose another --out, or --overwrite")
-        whole = all(path.is_file() and record["files"].get(path.name) == path.stat().st_size for path in paths)
+        whole = all(path.is_file() and record["files"].get(self._name(path)) == path.stat().st_size for path in paths)
         return record if whole else None
 
+    def _name(self, path: Path) -> str:
+        """What the log calls a result."""
+        return path.relative_to(self.out).as_posix()
+
     def _log(self, record: Mapping[str, Any]) -> None:
-        """Add a line to the log."""
-        path = self.out / LOG
-        try:
-            with path.open("a+b") as log:
-                if log.tell() and (log.seek(-1, 2), log.read())[1] != b"\n":  # the last line was cut by a kill
-                    log.write(b"\n")
-                log.write(json.dumps(sealed(record)).encode() + b"\n")
-        except OSError as error:
-            raise DepthTokensError(f"cannot write {path}: {error.strerror or error}") from error
+        add_to_log(self.out / LOG, record)
 
     def _written(self) -> list[Path]:
         return [path for paths in self.targets.values() for path in paths.values()]
@@ -196,41 +187,12 @@ def fingerprint(path: Path) -> str:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def find_images(patterns: Sequence[str]) -> Found:
-    """Image files for paths, folders and globs as a person writes them, ~ included. Raises DataError for one that matches nothing."""
-    found: dict[Path, None] = {}
-    left_out: dict[Path, None] = {}
-    for pattern in patterns:
-        path = user_path(pattern)
-        unread: list[Path] = []
-        if path.is_dir():
-            matches, unread = find_photos(path)
-        elif path.is_file():
-            matches = [path]
-        else:
-            matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
-        if not matches and not unread:
-            raise DataError(f"no image at {pattern}")
-        found |= dict.fromkeys(matches)
-        left_out |= dict.fromkeys(unread)
-    return Found(list(found), list(left_out))
-
-
-def _read_log(path: Path) -> dict[str, dict[str, Any]]:
-    """Name of a result -> what the log says of its photo. A line that is damaged says nothing: that photo is done again."""
-    known: dict[str, dict[str, Any]] = {}
+def _make(folder: Path) -> None:
+    """Make a folder for results. Raises DepthTokensError where it cannot be made."""
     try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
-        return known
-    for line in lines:
-        try:
-            record = unsealed(line)
-            for name in record["files"]:
-                known[name] = record
-        except (ValueError, KeyError, TypeError):
-            continue
-    return {name: record for name, record in known.items() if "settings" in record}
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DepthTokensError(f"cannot write to {folder}: {error.strerror or error}; give another --out") from error
 
 
 def _source(photo: Path) -> str:
