@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -107,6 +108,20 @@ def test_predict_refuses_to_overwrite_and_reports_bad_files(capsys, tokens, phot
     code, _, err = run(capsys, "predict", tokens, photos / "a.jpg", tmp_path / "a.jpg", "--out", tmp_path / "o3")
     places = {path.relative_to(tmp_path / "o3").parts[-2] for path in (tmp_path / "o3").rglob("a_depth.png")}
     assert code == 0 and places == {photos.name, tmp_path.name}, err
+
+
+def test_predict_sums_up(capsys, tokens, photos, tmp_path):
+    words = ("predict", tokens, photos, "--out", tmp_path / "[/out]", "--formats", "npy")
+    code, stdout, _ = run(capsys, *words)
+    assert code == 0 and re.fullmatch(
+        r"2 of 2 images predicted in [\d.]+ s \([\d.e+]+ images/s\); depth [\d.]+ to [\d.]+ m, written to .*\n", stdout
+    )
+    code, stdout, _ = run(capsys, *words, "--resume", "--verbose")
+    assert (
+        code == 0 and "0 of 2 images predicted" in stdout and "2 were there before" in stdout and "a.jpg" in stdout and "[/out]" in stdout
+    )
+    code, stdout, _ = run(capsys, *words, "--resume", "--json")
+    assert json.loads(stdout)["summary"]["kept"] == 2
 
 
 def test_predict_names_every_failure(capsys, tokens, photos, tmp_path):
@@ -288,9 +303,15 @@ def test_a_folder_s_scale_and_range_are_remembered(capsys, tiny_file, tmp_path):
     rows = json.loads(stdout)["rows"]
     assert code == 0 and rows[0]["depth_range"] == [1, 80] and rows[1]["scores"]["abs_rel"] == pytest.approx(0, abs=1e-5)
     code, stdout, _ = run(
-        capsys, "predict", tmp_path / "run" / "tokens.safetensors", tmp_path / "data" / "test" / "images", "--out", tmp_path / "[/x]"
+        capsys,
+        "predict",
+        tmp_path / "run" / "tokens.safetensors",
+        tmp_path / "data" / "test" / "images",
+        "--out",
+        tmp_path / "[/x]",
+        "--verbose",
     )
-    assert code == 0 and "[a].png" in stdout
+    assert code == 0 and "[a].png" in stdout and "[/x]" in stdout
 
 
 def test_debug_shows_the_traceback(capsys, tmp_path):

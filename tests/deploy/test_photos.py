@@ -130,9 +130,16 @@ def test_photos_that_fail_are_tried_again(photos, tmp_path):
     batch = Batch(photos, tmp_path / "out", ["npy"])
     batch.run(failing, {})
     assert batch.failed == ["no photo"] and len(batch.rows) == 3
+    summary = batch.summary()
+    assert (summary["images"], summary["predicted"], summary["kept"], summary["failed"]) == (4, 3, 0, 1)
+    assert summary["min"] < summary["max"] and summary["images_per_second"] == 3 / summary["seconds"]
     model, batch = Mean(), Batch(photos, tmp_path / "out", ["npy"])
     batch.run(model, {}, resume=True)
     assert model.shown == photos[1:2] and len(batch.rows) == 4
+    assert (batch.summary()["predicted"], batch.summary()["kept"]) == (1, 3)
+    batch = Batch(photos, tmp_path / "none", ["npy"])
+    batch.run(lambda path: failing(photos[1]), {})
+    assert batch.summary()["min"] is batch.summary()["images_per_second"] is None
 
 
 def test_sub_folders_are_kept_and_gone_on_with(photos, tmp_path):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from .._version import __version__
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, printable
 from ..files import user_path
 from .console import ProgressBar, command, notify, parse, print_json, print_table
 from .flags import JsonFlag, TokenFlags
@@ -41,6 +41,8 @@ class Predict(JsonFlag, TokenFlags):
     """Metres at the ends of the pictures' colour scale; by default the model's depth range, so that all pictures have one scale."""
     engine: Literal["torch", "onnx"] | None = None
     """torch runs token files, onnx runs .onnx files without loading torch; by default the file's ending decides."""
+    verbose: bool = False
+    """Print one line per photo."""
     resume: bool = False
     """Go on where a run with the same settings was stopped: photos whose results are there stay as they are."""
     overwrite: bool = False
@@ -82,29 +84,46 @@ def main(arguments: Sequence[str]) -> None:
         words = [word for word in arguments if word not in ("--overwrite", "--resume")]
         notify(f"{len(batch.rows)} of {len(photos)} images are done; go on with: {command('predict', *words, '--resume')}")
         raise
-    show(batch, left_out, args.json)
+    show(batch, left_out, args)
 
 
-def show(batch: Batch, left_out: Sequence[Path], as_json: bool) -> None:
+def show(batch: Batch, left_out: Sequence[Path], args: Predict) -> None:
     """Print what was done. Raises DataError where photos could not be read."""
-    from ..report.table import Table
-
     rows, failed = batch.rows, batch.failed
-    if as_json:
-        print_json({"images": rows, "failed": failed, "left_out": [str(path) for path in left_out]})
+    if args.json:
+        print_json({"images": rows, "failed": failed, "left_out": [str(path) for path in left_out], "summary": batch.summary()})
     elif rows:
-        keys = ("min", "mean", "max", "uncertainty")
-        cells = [[Path(row["image"]).name, f"{row['height']}x{row['width']}", *(row[key] for key in keys)] for row in rows]
-        print_table(Table(["image", "size", *keys], cells, title=f"depth in metres, written to {batch.out}"))
-        if "png" in batch.formats:
-            scales = sorted({row["png_scale"] for row in rows})
-            print(f"16-bit PNG: metres are values divided by {' or '.join(map(str, scales))} (each file's text field depth_scale)")
+        if args.verbose:
+            print_rows(rows)
+        print_summary(batch)
     if len(failed) == 1:
         raise DataError(f"1 of {len(batch.photos)} images could not be read: {failed[0]}")
     if failed:
         for line in failed:
             print(f"failed: {line}", file=sys.stderr)
         raise DataError(f"{len(failed)} of {len(batch.photos)} images could not be read: all are named above")
+
+
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """A table with one line per photo."""
+    from ..report.table import Table
+
+    keys = ("min", "mean", "max", "uncertainty")
+    cells = [[Path(row["image"]).name, f"{row['height']}x{row['width']}", *(row[key] for key in keys)] for row in rows]
+    print_table(Table(["image", "size", *keys], cells, title="depth in metres"))
+
+
+def print_summary(batch: Batch) -> None:
+    """How many photos, how fast, how deep, and where the results are."""
+    all_of = batch.summary()
+    counts = f"{all_of['predicted']} of {all_of['images']} images predicted in {all_of['seconds']:.1f} s"
+    if all_of["images_per_second"]:
+        counts += f" ({all_of['images_per_second']:.3g} images/s)"
+    counts += "".join(f", {all_of[key]} {text}" for key, text in (("kept", "were there before"), ("failed", "failed")) if all_of[key])
+    print(printable(f"{counts}; depth {all_of['min']:.3g} to {all_of['max']:.3g} m, written to {batch.out}"))
+    if "png" in batch.formats:
+        scales = sorted({row["png_scale"] for row in batch.rows})
+        print(f"16-bit PNG: metres are values divided by {' or '.join(map(str, scales))} (each file's text field depth_scale)")
 
 
 def predictor(args: Predict) -> tuple[Callable[[Path], DepthMap], dict[str, Any]]:

@@ -32,8 +32,8 @@ def find_images(patterns: Sequence[str], out: Path) -> Found:
     """Image files for paths, folders and globs as a person writes them, ~ included.
 
     Folders are searched with all folders in them; results of earlier runs are no photos. Results keep the sub-folders that a photo has
-    below the folder that was named, or below the part of a glob before its first wildcard. Where photos of one name would meet in one folder, all
-    keep the folders below the one that everything lies in.
+    below the folder that was named, or below the part of a glob before its first wildcard. Where photos of one name would meet in one
+    folder, all keep the folders below the one that everything lies in.
 
     Args:
         patterns: as they were written.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,8 @@ class Batch:
         targets: photo -> format -> file.
         rows: what there is to say of each photo that is done, as plain values.
         failed: one line for each photo that could not be read.
+        kept: how many photos were done before.
+        seconds: that the others took.
 
     Args:
         photos: as above.
@@ -51,6 +54,8 @@ class Batch:
     folders: Mapping[Path, Path] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    kept: int = 0
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         kinds = [kind for kind in ENDINGS if kind in self.formats]
@@ -92,15 +97,27 @@ class Batch:
         known = read_log(self.out / LOG)
         done = {photo: record for photo in self.photos if (record := self._record(photo, known, settings))} if resume else {}
         _make(self.out)
+        start = time.monotonic()
         for count, photo in enumerate(self.photos, 1):
             targets = self.targets[photo]
+            self.kept += photo in done
             try:
                 figures = done[photo]["figures"] if photo in done else self._one(predict, photo, settings)
             except DataError as error:
                 self.failed.append(str(error))
             else:
                 self.rows.append({"image": str(photo), **figures, "files": [str(path) for path in targets.values()]})
+            self.seconds = time.monotonic() - start
             progress("predicting", count, len(self.photos))
+
+    def summary(self) -> dict[str, Any]:
+        """What there is to say of all photos together, as plain values: counts, seconds, and the depths (metres) among them."""
+        new = len(self.rows) - self.kept
+        return {
+            "images": len(self.photos), "predicted": new, "kept": self.kept, "failed": len(self.failed), "seconds": self.seconds,
+            "images_per_second": new / self.seconds if new else None, "min": min((row["min"] for row in self.rows), default=None),
+            "max": max((row["max"] for row in self.rows), default=None),
+        }  # fmt: skip
 
     def _one(self, predict: Callable[[Path], DepthMap], photo: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Predict one photo and write its files; returns its figures."""
