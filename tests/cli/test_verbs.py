@@ -252,6 +252,7 @@ def test_data_check(capsys, nyu_tree, tmp_path):
     (["predict", "{tokens}", "{strip}"], 1, "shown at 96x192000: crop it"),
     (["predict", "{tokens}", "{photo}", "--side", "20"], 2, "side 20: needs a whole number of pixels, at least 32"),
     (["predict", "{tokens}", "{photo}", "--colour-range", "3", "1"], 2, "the smaller first"),
+    (["predict", "{tokens}", "{photo}", "--colour-map", "magna"], 2, "did you mean 'magma'"),
     (["predict", "{none}", "{photo}"], 1, "no token file"),
     (["predict", "{root}", "{photo}"], 1, "is a folder without tokens.safetensors"),
     (["predict", "~nobody-here/x", "{photo}"], 2, "no such home folder"),

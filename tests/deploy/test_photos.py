@@ -16,6 +16,7 @@ from depthtokens import DataError, DepthTokens, UsageError, load_clip
 from depthtokens.deploy.log import LOG
 from depthtokens.deploy.photos import Batch
 from depthtokens.depth.depthmap import DepthMap
+from depthtokens.files import sealed, unsealed
 from helpers import killed, photo, refused, run
 
 
@@ -96,10 +97,25 @@ def test_results_of_another_question_are_not_taken(photos, tmp_path):
         Batch(photos, out, ["npy"]).run(Mean(), {"side": 4, "flip": True}, resume=True)
     with pytest.raises(UsageError, match="other colour-range than"):
         Batch(photos, out, ["npy"], (1.0, 2.0)).run(Mean(), {"side": 3, "flip": False}, resume=True)
+    with pytest.raises(UsageError, match="other colour-map than"):
+        Batch(photos, out, ["npy"], colour_map="gray").run(Mean(), {"side": 3, "flip": False}, resume=True)
     os.utime(photos[0], (1, 1))
     with pytest.raises(UsageError, match="other photos, or other versions of them, than asked for"):
         Batch(photos, out, ["npy"]).run(Mean(), {"side": 3, "flip": False}, resume=True)
     assert files(out) == before
+
+
+def test_a_log_of_before_is_read(photos, tmp_path):
+    """It says nothing of settings that there were none of: they were as they are by default."""
+    out = tmp_path / "out"
+    Batch(photos, out, ["npy"]).run(Mean(), {})
+    lines = [unsealed(line) for line in (out / LOG).read_bytes().splitlines()]
+    for line in lines:
+        line["settings"] = {"colour_range": None}
+    (out / LOG).write_text("".join(json.dumps(sealed(line)) + "\n" for line in lines))
+    model = Mean()
+    Batch(photos, out, ["npy"]).run(model, {}, resume=True)
+    assert not model.shown
 
 
 def test_killed_while_it_replaces_results(photos, tmp_path):

@@ -91,3 +91,15 @@ def test_uncertainty_is_made_when_it_is_asked_for():
 def test_a_colour_picture_is_the_same_in_strips():
     depth = depth_map(np.random.default_rng(0).uniform(0, 12, (3 * ROWS + 5, 7)))
     assert np.array_equal(depth.colour((0.5, 10.0)), colourise(depth.metres, 0.5, 10.0))
+
+
+def test_colour_maps():
+    depth = depth_map([[1.0, 2.0, 3.0]])
+    near, far = (np.asarray(depth.colour((1.0, 3.0), "gray"))[0, i].tolist() for i in (0, 2))
+    assert (near, far) == ([0, 0, 0], [255, 255, 255])  # begins at the near end
+    assert np.array_equal(np.asarray(depth.colour()), np.asarray(depth.colour(None, "magma_r")))
+    plain, grey = (np.asarray(depth.side_by_side(None, name)) for name in ("magma_r", "gray"))
+    assert plain.shape == grey.shape and not np.array_equal(plain, grey)
+    for made in (depth.colour, depth.side_by_side):
+        with pytest.raises(UsageError, match="unknown colour map 'virids': did you mean 'viridis'"):
+            made(None, "virids")

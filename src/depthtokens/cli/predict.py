@@ -39,6 +39,8 @@ class Predict(JsonFlag, TokenFlags):
     """Average with the mirrored photo, as the evaluation protocols do; takes twice as long."""
     colour_range: tuple[float, float] | None = None
     """Metres at the ends of the pictures' colour scale; by default the model's depth range, so that all pictures have one scale."""
+    colour_map: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Colour map of the pictures, one of matplotlib's, which begins at the near end; by default magma_r, near = bright."""
     engine: Literal["torch", "onnx"] | None = None
     """torch runs token files, onnx runs .onnx files without loading torch; by default the file's ending decides."""
     verbose: bool = False
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
         if not photos:
             raise DataError(f"no image to predict: {said} (convert them to JPEG or PNG)")
         notify(f"left out: {said}")
-    batch = Batch(list(photos), out, args.formats, args.colour_range, folders=photos)
+    batch = Batch(list(photos), out, args.formats, args.colour_range, args.colour_map, photos)
     if not args.resume and not args.overwrite:
         batch.refuse_existing()
     predict, settings = predictor(args)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..depth.depthmap import DepthMap
+from ..depth.depthmap import COLOURS, DepthMap, check_colour_map
 from ..errors import DataError, DepthTokensError, UsageError
 from ..files import atomic, digest
 from ..progress import Progress, silent
@@ -41,16 +41,18 @@ class Batch:
         out: as above.
         formats: keys of `ENDINGS`.
         colour_range: metres, the ends of the pictures' colour scale; None takes the model's range, which all its photos share.
+        colour_map: the pictures', one of matplotlib's; None for `COLOURS`.
         folders: as above.
 
     Raises:
-        UsageError: for two photos that would share their results.
+        UsageError: for two photos that would share their results, or an unknown colour map.
     """
 
     photos: Sequence[Path]
     out: Path
     formats: Sequence[str]
     colour_range: tuple[float, float] | None = None
+    colour_map: str | None = None
     folders: Mapping[Path, Path] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -58,6 +60,8 @@ class Batch:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.colour_map is not None:
+            check_colour_map(self.colour_map)
         kinds = [kind for kind in ENDINGS if kind in self.formats]
         self.targets: dict[Path, dict[str, Path]] = {}
         owners: dict[Path, Path] = {}
@@ -93,7 +97,7 @@ class Batch:
             UsageError: where `resume` meets results of other settings or other photos.
             DepthTokensError: where a file cannot be written.
         """
-        settings = json.loads(json.dumps({**settings, "colour_range": self.colour_range}))
+        settings = json.loads(json.dumps({**settings, "colour_range": self.colour_range, "colour_map": self.colour_map}))
         known = read_log(self.out / LOG)
         done = {photo: record for photo in self.photos if (record := self._record(photo, known, settings))} if resume else {}
         _make(self.out)
@@ -127,7 +131,7 @@ class Batch:
             self._log({"files": dict.fromkeys(map(self._name, targets.values()))})  # they are no longer what the log said
         for path in targets.values():
             _make(path.parent)
-        write(depth, targets, self.colour_range)
+        write(depth, targets, self.colour_range, self.colour_map or COLOURS)
         figures = described(depth)
         sizes = {self._name(path): path.stat().st_size for path in targets.values()}
         self._log({"photo": photo.name, "files": sizes, "source": source, "settings": settings, "figures": figures})
@@ -157,13 +161,14 @@ class Batch:
         return [path for paths in self.targets.values() for path in paths.values()]
 
 
-def write(depth: DepthMap, targets: Mapping[str, Path], colour_range: tuple[float, float] | None = None) -> None:
+def write(depth: DepthMap, targets: Mapping[str, Path], colour_range: tuple[float, float] | None = None, colour_map: str = COLOURS) -> None:
     """Write the files of one photo.
 
     Args:
         depth: the photo's.
         targets: format -> file.
         colour_range: metres, the ends of the colour scale; None takes the model's range, which all its photos share.
+        colour_map: of the pictures.
 
     Raises:
         DepthTokensError: where a file cannot be written.
@@ -174,7 +179,7 @@ def write(depth: DepthMap, targets: Mapping[str, Path], colour_range: tuple[floa
             depth.save(path)
         else:
             with atomic(path) as file:
-                (depth.colour(ends) if kind == "colour" else depth.side_by_side(ends)).save(file, format="PNG")
+                (depth.colour if kind == "colour" else depth.side_by_side)(ends, colour_map).save(file, format="PNG")
 
 
 def described(depth: DepthMap) -> dict[str, Any]:

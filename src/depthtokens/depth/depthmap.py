@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, unknown
 from ..files import atomic, user_path
 
 MOST = 65535.4
 """Steps that still round to the last of a 16-bit PNG's."""
 PICTURE = 1000
 """Pixels of the longer side from which on a picture beside others is thinned: it is drawn at half of that."""
+COLOURS = "magma_r"
+"""The colour map of depth, where none is asked for: near is bright."""
 ROWS = 64
 """Rows of a map that are looked at or turned into steps or colours at a time: those of 100 megapixels would take gigabytes together."""
 
@@ -105,25 +107,34 @@ class DepthMap:
             steps[top : top + ROWS] = np.where(metres > 0, np.rint(metres * scale).clip(1), 0)
         return steps
 
-    def colour(self, depth_range: tuple[float, float] | None = None) -> Image.Image:
+    def colour(self, depth_range: tuple[float, float] | None = None, colour_map: str = COLOURS) -> Image.Image:
         """Depth in colour, near = bright.
 
         Args:
             depth_range: (lo, hi) metres, the ends of the colour map; None takes this map's own smallest and largest depth.
+            colour_map: one of matplotlib's, which begins at the near end.
+
+        Raises:
+            UsageError: for an unknown colour map.
         """
         lo, hi = depth_range or (float(self.metres.min()), float(self.metres.max()))
         picture = Image.new("RGB", (self.metres.shape[1], self.metres.shape[0]))
         for top in range(0, len(self.metres), ROWS):
-            picture.paste(Image.fromarray(colourise(self.metres[top : top + ROWS], lo, hi)), (0, top))
+            picture.paste(Image.fromarray(colourise(self.metres[top : top + ROWS], lo, hi, colour_map)), (0, top))
         return picture
 
-    def side_by_side(self, depth_range: tuple[float, float] | None = None) -> Image.Image:
+    def side_by_side(self, depth_range: tuple[float, float] | None = None, colour_map: str = COLOURS) -> Image.Image:
         """Photo, depth in colour with a scale in metres, and uncertainty, in one picture.
 
         Args:
             depth_range: (lo, hi) metres, the ends of depth's colour map; None takes this map's own smallest and largest depth. Uncertainty
                 always has its own.
+            colour_map: of depth, as for `colour`.
+
+        Raises:
+            UsageError: for an unknown colour map.
         """
+        check_colour_map(colour_map)
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -136,7 +147,7 @@ class DepthMap:
         axes[0].set_title("image")
         lo, hi = depth_range or (None, None)
         for ax, values, title, cmap, least, most in (
-            (axes[1], self.metres, "depth (m)", "magma_r", lo, hi),
+            (axes[1], self.metres, "depth (m)", colour_map, lo, hi),
             (axes[2], self.uncertainty, "uncertainty (m)", "viridis", None, None),
         ):
             figure.colorbar(ax.imshow(values[::thin, ::thin], cmap=cmap, vmin=least, vmax=most), ax=ax, shrink=0.85)
@@ -169,18 +180,31 @@ def png_scale(largest: float) -> int | float:
     return 2 ** math.floor(math.log2(MOST / largest))
 
 
-def colourise(metres: NDArray[np.float32], lo: float, hi: float) -> NDArray[np.uint8]:
+def colourise(metres: NDArray[np.float32], lo: float, hi: float, colour_map: str = COLOURS) -> NDArray[np.uint8]:
     """Depth in colour, near = bright.
 
     Args:
         metres: [H, W].
-        lo: metres, the bright end of the colour map; nearer depths look the same.
-        hi: metres, the dark end; farther depths look the same.
+        lo: metres, the near end of the colour map; nearer depths look the same.
+        hi: metres, the far end; farther depths look the same.
+        colour_map: one of matplotlib's, which begins at the near end.
 
     Returns:
         RGB uint8 [H, W, 3].
+
+    Raises:
+        UsageError: for an unknown colour map.
     """
     from matplotlib import colormaps
 
+    check_colour_map(colour_map)
     share = np.clip((metres - lo) / max(hi - lo, 1e-6), 0, 1)
-    return (colormaps["magma_r"](share)[..., :3] * 255).round().astype(np.uint8)
+    return (colormaps[colour_map](share)[..., :3] * 255).round().astype(np.uint8)
+
+
+def check_colour_map(name: str) -> None:
+    """Raise UsageError for a name that matplotlib has no colour map of."""
+    from matplotlib import colormaps
+
+    if name not in colormaps:
+        raise unknown("colour map", name, (known for known in colormaps if not known.endswith("_r")))
