@@ -98,11 +98,11 @@ def writes(call):
     if not isinstance(call.func, ast.Attribute):
         return isinstance(call.func, ast.Name) and call.func.id == "open"
     name, modes = call.func.attr, [a.value for a in [*call.args, *(k.value for k in call.keywords)] if isinstance(a, ast.Constant)]
-    if name in {"write_text", "write_bytes", "savefig", "tofile", "open_memmap", "save_file", "savez", "savez_compressed", "touch"}:
+    if name in {"write_text", "write_bytes", "savefig", "tofile", "open_memmap", "save_file", "touch"}:
         return True
     if name == "open":
         return any(isinstance(mode, str) and len(mode) <= 3 and set(mode) & set("wax+") for mode in modes)
-    if name == "save":  # of arrays, tensors, images; our own models and depth maps save themselves
+    if name in {"save", "savez", "savez_compressed"}:  # of arrays, tensors, images; our own models and depth maps save themselves
         library = not isinstance(call.func.value, ast.Name) or call.func.value.id in {"np", "torch", "image"}
         return library and not (call.args and isinstance(call.args[0], ast.Name) and call.args[0].id in OPENED)
     return False
@@ -120,7 +120,8 @@ def test_files_are_written_whole(path):
 @pytest.mark.parametrize(
     "line",
     [
-        "Path(p).write_text(t)", "open(p)", "p.open('wb')", "p.open(mode='a')", "np.save(p, a)", "figure.savefig(p)",
+        "Path(p).write_text(t)", "open(p)", "p.open('wb')", "p.open(mode='a')", "np.save(p, a)", "np.savez(p, depth=a)",
+        "figure.savefig(p)",
         "Image.fromarray(a).save(p)", "np.lib.format.open_memmap(p, 'w+')", "torch.save(m, p)",
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ from depthtokens import DataError, UsageError
 from depthtokens.deploy.found import find_images
 from depthtokens.deploy.log import LOG, add_to_log
 from depthtokens.deploy.photos import Batch
+from depthtokens.deploy.written import Wanted
 from helpers import run
 
 
@@ -52,7 +53,7 @@ def test_one_name_in_two_places(tree, tmp_path):
     (tree / "1.png").write_bytes(b"")
     folders = find_images([str(tree)], tmp_path / "out").folders
     with pytest.raises(UsageError, match=r"1\.jpg and .*1\.png have the same name and would share their results: rename one"):
-        Batch(list(folders), tmp_path / "out", ["png"], folders=folders)
+        Batch(list(folders), tmp_path / "out", Wanted(["png"]), folders=folders)
 
 
 def test_results_are_no_photos(tree):

@@ -31,8 +31,13 @@ class Predict(JsonFlag, TokenFlags):
     """Image files, folders of them with all folders in those, or globs ("**" for folders of any depth)."""
     out: Path = Path("depth")
     """Folder for the results, in sub-folders as the photos have them."""
-    formats: list[Literal["png", "npy", "colour", "side"]] = field(default_factory=lambda: ["png", "side"])
-    """png: 16-bit millimetres (1/256 m where the range passes 65.535 m); npy: metres; colour: picture; side: photo, depth, uncertainty."""
+    formats: list[Literal["png", "npy", "npz", "tiff", "colour", "side", "ply", "glb"]] = field(default_factory=lambda: ["png", "side"])
+    """png: 16-bit millimetres (1/256 m where the range passes 65.535 m); npy, tiff: float32 metres; npz: the same with uncertainty; colour:
+    picture; side: photo, depth, uncertainty; ply, glb: points in metres with the photo's colours (pip install 'depthtokens[cloud]')."""
+    fov: Annotated[float | None, tyro.conf.arg(metavar="DEGREES")] = None
+    """What the photos span from left to right, for point clouds; by default EXIF's 35 mm focal length decides."""
+    intrinsics: Annotated[tuple[float, float, float, float] | None, tyro.conf.arg(metavar="FX FY CX CY")] = None
+    """The same as focal lengths and centre in pixels of the photo."""
     side: int | None = None
     """Pixels that the photo's shorter side has as CLIP is shown it; by default that of the training images."""
     flip: bool = False
@@ -65,9 +70,12 @@ def main(arguments: Sequence[str]) -> None:
     if args.resume and args.overwrite:
         raise UsageError("--resume keeps results and --overwrite replaces them: give one")
 
+    from ..deploy.cloud import Lens
     from ..deploy.found import find_images
     from ..deploy.photos import Batch
+    from ..deploy.written import Wanted
 
+    wanted = Wanted(args.formats, args.colour_range, args.colour_map, Lens(args.fov, args.intrinsics))
     out = user_path(args.out)
     photos, left_out = find_images(args.images, out)
     if left_out:
@@ -75,7 +83,7 @@ def main(arguments: Sequence[str]) -> None:
         if not photos:
             raise DataError(f"no image to predict: {said} (convert them to JPEG or PNG)")
         notify(f"left out: {said}")
-    batch = Batch(list(photos), out, args.formats, args.colour_range, args.colour_map, photos)
+    batch = Batch(list(photos), out, wanted, photos)
     if not args.resume and not args.overwrite:
         batch.refuse_existing()
     predict, settings = predictor(args)
@@ -123,7 +131,7 @@ def print_summary(batch: Batch) -> None:
         counts += f" ({all_of['images_per_second']:.3g} images/s)"
     counts += "".join(f", {all_of[key]} {text}" for key, text in (("kept", "were there before"), ("failed", "failed")) if all_of[key])
     print(printable(f"{counts}; depth {all_of['min']:.3g} to {all_of['max']:.3g} m, written to {batch.out}"))
-    if "png" in batch.formats:
+    if "png" in batch.wanted.formats:
         scales = sorted({row["png_scale"] for row in batch.rows})
         print(f"16-bit PNG: metres are values divided by {' or '.join(map(str, scales))} (each file's text field depth_scale)")
 

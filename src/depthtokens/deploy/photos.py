@@ -10,16 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..depth.depthmap import COLOURS, DepthMap, check_colour_map
+from ..depth.depthmap import DepthMap
 from ..errors import DataError, DepthTokensError, UsageError
-from ..files import atomic, digest
+from ..files import digest
 from ..progress import Progress, silent
 from .log import LOG, add_to_log, read_log
-
-ENDINGS = {"png": "_depth.png", "npy": "_depth.npy", "colour": "_colour.png", "side": "_side.png"}
-"""Format -> how its files' names end. What takes memory for uncertainty, of a photo of 100 megapixels as much as depth, comes last."""
-LONGEST = 200
-"""Bytes of the longest name that a result gets; file systems take 255, some of which a file needs while it is being written."""
+from .written import Wanted, described
 
 
 @dataclass
@@ -39,20 +35,16 @@ class Batch:
     Args:
         photos: as above.
         out: as above.
-        formats: keys of `ENDINGS`.
-        colour_range: metres, the ends of the pictures' colour scale; None takes the model's range, which all its photos share.
-        colour_map: the pictures', one of matplotlib's; None for `COLOURS`.
+        wanted: what is written of each photo.
         folders: as above.
 
     Raises:
-        UsageError: for two photos that would share their results, or an unknown colour map.
+        UsageError: for two photos that would share their results, or photos without a focal length where clouds are wanted.
     """
 
     photos: Sequence[Path]
     out: Path
-    formats: Sequence[str]
-    colour_range: tuple[float, float] | None = None
-    colour_map: str | None = None
+    wanted: Wanted
     folders: Mapping[Path, Path] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -60,14 +52,12 @@ class Batch:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.colour_map is not None:
-            check_colour_map(self.colour_map)
-        kinds = [kind for kind in ENDINGS if kind in self.formats]
+        if self.wanted.clouds:
+            self.wanted.lens.check(self.photos)
         self.targets: dict[Path, dict[str, Path]] = {}
         owners: dict[Path, Path] = {}
         for photo in self.photos:
-            folder = self.out / self.folders.get(photo, "")
-            self.targets[photo] = {kind: folder / result_name(photo, ENDINGS[kind]) for kind in kinds}
+            self.targets[photo] = self.wanted.targets(photo, self.out / self.folders.get(photo, ""))
             for path in self.targets[photo].values():
                 if path in owners:
                     raise UsageError(
@@ -97,7 +87,7 @@ class Batch:
             UsageError: where `resume` meets results of other settings or other photos.
             DepthTokensError: where a file cannot be written.
         """
-        settings = json.loads(json.dumps({**settings, "colour_range": self.colour_range, "colour_map": self.colour_map}))
+        settings = json.loads(json.dumps({**settings, **self.wanted.settings()}))
         known = read_log(self.out / LOG)
         done = {photo: record for photo in self.photos if (record := self._record(photo, known, settings))} if resume else {}
         _make(self.out)
@@ -131,7 +121,7 @@ class Batch:
             self._log({"files": dict.fromkeys(map(self._name, targets.values()))})  # they are no longer what the log said
         for path in targets.values():
             _make(path.parent)
-        write(depth, targets, self.colour_range, self.colour_map or COLOURS)
+        self.wanted.write(depth, photo, targets)
         figures = described(depth)
         sizes = {self._name(path): path.stat().st_size for path in targets.values()}
         self._log({"photo": photo.name, "files": sizes, "source": source, "settings": settings, "figures": figures})
@@ -159,45 +149,6 @@ class Batch:
 
     def _written(self) -> list[Path]:
         return [path for paths in self.targets.values() for path in paths.values()]
-
-
-def write(depth: DepthMap, targets: Mapping[str, Path], colour_range: tuple[float, float] | None = None, colour_map: str = COLOURS) -> None:
-    """Write the files of one photo.
-
-    Args:
-        depth: the photo's.
-        targets: format -> file.
-        colour_range: metres, the ends of the colour scale; None takes the model's range, which all its photos share.
-        colour_map: of the pictures.
-
-    Raises:
-        DepthTokensError: where a file cannot be written.
-    """
-    ends = colour_range or depth.depth_range
-    for kind, path in targets.items():
-        if kind in ("png", "npy"):
-            depth.save(path)
-        else:
-            with atomic(path) as file:
-                (depth.colour if kind == "colour" else depth.side_by_side)(ends, colour_map).save(file, format="PNG")
-
-
-def described(depth: DepthMap) -> dict[str, Any]:
-    """Figures of one photo, as plain values: pixels, and metres."""
-    metres = depth.metres
-    return {
-        "height": metres.shape[0], "width": metres.shape[1], "min": float(metres.min()), "mean": float(metres.mean()),
-        "max": float(metres.max()), "uncertainty": float(depth.uncertainty.mean()), "png_scale": depth.png_scale,
-    }  # fmt: skip
-
-
-def result_name(photo: Path, ending: str) -> str:
-    """The name of a photo's result: the photo's own and an ending, cut and told apart by a hash where file systems take no longer one."""
-    name = photo.stem + ending
-    if len(name.encode()) <= LONGEST:
-        return name
-    short = photo.stem.encode()[: LONGEST - len(ending) - 10].decode(errors="ignore")
-    return f"{short}-{hashlib.sha256(photo.stem.encode()).hexdigest()[:8]}{ending}"
 
 
 def fingerprint(path: Path) -> str:

@@ -71,8 +71,9 @@ class DepthMap:
         """Write depth to a file.
 
         Args:
-            path: ends in .npy (float32 metres) or .png (16 bits in steps of 1 / `png_scale` m, which the file's text field `depth_scale`
-                holds; less than a step becomes one step, since 0 means that there is no depth).
+            path: ends in .npy (float32 metres), .npz (arrays `depth` and `uncertainty`, float32 metres), .tif or .tiff (float32 metres, one
+                channel) or .png (16 bits in steps of 1 / `png_scale` m, which the file's text field `depth_scale` holds; less than a step
+                becomes one step, since 0 means that there is no depth).
 
         Raises:
             UsageError: for another ending.
@@ -80,17 +81,21 @@ class DepthMap:
             DepthTokensError: where the file cannot be written.
         """
         path = user_path(path)
-        if path.suffix.lower() == ".npy":
-            with atomic(path) as file:
-                np.save(file, self.metres)
-        elif path.suffix.lower() == ".png":
-            info = PngImagePlugin.PngInfo()
-            info.add_text("depth_scale", str(self.png_scale))
-            steps = self._png_steps()
-            with atomic(path) as file:
+        ending = path.suffix.lower()
+        if ending not in (".npy", ".npz", ".tif", ".tiff", ".png"):
+            raise UsageError(f"depth is saved as .png, .npy, .npz or .tiff, not '{path.suffix}'")
+        info = PngImagePlugin.PngInfo()
+        info.add_text("depth_scale", str(self.png_scale))
+        steps = self._png_steps() if ending == ".png" else None
+        with atomic(path) as file:
+            if steps is not None:
                 Image.fromarray(steps).save(file, format="PNG", pnginfo=info)
-        else:
-            raise UsageError(f"depth is saved as .png or .npy, not '{path.suffix}'")
+            elif ending == ".npy":
+                np.save(file, self.metres)
+            elif ending == ".npz":
+                np.savez(file, depth=self.metres, uncertainty=self.uncertainty)
+            else:
+                Image.fromarray(self.metres).save(file, format="TIFF")
 
     @property
     def png_scale(self) -> int | float:
