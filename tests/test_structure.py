@@ -100,11 +100,12 @@ def writes(call):
     name, modes = call.func.attr, [a.value for a in [*call.args, *(k.value for k in call.keywords)] if isinstance(a, ast.Constant)]
     if name in {"write_text", "write_bytes", "savefig", "tofile", "open_memmap", "save_file", "touch"}:
         return True
+    given = bool(call.args) and isinstance(call.args[0], ast.Name) and call.args[0].id in OPENED
     if name == "open":
-        return any(isinstance(mode, str) and len(mode) <= 3 and set(mode) & set("wax+") for mode in modes)
+        return not given and any(isinstance(mode, str) and len(mode) <= 3 and set(mode) & set("wax+") for mode in modes)
     if name in {"save", "savez", "savez_compressed"}:  # of arrays, tensors, images; our own models and depth maps save themselves
         library = not isinstance(call.func.value, ast.Name) or call.func.value.id in {"np", "torch", "image"}
-        return library and not (call.args and isinstance(call.args[0], ast.Name) and call.args[0].id in OPENED)
+        return library and not given
     return False
 
 

@@ -17,23 +17,26 @@ from .console import ProgressBar, command, notify, parse, print_json, print_tabl
 from .flags import JsonFlag, TokenFlags
 
 if TYPE_CHECKING:
+    from ..data.images import Photo
     from ..deploy.photos import Batch
     from ..depth.depthmap import DepthMap
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(JsonFlag, TokenFlags):
-    """Predict depth for photos: files, folders and globs."""
+    """Predict depth for photos and films: files, folders and globs."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Token file, as `train` writes it, or the run's folder, or .onnx file, as `export` writes it."""
     images: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
-    """Image files, folders of them with all folders in those, or globs ("**" for folders of any depth)."""
+    """Image files, folders of them with all folders in those, or globs ("**" for folders of any depth); films (pip install
+    'depthtokens[video]') by name or glob."""
     out: Path = Path("depth")
     """Folder for the results, in sub-folders as the photos have them."""
-    formats: list[Literal["png", "npy", "npz", "tiff", "colour", "side", "ply", "glb"]] = field(default_factory=lambda: ["png", "side"])
+    formats: list[Literal["png", "npy", "npz", "tiff", "colour", "side", "ply", "glb", "video"]] = field(default_factory=list)
     """png: 16-bit millimetres (1/256 m where the range passes 65.535 m); npy, tiff: float32 metres; npz: the same with uncertainty; colour:
-    picture; side: photo, depth, uncertainty; ply, glb: points in metres with the photo's colours (pip install 'depthtokens[cloud]')."""
+    picture; side: photo, depth, uncertainty; ply, glb: points in metres with the photo's colours (pip install 'depthtokens[cloud]');
+    video: one film of a film's depth. By default png and side of photos, video of films; of others each frame of a film gets a file."""
     fov: Annotated[float | None, tyro.conf.arg(metavar="DEGREES")] = None
     """What the photos span from left to right, for point clouds; by default EXIF's 35 mm focal length decides."""
     intrinsics: Annotated[tuple[float, float, float, float] | None, tyro.conf.arg(metavar="FX FY CX CY")] = None
@@ -46,6 +49,8 @@ class Predict(JsonFlag, TokenFlags):
     """Metres at the ends of the pictures' colour scale; by default the model's depth range, so that all pictures have one scale."""
     colour_map: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Colour map of the pictures, one of matplotlib's, which begins at the near end; by default magma_r, near = bright."""
+    smooth: Annotated[float | None, tyro.conf.arg(metavar="SHARE")] = None
+    """Smooth depth over a film's frames: the share, from 0 up to less than 1, that the frames before have in each one's log depth."""
     engine: Literal["torch", "onnx"] | None = None
     """torch runs token files, onnx runs .onnx files without loading torch; by default the file's ending decides."""
     verbose: bool = False
@@ -75,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
     from ..deploy.photos import Batch
     from ..deploy.written import Wanted
 
-    wanted = Wanted(args.formats, args.colour_range, args.colour_map, Lens(args.fov, args.intrinsics))
+    wanted = Wanted(args.formats, args.colour_range, args.colour_map, Lens(args.fov, args.intrinsics), args.smooth)
     out = user_path(args.out)
     photos, left_out = find_images(args.images, out)
     if left_out:
@@ -129,14 +134,16 @@ def print_summary(batch: Batch) -> None:
     counts = f"{all_of['predicted']} of {all_of['images']} images predicted in {all_of['seconds']:.1f} s"
     if all_of["images_per_second"]:
         counts += f" ({all_of['images_per_second']:.3g} images/s)"
+    if all_of["shown"] > all_of["predicted"]:
+        counts += f", {all_of['shown']} with the frames of films"
     counts += "".join(f", {all_of[key]} {text}" for key, text in (("kept", "were there before"), ("failed", "failed")) if all_of[key])
     print(printable(f"{counts}; depth {all_of['min']:.3g} to {all_of['max']:.3g} m, written to {batch.out}"))
-    if "png" in batch.wanted.formats:
+    if any("png" in targets for targets in batch.targets.values()):
         scales = sorted({row["png_scale"] for row in batch.rows})
         print(f"16-bit PNG: metres are values divided by {' or '.join(map(str, scales))} (each file's text field depth_scale)")
 
 
-def predictor(args: Predict) -> tuple[Callable[[Path], DepthMap], dict[str, Any]]:
+def predictor(args: Predict) -> tuple[Callable[[Photo], DepthMap], dict[str, Any]]:
     """What predicts one photo with the engine asked for, and all that its depth depends on.
 
     Raises UsageError for a file or flags that are not that engine's.

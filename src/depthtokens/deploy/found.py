@@ -17,7 +17,7 @@ from .log import LOG, read_log
 
 
 class Found(NamedTuple):
-    """Photos that a person's words stand for.
+    """Photos and films that a person's words stand for.
 
     Attributes:
         folders: file -> sub-folder of the results that its own go into; sorted within each pattern, each file once.
@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
 
 def find_images(patterns: Sequence[str], out: Path) -> Found:
-    """Image files for paths, folders and globs as a person writes them, ~ included.
+    """Files for paths, folders and globs as a person writes them, ~ included; of folders the photos only.
 
     Folders are searched with all folders in them; results of earlier runs are no photos. Results keep the sub-folders that a photo has
     below the folder that was named, or below the part of a glob before its first wildcard. Where photos of one name would meet in one
@@ -58,7 +58,7 @@ def find_images(patterns: Sequence[str], out: Path) -> Found:
             found = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
             matches = _without_results((file for file in found if file.is_file()), root, out)
         if not matches and not unread:
-            raise DataError(f"no image at {pattern}")
+            raise DataError(f"no image at {pattern}{' (films are named, or matched by a glob)' if path.is_dir() else ''}")
         for match in matches:
             roots.setdefault(match, root)
         left_out |= dict.fromkeys(unread)

@@ -1,4 +1,4 @@
-"""Depth of many photos as files in a folder, which says what each was made of, so that a stopped run goes on there. Free of torch."""
+"""Depth of photos and films as files in a folder, which says what each was made of: a stopped run goes on there. Free of torch."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.images import Photo
 from ..depth.depthmap import DepthMap
 from ..errors import DataError, DepthTokensError, UsageError
 from ..files import digest
 from ..progress import Progress, silent
 from .log import LOG, add_to_log, read_log
+from .video import is_film, need_av, write_film
 from .written import Wanted, described
 
 
 @dataclass
 class Batch:
-    """Photos whose results go into one folder. Results of photos that failed are missing; all others are whole.
+    """Photos and films whose results go into one folder. Results of photos that failed are missing; all others are whole.
 
     Attributes:
         photos: the files.
         out: the folder.
         folders: photo -> sub-folder of `out` for its results, of those that have one.
-        targets: photo -> format -> file.
+        targets: photo -> format -> file; of a film, the one of its first frame.
         rows: what there is to say of each photo that is done, as plain values.
         failed: one line for each photo that could not be read.
         kept: how many photos were done before.
+        shown: how many photos and frames the others are.
         seconds: that the others took.
 
     Args:
@@ -49,15 +52,20 @@ class Batch:
     rows: list[dict[str, Any]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     kept: int = 0
+    shown: int = 0
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
+        if any(map(is_film, self.photos)):
+            need_av()
         if self.wanted.clouds:
             self.wanted.lens.check(self.photos)
         self.targets: dict[Path, dict[str, Path]] = {}
         owners: dict[Path, Path] = {}
         for photo in self.photos:
-            self.targets[photo] = self.wanted.targets(photo, self.out / self.folders.get(photo, ""))
+            self.targets[photo] = self._targets(photo)
+            if not self.targets[photo]:
+                raise UsageError(f"--formats video is for films, and {photo} is none: give another format beside it")
             for path in self.targets[photo].values():
                 if path in owners:
                     raise UsageError(
@@ -73,7 +81,7 @@ class Batch:
             raise UsageError(f"{existing[0]} exists{such}: go on with --resume, choose another --out, or --overwrite")
 
     def run(
-        self, predict: Callable[[Path], DepthMap], settings: Mapping[str, Any], resume: bool = False, progress: Progress = silent
+        self, predict: Callable[[Photo], DepthMap], settings: Mapping[str, Any], resume: bool = False, progress: Progress = silent
     ) -> None:
         """Predict and write; photos that cannot be read are noted, and the others go on.
 
@@ -96,11 +104,13 @@ class Batch:
             targets = self.targets[photo]
             self.kept += photo in done
             try:
-                figures = done[photo]["figures"] if photo in done else self._one(predict, photo, settings)
+                figures = done[photo]["figures"] if photo in done else self._one(predict, photo, settings, progress)
             except DataError as error:
                 self.failed.append(str(error))
             else:
-                self.rows.append({"image": str(photo), **figures, "files": [str(path) for path in targets.values()]})
+                self.shown += 0 if photo in done else figures.get("frames", 1)
+                files = dict.fromkeys(path if path.suffix == ".mp4" or not is_film(photo) else path.parent for path in targets.values())
+                self.rows.append({"image": str(photo), **figures, "files": list(map(str, files))})
             self.seconds = time.monotonic() - start
             progress("predicting", count, len(self.photos))
 
@@ -109,27 +119,31 @@ class Batch:
         new = len(self.rows) - self.kept
         return {
             "images": len(self.photos), "predicted": new, "kept": self.kept, "failed": len(self.failed), "seconds": self.seconds,
-            "images_per_second": new / self.seconds if new else None, "min": min((row["min"] for row in self.rows), default=None),
+            "shown": self.shown,
+            "images_per_second": self.shown / self.seconds if new else None, "min": min((row["min"] for row in self.rows), default=None),
             "max": max((row["max"] for row in self.rows), default=None),
         }  # fmt: skip
 
-    def _one(self, predict: Callable[[Path], DepthMap], photo: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Predict one photo and write its files; returns its figures."""
-        targets = self.targets[photo]
-        source, depth = _source(photo), predict(photo)
+    def _one(self, predict: Callable[[Photo], DepthMap], photo: Path, settings: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+        """Predict one photo or film and write its files; returns its figures."""
+        targets, source = self.targets[photo], _source(photo)
+        depth = None if is_film(photo) else predict(photo)
         if any(path.exists() for path in targets.values()):
             self._log({"files": dict.fromkeys(map(self._name, targets.values()))})  # they are no longer what the log said
         for path in targets.values():
             _make(path.parent)
-        self.wanted.write(depth, photo, targets)
-        figures = described(depth)
-        sizes = {self._name(path): path.stat().st_size for path in targets.values()}
+        if depth is None:
+            figures, files = write_film(photo, predict, self.wanted, self._folder(photo), progress)
+        else:
+            self.wanted.write(depth, photo, targets)
+            figures, files = described(depth), list(targets.values())
+        sizes = {self._name(path): path.stat().st_size for path in files}
         self._log({"photo": photo.name, "files": sizes, "source": source, "settings": settings, "figures": figures})
         return figures
 
     def _record(self, photo: Path, known: Mapping[str, dict[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """What the log says of a photo whose results are there and whole; None of one that is to be done, or done again."""
-        paths = self.targets[photo].values()
+        paths = set(self.targets[photo].values())
         record = next((known[name] for path in paths if (name := self._name(path)) in known and path.exists()), None)
         if record is None:
             return None
@@ -137,8 +151,20 @@ class Batch:
         other += [] if record["source"] == _source(photo) else ["photos, or other versions of them,"]
         if other:
             raise UsageError(f"{self.out} holds results of other {', '.join(other)} than asked for: choose another --out, or --overwrite")
+        if is_film(photo):  # and all frames behind the first
+            paths = {*paths, *(self.out / name for name in record["files"])}
         whole = all(path.is_file() and record["files"].get(self._name(path)) == path.stat().st_size for path in paths)
         return record if whole else None
+
+    def _folder(self, photo: Path) -> Path:
+        """Where the results of a photo go."""
+        return self.out / self.folders.get(photo, "")
+
+    def _targets(self, photo: Path) -> dict[str, Path]:
+        if not is_film(photo):
+            return self.wanted.targets(photo, self._folder(photo))
+        video = self.wanted.video(photo, self._folder(photo))
+        return self.wanted.frame(photo, self._folder(photo), 0) | ({"video": video} if video else {})
 
     def _name(self, path: Path) -> str:
         """What the log calls a result."""
