@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from fractions import Fraction
 
@@ -13,10 +15,10 @@ from PIL import Image
 from depthtokens import DataError, DepthTokens, UsageError
 from depthtokens.deploy.log import LOG
 from depthtokens.deploy.photos import Batch
-from depthtokens.deploy.video import Smoothed, opened_film
+from depthtokens.deploy.video import Smoothed, depth_video, opened_film
 from depthtokens.deploy.written import Wanted
 from depthtokens.depth.depthmap import DepthMap
-from helpers import refused, run
+from helpers import needs_mount, refused, run
 
 av = pytest.importorskip("av", reason="needs the extra: pip install 'depthtokens[video]'")
 
@@ -89,6 +91,41 @@ def test_frames_of_uneven_lengths_keep_their_times(tmp_path):
     Batch([tmp_path / "a.mkv"], tmp_path / "out", Wanted()).run(Brightness(), {})
     found = [time for time, _ in decoded(tmp_path / "out" / "a_depth.mp4")[1]]
     assert found == pytest.approx([time / 25 for time in times], abs=1e-3)
+
+
+def test_times_that_make_no_sense(tmp_path):
+    """A frame that is not behind the one before comes right after it; a film does not stand still for hours."""
+    with depth_video(tmp_path / "a.mp4", Fraction(25)) as add:
+        for seconds in (0, 1, 1, 0, 2):
+            add(np.zeros((32, 32, 3), np.uint8), Fraction(seconds))
+    times = [time for time, _ in decoded(tmp_path / "a.mp4")[1]]
+    assert len(times) == 5 and times == pytest.approx([0, 1, 1, 1, 2], abs=1e-3)
+    batch = Batch([film(tmp_path / "b.mkv", frames=3, times=[0, 1, 200_000])], tmp_path / "out", Wanted())
+    batch.run(Brightness(), {})
+    assert "b.mkv breaks off after 2 frames (its times make no sense from there on)" in batch.failed[0]
+
+
+FULL = """
+import numpy as np
+from fractions import Fraction
+from pathlib import Path
+from depthtokens.deploy.video import depth_video
+try:
+    with depth_video(Path("a.mp4"), Fraction(25)) as add:
+        for i in range(100):
+            add(np.random.default_rng(i).integers(0, 255, (96, 128, 3), np.uint8), Fraction(i, 25))
+except Exception as error:
+    print(error, len(list(Path().iterdir())))
+"""
+
+
+@needs_mount
+def test_a_full_disk(tmp_path):
+    mounted = f'mount -t tmpfs -o size=64k tmpfs . && cd "$PWD" && exec "{sys.executable}" -c "$CODE"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mounted], cwd=tmp_path, env={**os.environ, "CODE": FULL}, capture_output=True, text=True
+    )
+    assert done.stdout == "cannot write a.mp4: No space left on its disk 0\n", done
 
 
 def test_a_turned_film_is_shown_upright(tmp_path):
@@ -167,6 +204,10 @@ def test_no_film(tmp_path, content):
     batch.run(Brightness(), {})
     assert len(batch.failed) == 1 and "cannot read film" in batch.failed[0] and "\n" not in batch.failed[0]
     assert [path.name for path in (tmp_path / "out").iterdir()] in ([], [LOG])
+    whole = film(tmp_path / "c.mp4").read_bytes()
+    (tmp_path / "c.mp4").write_bytes(whole.replace(b"avc1", b"zzzz"))
+    with pytest.raises(DataError, match="of a kind that PyAV does not decode"), opened_film(tmp_path / "c.mp4"):
+        pass
     with pytest.raises(DataError, match="no such file"), opened_film(tmp_path / "b.mp4"):
         pass
 
@@ -179,7 +220,7 @@ def test_the_verb(capsys, tiny_clip, tmp_path, monkeypatch):
     Image.new("RGB", (64, 48)).save(tmp_path / "in" / "y.png")
     words = ("predict", tokens, tmp_path / "in", tmp_path / "in" / "*" / "*.mp4", "--out", tmp_path / "out")
     code, stdout, err = run(capsys, *words, "--smooth", 0.8, "--verbose")
-    assert code == 0 and "2 of 2 images predicted" in stdout and "4 with the frames of films" in stdout, err
+    assert code == 0 and "2 of 2 images (4 with the frames of films) predicted in" in stdout, err
     made = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
     assert made == {"a/x_depth.mp4", "y_depth.png", "y_side.png", LOG}
     code, stdout, err = run(capsys, *words, "--smooth", 0.8, "--resume", "--json")

@@ -131,11 +131,10 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
 def print_summary(batch: Batch) -> None:
     """How many photos, how fast, how deep, and where the results are."""
     all_of = batch.summary()
-    counts = f"{all_of['predicted']} of {all_of['images']} images predicted in {all_of['seconds']:.1f} s"
+    frames = f" ({all_of['shown']} with the frames of films)" if all_of["shown"] > all_of["predicted"] else ""
+    counts = f"{all_of['predicted']} of {all_of['images']} images{frames} predicted in {all_of['seconds']:.1f} s"
     if all_of["images_per_second"]:
         counts += f" ({all_of['images_per_second']:.3g} images/s)"
-    if all_of["shown"] > all_of["predicted"]:
-        counts += f", {all_of['shown']} with the frames of films"
     counts += "".join(f", {all_of[key]} {text}" for key, text in (("kept", "were there before"), ("failed", "failed")) if all_of[key])
     print(printable(f"{counts}; depth {all_of['min']:.3g} to {all_of['max']:.3g} m, written to {batch.out}"))
     if any("png" in targets for targets in batch.targets.values()):

@@ -22,6 +22,8 @@ from .written import Wanted, described
 
 ENDINGS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 _LEAST = 1e-3  # metres, of what a logarithm is taken
+_RATES = (0.1, 1000)  # frames per second; others are damage
+_GAP = 3600  # seconds that no frame is shown for, in a film that is whole
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
@@ -48,7 +50,8 @@ class Film:
 
     def __init__(self, container: Any) -> None:
         self.container, self.stream = container, container.streams.video[0]
-        self.rate = Fraction(self.stream.average_rate or self.stream.base_rate or 25)
+        stated = (self.stream.average_rate, self.stream.base_rate)
+        self.rate = next((Fraction(rate) for rate in stated if rate and _RATES[0] <= rate <= _RATES[1]), Fraction(25))
         self.count: int = self.stream.frames
         self.broken: str | None = None
 
@@ -61,6 +64,9 @@ class Film:
             for i, frame in enumerate(self.container.decode(self.stream)):
                 at = i / self.rate if frame.pts is None else frame.pts * Fraction(frame.time_base)
                 start = at if i == 0 else start
+                if not 0 <= at - start < shown + _GAP:
+                    self.broken = "its times make no sense from there on"
+                    return
                 shown = at - start
                 yield Frame(np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))), shown)
         except FFmpegError as error:
@@ -99,12 +105,14 @@ def opened_film(path: Path) -> Iterator[Film]:
                 raise DataError(f"cannot read film {path}: it is not MP4, MOV, MKV, WebM or AVI")
             file.seek(0)
             try:
-                container = stack.enter_context(av.open(file, format=kind))
+                container = stack.enter_context(av.open(file, format=kind, metadata_errors="replace"))
             except av.error.FFmpegError as error:
                 raise DataError(f"cannot read film {path}: {error.strerror or error}") from error
             if not container.streams.video:
                 raise DataError(f"cannot read film {path}: there are no pictures in it")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DataError(f"cannot read film {path}: its pictures are of a kind that PyAV does not decode")
             check_pixels(stream.height, stream.width, f"cannot read film {path}: it")
         yield Film(container)
 
@@ -195,8 +203,10 @@ def depth_video(path: Path, rate: Fraction) -> Iterator[Callable[[NDArray[np.uin
                 stream = container.add_stream("libx264", rate=rate)
                 stream.pix_fmt, stream.codec_context.time_base = "yuv420p", tick
                 size: list[int] = []
+                last = -1
 
                 def add(picture: NDArray[np.uint8], seconds: Fraction) -> None:
+                    nonlocal last
                     height, width = (side // 2 * 2 for side in picture.shape[:2])
                     if not size:
                         size.extend((height, width))
@@ -204,7 +214,8 @@ def depth_video(path: Path, rate: Fraction) -> Iterator[Callable[[NDArray[np.uin
                     if size != [height, width]:
                         raise DataError(f"cannot write {path}: its frames are not of one size")
                     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
-                    frame.pts, frame.time_base = round(seconds / tick), tick
+                    last = frame.pts = max(round(seconds / tick), last + 1)  # of a damaged film, some may not come in order
+                    frame.time_base = tick
                     container.mux(stream.encode(frame))
 
                 yield add
