@@ -22,21 +22,30 @@ if TYPE_CHECKING:
     from ..depth.depthmap import DepthMap
 
 
+Format = Literal["png", "npy", "npz", "tiff", "colour", "side", "ply", "glb", "video"]
+# As one line each: help breaks docstrings where they break.
+IMAGES = (
+    'Image files, folders of them with all folders in those, or globs ("**" for folders of any depth); films by name or glob, which need '
+    "the extra depthtokens[video]."
+)
+FORMATS = (
+    "png: 16-bit millimetres (1/256 m where the range passes 65.535 m); npy, tiff: float32 metres; npz: uncertainty too; colour: "
+    "a picture; side: photo, depth and uncertainty side by side; ply, glb: points in metres with the photo's colours, which need the extra "
+    "depthtokens[cloud]; video: a film of a film's depth. By default png and side of photos and video of films; of all others than video, "
+    "each frame of a film gets a file."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Predict(JsonFlag, TokenFlags):
     """Predict depth for photos and films: files, folders and globs."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Token file, as `train` writes it, or the run's folder, or .onnx file, as `export` writes it."""
-    images: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
-    """Image files, folders of them with all folders in those, or globs ("**" for folders of any depth); films (pip install
-    'depthtokens[video]') by name or glob."""
+    images: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...", help=IMAGES)]
     out: Path = Path("depth")
     """Folder for the results, in sub-folders as the photos have them."""
-    formats: list[Literal["png", "npy", "npz", "tiff", "colour", "side", "ply", "glb", "video"]] = field(default_factory=list)
-    """png: 16-bit millimetres (1/256 m where the range passes 65.535 m); npy, tiff: float32 metres; npz: the same with uncertainty; colour:
-    picture; side: photo, depth, uncertainty; ply, glb: points in metres with the photo's colours (pip install 'depthtokens[cloud]');
-    video: one film of a film's depth. By default png and side of photos, video of films; of others each frame of a film gets a file."""
+    formats: Annotated[list[Format], tyro.conf.arg(help=FORMATS)] = field(default_factory=list)
     fov: Annotated[float | None, tyro.conf.arg(metavar="DEGREES")] = None
     """What the photos span from left to right, for point clouds; by default EXIF's 35 mm focal length decides."""
     intrinsics: Annotated[tuple[float, float, float, float] | None, tyro.conf.arg(metavar="FX FY CX CY")] = None

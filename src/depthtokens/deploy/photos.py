@@ -119,9 +119,8 @@ class Batch:
         new = len(self.rows) - self.kept
         return {
             "images": len(self.photos), "predicted": new, "kept": self.kept, "failed": len(self.failed), "seconds": self.seconds,
-            "shown": self.shown,
-            "images_per_second": self.shown / self.seconds if new else None, "min": min((row["min"] for row in self.rows), default=None),
-            "max": max((row["max"] for row in self.rows), default=None),
+            "shown": self.shown, "images_per_second": self.shown / self.seconds if new else None,
+            "min": min((row["min"] for row in self.rows), default=None), "max": max((row["max"] for row in self.rows), default=None),
         }  # fmt: skip
 
     def _one(self, predict: Callable[[Photo], DepthMap], photo: Path, settings: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
@@ -143,8 +142,8 @@ class Batch:
 
     def _record(self, photo: Path, known: Mapping[str, dict[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """What the log says of a photo whose results are there and whole; None of one that is to be done, or done again."""
-        paths = set(self.targets[photo].values())
-        record = next((known[name] for path in paths if (name := self._name(path)) in known and path.exists()), None)
+        names = [self._name(path) for path in self.targets[photo].values()]
+        record = next((known[name] for name in names if name in known and (self.out / name).exists()), None)
         if record is None:
             return None
         other = [name.replace("_", "-") for name in settings if settings[name] != record["settings"].get(name)]
@@ -152,8 +151,8 @@ class Batch:
         if other:
             raise UsageError(f"{self.out} holds results of other {', '.join(other)} than asked for: choose another --out, or --overwrite")
         if is_film(photo):  # and all frames behind the first
-            paths = {*paths, *(self.out / name for name in record["files"])}
-        whole = all(path.is_file() and record["files"].get(self._name(path)) == path.stat().st_size for path in paths)
+            names += record["files"]
+        whole = all((path := self.out / name).is_file() and record["files"].get(name) == path.stat().st_size for name in names)
         return record if whole else None
 
     def _folder(self, photo: Path) -> Path:
@@ -161,6 +160,7 @@ class Batch:
         return self.out / self.folders.get(photo, "")
 
     def _targets(self, photo: Path) -> dict[str, Path]:
+        """Format -> file of a photo, or of a film and its first frame."""
         if not is_film(photo):
             return self.wanted.targets(photo, self._folder(photo))
         video = self.wanted.video(photo, self._folder(photo))
