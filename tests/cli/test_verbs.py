@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -105,7 +106,22 @@ def test_predict_refuses_to_overwrite_and_reports_bad_files(capsys, tokens, phot
     assert code == 1 and "no image at" in err
     (tmp_path / "a.jpg").write_bytes((photos / "a.jpg").read_bytes())
     code, _, err = run(capsys, "predict", tokens, photos / "a.jpg", tmp_path / "a.jpg", "--out", tmp_path / "o3")
-    assert code == 2 and "same name" in err
+    places = {path.relative_to(tmp_path / "o3").parts[-2] for path in (tmp_path / "o3").rglob("a_depth.png")}
+    assert code == 0 and places == {photos.name, tmp_path.name}, err
+
+
+def test_predict_sums_up(capsys, tokens, photos, tmp_path):
+    words = ("predict", tokens, photos, "--out", tmp_path / "[/out]", "--formats", "npy")
+    code, stdout, _ = run(capsys, *words)
+    assert code == 0 and re.fullmatch(
+        r"2 of 2 images predicted in [\d.]+ s \([\d.e+]+ images/s\); depth [\d.]+ to [\d.]+ m, written to .*\n", stdout
+    )
+    code, stdout, _ = run(capsys, *words, "--resume", "--verbose")
+    assert (
+        code == 0 and "0 of 2 images predicted" in stdout and "2 were there before" in stdout and "a.jpg" in stdout and "[/out]" in stdout
+    )
+    code, stdout, _ = run(capsys, *words, "--resume", "--json")
+    assert json.loads(stdout)["summary"]["kept"] == 2
 
 
 def test_predict_names_every_failure(capsys, tokens, photos, tmp_path):
@@ -236,6 +252,7 @@ def test_data_check(capsys, nyu_tree, tmp_path):
     (["predict", "{tokens}", "{strip}"], 1, "shown at 96x192000: crop it"),
     (["predict", "{tokens}", "{photo}", "--side", "20"], 2, "side 20: needs a whole number of pixels, at least 32"),
     (["predict", "{tokens}", "{photo}", "--colour-range", "3", "1"], 2, "the smaller first"),
+    (["predict", "{tokens}", "{photo}", "--colour-map", "magna"], 2, "did you mean 'magma'"),
     (["predict", "{none}", "{photo}"], 1, "no token file"),
     (["predict", "{root}", "{photo}"], 1, "is a folder without tokens.safetensors"),
     (["predict", "~nobody-here/x", "{photo}"], 2, "no such home folder"),
@@ -287,9 +304,15 @@ def test_a_folder_s_scale_and_range_are_remembered(capsys, tiny_file, tmp_path):
     rows = json.loads(stdout)["rows"]
     assert code == 0 and rows[0]["depth_range"] == [1, 80] and rows[1]["scores"]["abs_rel"] == pytest.approx(0, abs=1e-5)
     code, stdout, _ = run(
-        capsys, "predict", tmp_path / "run" / "tokens.safetensors", tmp_path / "data" / "test" / "images", "--out", tmp_path / "[/x]"
+        capsys,
+        "predict",
+        tmp_path / "run" / "tokens.safetensors",
+        tmp_path / "data" / "test" / "images",
+        "--out",
+        tmp_path / "[/x]",
+        "--verbose",
     )
-    assert code == 0 and "[a].png" in stdout
+    assert code == 0 and "[a].png" in stdout and "[/x]" in stdout
 
 
 def test_debug_shows_the_traceback(capsys, tmp_path):

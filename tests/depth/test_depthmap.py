@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from depthtokens import DataError, UsageError
+from depthtokens.data.formats import read_depth
 from depthtokens.depth.depthmap import ROWS, DepthMap, colourise, png_scale
 
 
@@ -91,3 +92,31 @@ def test_uncertainty_is_made_when_it_is_asked_for():
 def test_a_colour_picture_is_the_same_in_strips():
     depth = depth_map(np.random.default_rng(0).uniform(0, 12, (3 * ROWS + 5, 7)))
     assert np.array_equal(depth.colour((0.5, 10.0)), colourise(depth.metres, 0.5, 10.0))
+
+
+def test_colour_maps():
+    depth = depth_map([[1.0, 2.0, 3.0]])
+    near, far = (np.asarray(depth.colour((1.0, 3.0), "gray"))[0, i].tolist() for i in (0, 2))
+    assert (near, far) == ([0, 0, 0], [255, 255, 255])  # begins at the near end
+    assert np.array_equal(np.asarray(depth.colour()), np.asarray(depth.colour(None, "magma_r")))
+    plain, grey = (np.asarray(depth.side_by_side(None, name)) for name in ("magma_r", "gray"))
+    assert plain.shape == grey.shape and not np.array_equal(plain, grey)
+    for made in (depth.colour, depth.side_by_side):
+        with pytest.raises(UsageError, match="unknown colour map 'virids': did you mean 'viridis'"):
+            made(None, "virids")
+
+
+def test_files_of_metres(tmp_path):
+    """What is written as float32 metres is read again bit for bit."""
+    metres = np.random.default_rng(0).uniform(0.1, 9, (130, 7)).astype(np.float32)
+    depth = DepthMap(metres, lambda: metres / 4, np.ones((1, 1, 1), np.float32), (0.1, 10.0), np.zeros((130, 7, 3), np.uint8))
+    for name in ("d.npy", "d.npz", "d.tiff", "e.TIF"):
+        depth.save(tmp_path / name)
+    assert np.array_equal(read_depth(tmp_path / "d.npy"), metres) and np.array_equal(read_depth(tmp_path / "d.npz"), metres)
+    with np.load(tmp_path / "d.npz") as arrays:
+        assert sorted(arrays) == ["depth", "uncertainty"] and np.array_equal(arrays["uncertainty"], metres / 4)
+    for name in ("d.tiff", "e.TIF"):
+        with Image.open(tmp_path / name) as tiff:
+            assert tiff.mode == "F" and np.array_equal(np.asarray(tiff), metres)
+    with pytest.raises(UsageError, match=r"saved as .png, .npy, .npz or .tiff, not '.exr'"):
+        depth.save(tmp_path / "d.exr")

@@ -16,7 +16,7 @@ VERBS = {
     "train": ("train", "learn depth tokens on a data set"),
     "evaluate": ("evaluate", "score tokens by a protocol, beside two controls that need no image"),
     "reproduce": ("reproduce", "the paper's tables and the effects behind them, beside the published figures"),
-    "predict": ("predict", "depth of photos: 16-bit PNG, .npy, pictures"),
+    "predict": ("predict", "depth of photos and films: 16-bit PNG, .npy, pictures, point clouds, films"),
     "study": ("study", "what tokens mean: nearest words, their shape, what each is worth, and the best human words instead"),
     "export": ("export", "tokens and image tower as one ONNX file, which `predict` runs without torch"),
     "push": ("push", "share tokens on the hub, with a model card"),

@@ -11,36 +11,59 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from .._version import __version__
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, printable
 from ..files import user_path
 from .console import ProgressBar, command, notify, parse, print_json, print_table
 from .flags import JsonFlag, TokenFlags
 
 if TYPE_CHECKING:
+    from ..data.images import Photo
     from ..deploy.photos import Batch
     from ..depth.depthmap import DepthMap
 
 
+Format = Literal["png", "npy", "npz", "tiff", "colour", "side", "ply", "glb", "video"]
+# As one line each: help breaks docstrings where they break.
+IMAGES = (
+    'Image files, folders of them with all folders in those, or globs ("**" for folders of any depth); films by name or glob, which need '
+    "the extra depthtokens[video]."
+)
+FORMATS = (
+    "png: 16-bit millimetres (1/256 m where the range passes 65.535 m); npy, tiff: float32 metres; npz: uncertainty too; colour: "
+    "a picture; side: photo, depth and uncertainty side by side; ply, glb: points in metres with the photo's colours, which need the extra "
+    "depthtokens[cloud]; video: a film of a film's depth. By default png and side of photos and video of films; of all others than video, "
+    "each frame of a film gets a file."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Predict(JsonFlag, TokenFlags):
-    """Predict depth for photos: files, folders and globs."""
+    """Predict depth for photos and films: files, folders and globs."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Token file, as `train` writes it, the run's folder, hf:USER/NAME, or .onnx file, as `export` writes it."""
-    images: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
-    """Image files, folders of them, or globs."""
+    images: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...", help=IMAGES)]
     out: Path = Path("depth")
-    """Folder for the results."""
-    formats: list[Literal["png", "npy", "colour", "side"]] = field(default_factory=lambda: ["png", "side"])
-    """png: 16-bit millimetres (1/256 m where the range passes 65.535 m); npy: metres; colour: picture; side: photo, depth, uncertainty."""
+    """Folder for the results, in sub-folders as the photos have them."""
+    formats: Annotated[list[Format], tyro.conf.arg(help=FORMATS)] = field(default_factory=list)
+    fov: Annotated[float | None, tyro.conf.arg(metavar="DEGREES")] = None
+    """What the photos span from left to right, for point clouds; by default EXIF's 35 mm focal length decides."""
+    intrinsics: Annotated[tuple[float, float, float, float] | None, tyro.conf.arg(metavar="FX FY CX CY")] = None
+    """The same as focal lengths and centre in pixels of the photo."""
     side: int | None = None
     """Pixels that the photo's shorter side has as CLIP is shown it; by default that of the training images."""
     flip: bool = False
     """Average with the mirrored photo, as the evaluation protocols do; takes twice as long."""
     colour_range: tuple[float, float] | None = None
     """Metres at the ends of the pictures' colour scale; by default the model's depth range, so that all pictures have one scale."""
+    colour_map: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Colour map of the pictures, one of matplotlib's, which begins at the near end; by default magma_r, near = bright."""
+    smooth: Annotated[float | None, tyro.conf.arg(metavar="SHARE")] = None
+    """Smooth depth over a film's frames: the share, from 0 up to less than 1, that the frames before have in each one's log depth."""
     engine: Literal["torch", "onnx"] | None = None
     """torch runs token files, onnx runs .onnx files without loading torch; by default the file's ending decides."""
+    verbose: bool = False
+    """Print one line per photo."""
     resume: bool = False
     """Go on where a run with the same settings was stopped: photos whose results are there stay as they are."""
     overwrite: bool = False
@@ -61,15 +84,20 @@ def main(arguments: Sequence[str]) -> None:
     if args.resume and args.overwrite:
         raise UsageError("--resume keeps results and --overwrite replaces them: give one")
 
-    from ..deploy.photos import Batch, find_images
+    from ..deploy.cloud import Lens
+    from ..deploy.found import find_images
+    from ..deploy.photos import Batch
+    from ..deploy.written import Wanted
 
-    photos, left_out = find_images(args.images)
+    wanted = Wanted(args.formats, args.colour_range, args.colour_map, Lens(args.fov, args.intrinsics), args.smooth)
+    out = user_path(args.out)
+    photos, left_out = find_images(args.images, out)
     if left_out:
         said = f"{len(left_out)} files look like photos and are not read: {', '.join(map(str, left_out))}"
         if not photos:
             raise DataError(f"no image to predict: {said} (convert them to JPEG or PNG)")
         notify(f"left out: {said}")
-    batch = Batch(photos, user_path(args.out), args.formats, args.colour_range)
+    batch = Batch(list(photos), out, wanted, photos)
     if not args.resume and not args.overwrite:
         batch.refuse_existing()
     predict, settings = predictor(args)
@@ -80,23 +108,18 @@ def main(arguments: Sequence[str]) -> None:
         words = [word for word in arguments if word not in ("--overwrite", "--resume")]
         notify(f"{len(batch.rows)} of {len(photos)} images are done; go on with: {command('predict', *words, '--resume')}")
         raise
-    show(batch, left_out, args.json)
+    show(batch, left_out, args)
 
 
-def show(batch: Batch, left_out: Sequence[Path], as_json: bool) -> None:
+def show(batch: Batch, left_out: Sequence[Path], args: Predict) -> None:
     """Print what was done. Raises DataError where photos could not be read."""
-    from ..report.table import Table
-
     rows, failed = batch.rows, batch.failed
-    if as_json:
-        print_json({"images": rows, "failed": failed, "left_out": [str(path) for path in left_out]})
+    if args.json:
+        print_json({"images": rows, "failed": failed, "left_out": [str(path) for path in left_out], "summary": batch.summary()})
     elif rows:
-        keys = ("min", "mean", "max", "uncertainty")
-        cells = [[Path(row["image"]).name, f"{row['height']}x{row['width']}", *(row[key] for key in keys)] for row in rows]
-        print_table(Table(["image", "size", *keys], cells, title=f"depth in metres, written to {batch.out}"))
-        if "png" in batch.formats:
-            scales = sorted({row["png_scale"] for row in rows})
-            print(f"16-bit PNG: metres are values divided by {' or '.join(map(str, scales))} (each file's text field depth_scale)")
+        if args.verbose:
+            print_rows(rows)
+        print_summary(batch)
     if len(failed) == 1:
         raise DataError(f"1 of {len(batch.photos)} images could not be read: {failed[0]}")
     if failed:
@@ -105,7 +128,30 @@ def show(batch: Batch, left_out: Sequence[Path], as_json: bool) -> None:
         raise DataError(f"{len(failed)} of {len(batch.photos)} images could not be read: all are named above")
 
 
-def predictor(args: Predict) -> tuple[Callable[[Path], DepthMap], dict[str, Any]]:
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """A table with one line per photo."""
+    from ..report.table import Table
+
+    keys = ("min", "mean", "max", "uncertainty")
+    cells = [[Path(row["image"]).name, f"{row['height']}x{row['width']}", *(row[key] for key in keys)] for row in rows]
+    print_table(Table(["image", "size", *keys], cells, title="depth in metres"))
+
+
+def print_summary(batch: Batch) -> None:
+    """How many photos, how fast, how deep, and where the results are."""
+    all_of = batch.summary()
+    frames = f" ({all_of['shown']} with the frames of films)" if all_of["shown"] > all_of["predicted"] else ""
+    counts = f"{all_of['predicted']} of {all_of['images']} images{frames} predicted in {all_of['seconds']:.1f} s"
+    if all_of["images_per_second"]:
+        counts += f" ({all_of['images_per_second']:.3g} images/s)"
+    counts += "".join(f", {all_of[key]} {text}" for key, text in (("kept", "were there before"), ("failed", "failed")) if all_of[key])
+    print(printable(f"{counts}; depth {all_of['min']:.3g} to {all_of['max']:.3g} m, written to {batch.out}"))
+    if any("png" in targets for targets in batch.targets.values()):
+        scales = sorted({row["png_scale"] for row in batch.rows})
+        print(f"16-bit PNG: metres are values divided by {' or '.join(map(str, scales))} (each file's text field depth_scale)")
+
+
+def predictor(args: Predict) -> tuple[Callable[[Photo], DepthMap], dict[str, Any]]:
     """What predicts one photo with the engine asked for, and all that its depth depends on.
 
     Raises UsageError for a file or flags that are not that engine's.

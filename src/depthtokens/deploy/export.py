@@ -21,8 +21,9 @@ from ..depth.fused import FusedDepth
 from ..depth.model import DepthTokens
 from ..errors import DepthTokensError, UsageError
 from ..files import atomic, check_writable, sealed, user_path
+from .extra import need
 from .onnxfile import graph_sha256
-from .runtime import FORMAT, GRAPH, KEY, OnnxDepth, first_line, need, open_session
+from .runtime import FORMAT, GRAPH, KEY, OnnxDepth, first_line, open_session
 
 TOLERANCE = 2e-3
 """Metres by which a graph's depth may differ from torch's at any pixel; rounding alone makes a hundred times less."""
@@ -88,7 +89,7 @@ def export_onnx(model: DepthTokens, path: str | Path, size: tuple[int, int] | No
     path = user_path(path)
     check_target(path, overwrite)
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        need(package)
+        need(package, "onnx", "ONNX")
     check_bytes(model)
     graph = Graph(model.folded().cpu())
     if size is not None and min(size) < graph.fused.stride:

@@ -1,75 +1,78 @@
-"""Depth of many photos as files in a folder, which says what each was made of, so that a stopped run goes on there. Free of torch."""
+"""Depth of photos and films as files in a folder, which says what each was made of: a stopped run goes on there. Free of torch."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..data.images import find_photos
+from ..data.images import Photo
 from ..depth.depthmap import DepthMap
 from ..errors import DataError, DepthTokensError, UsageError
-from ..files import atomic, digest, sealed, unsealed, user_path
+from ..files import digest
 from ..progress import Progress, silent
-
-ENDINGS = {"png": "_depth.png", "npy": "_depth.npy", "colour": "_colour.png", "side": "_side.png"}
-"""Format -> how its files' names end. What takes memory for uncertainty, of a photo of 100 megapixels as much as depth, comes last."""
-LONGEST = 200
-"""Bytes of the longest name that a result gets; file systems take 255, some of which a file needs while it is being written."""
-LOG = "predict.jsonl"
-"""In the folder of results: a line for each photo whose results are all there, with what they depend on."""
-
-
-class Found(NamedTuple):
-    """Photos that a person's words stand for.
-
-    Attributes:
-        photos: files, sorted within each pattern, each once.
-        left_out: files in folders that look like photos but cannot be read.
-    """
-
-    photos: list[Path]
-    left_out: list[Path]
+from .log import LOG, add_to_log, read_log
+from .video import is_film, need_av, write_film
+from .written import Wanted, described
 
 
 @dataclass
 class Batch:
-    """Photos whose results go into one folder. Results of photos that failed are missing; all others are whole.
+    """Photos and films whose results go into one folder. Results of photos that failed are missing; all others are whole.
 
     Attributes:
         photos: the files.
         out: the folder.
-        targets: photo -> format -> file.
+        folders: photo -> sub-folder of `out` for its results, of those that have one.
+        targets: photo -> format -> file; of a film, the one of its first frame.
         rows: what there is to say of each photo that is done, as plain values.
         failed: one line for each photo that could not be read.
+        kept: how many photos were done before.
+        shown: how many photos and frames the others are.
+        seconds: that the others took.
 
     Args:
         photos: as above.
         out: as above.
-        formats: keys of `ENDINGS`.
-        colour_range: metres, the ends of the pictures' colour scale; None takes the model's range, which all its photos share.
+        wanted: what is written of each photo.
+        folders: as above.
 
     Raises:
-        UsageError: for two photos that would share their results.
+        UsageError: for two photos that would share their results, or photos without a focal length where clouds are wanted.
     """
 
     photos: Sequence[Path]
     out: Path
-    formats: Sequence[str]
-    colour_range: tuple[float, float] | None = None
+    wanted: Wanted
+    folders: Mapping[Path, Path] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    kept: int = 0
+    shown: int = 0
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        kinds = [kind for kind in ENDINGS if kind in self.formats]
-        self.targets = {photo: {kind: self.out / result_name(photo, ENDINGS[kind]) for kind in kinds} for photo in self.photos}
-        written = self._written()
-        if len(set(written)) < len(written):
-            raise UsageError("two of the images have the same name and would share their results: predict them into separate --out folders")
+        if any(map(is_film, self.photos)):
+            need_av()
+        if self.wanted.clouds:
+            self.wanted.lens.check(self.photos)
+        self.targets: dict[Path, dict[str, Path]] = {}
+        owners: dict[Path, Path] = {}
+        for photo in self.photos:
+            self.targets[photo] = self._targets(photo)
+            if not self.targets[photo]:
+                raise UsageError(f"--formats video is for films, and {photo} is none: give another format beside it")
+            for path in self.targets[photo].values():
+                if path in owners:
+                    raise UsageError(
+                        f"{owners[path]} and {photo} have the same name and would share their results: rename one, or predict them into "
+                        "separate --out folders"
+                    )
+                owners[path] = photo
 
     def refuse_existing(self) -> None:
         """Raise UsageError where results are there already."""
@@ -78,7 +81,7 @@ class Batch:
             raise UsageError(f"{existing[0]} exists{such}: go on with --resume, choose another --out, or --overwrite")
 
     def run(
-        self, predict: Callable[[Path], DepthMap], settings: Mapping[str, Any], resume: bool = False, progress: Progress = silent
+        self, predict: Callable[[Photo], DepthMap], settings: Mapping[str, Any], resume: bool = False, progress: Progress = silent
     ) -> None:
         """Predict and write; photos that cannot be read are noted, and the others go on.
 
@@ -92,99 +95,86 @@ class Batch:
             UsageError: where `resume` meets results of other settings or other photos.
             DepthTokensError: where a file cannot be written.
         """
-        settings = json.loads(json.dumps({**settings, "colour_range": self.colour_range}))
-        known = _read_log(self.out / LOG)
+        settings = json.loads(json.dumps({**settings, **self.wanted.settings()}))
+        known = read_log(self.out / LOG)
         done = {photo: record for photo in self.photos if (record := self._record(photo, known, settings))} if resume else {}
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DepthTokensError(f"cannot write to {self.out}: {error.strerror or error}; give another --out") from error
+        _make(self.out)
+        start = time.monotonic()
         for count, photo in enumerate(self.photos, 1):
             targets = self.targets[photo]
+            self.kept += photo in done
             try:
-                figures = done[photo]["figures"] if photo in done else self._one(predict, photo, settings)
+                figures = done[photo]["figures"] if photo in done else self._one(predict, photo, settings, progress)
             except DataError as error:
                 self.failed.append(str(error))
             else:
-                self.rows.append({"image": str(photo), **figures, "files": [str(path) for path in targets.values()]})
+                self.shown += 0 if photo in done else figures.get("frames", 1)
+                files = dict.fromkeys(path if path.suffix == ".mp4" or not is_film(photo) else path.parent for path in targets.values())
+                self.rows.append({"image": str(photo), **figures, "files": list(map(str, files))})
+            self.seconds = time.monotonic() - start
             progress("predicting", count, len(self.photos))
 
-    def _one(self, predict: Callable[[Path], DepthMap], photo: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Predict one photo and write its files; returns its figures."""
-        targets = self.targets[photo]
-        source, depth = _source(photo), predict(photo)
+    def summary(self) -> dict[str, Any]:
+        """What there is to say of all photos together, as plain values: counts, seconds, and the depths (metres) among them."""
+        new = len(self.rows) - self.kept
+        return {
+            "images": len(self.photos), "predicted": new, "kept": self.kept, "failed": len(self.failed), "seconds": self.seconds,
+            "shown": self.shown, "images_per_second": self.shown / self.seconds if new else None,
+            "min": min((row["min"] for row in self.rows), default=None), "max": max((row["max"] for row in self.rows), default=None),
+        }  # fmt: skip
+
+    def _one(self, predict: Callable[[Photo], DepthMap], photo: Path, settings: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+        """Predict one photo or film and write its files; returns its figures."""
+        targets, source = self.targets[photo], _source(photo)
+        depth = None if is_film(photo) else predict(photo)
         if any(path.exists() for path in targets.values()):
-            self._log({"files": dict.fromkeys(path.name for path in targets.values())})  # they are no longer what the log said
-        write(depth, targets, self.colour_range)
-        figures = described(depth)
-        sizes = {path.name: path.stat().st_size for path in targets.values()}
+            self._log({"files": dict.fromkeys(map(self._name, targets.values()))})  # they are no longer what the log said
+        for path in targets.values():
+            _make(path.parent)
+        if depth is None:
+            figures, files = write_film(photo, predict, self.wanted, self._folder(photo), progress)
+        else:
+            self.wanted.write(depth, photo, targets)
+            figures, files = described(depth), list(targets.values())
+        sizes = {self._name(path): path.stat().st_size for path in files}
         self._log({"photo": photo.name, "files": sizes, "source": source, "settings": settings, "figures": figures})
         return figures
 
     def _record(self, photo: Path, known: Mapping[str, dict[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """What the log says of a photo whose results are there and whole; None of one that is to be done, or done again."""
-        paths = self.targets[photo].values()
-        record = next((known[path.name] for path in paths if path.name in known and path.exists()), None)
+        names = [self._name(path) for path in self.targets[photo].values()]
+        record = next((known[name] for name in names if name in known and (self.out / name).exists()), None)
         if record is None:
             return None
         other = [name.replace("_", "-") for name in settings if settings[name] != record["settings"].get(name)]
         other += [] if record["source"] == _source(photo) else ["photos, or other versions of them,"]
         if other:
             raise UsageError(f"{self.out} holds results of other {', '.join(other)} than asked for: choose another --out, or --overwrite")
-        whole = all(path.is_file() and record["files"].get(path.name) == path.stat().st_size for path in paths)
+        if is_film(photo):  # and all frames behind the first
+            names += record["files"]
+        whole = all((path := self.out / name).is_file() and record["files"].get(name) == path.stat().st_size for name in names)
         return record if whole else None
 
+    def _folder(self, photo: Path) -> Path:
+        """Where the results of a photo go."""
+        return self.out / self.folders.get(photo, "")
+
+    def _targets(self, photo: Path) -> dict[str, Path]:
+        """Format -> file of a photo, or of a film and its first frame."""
+        if not is_film(photo):
+            return self.wanted.targets(photo, self._folder(photo))
+        video = self.wanted.video(photo, self._folder(photo))
+        return self.wanted.frame(photo, self._folder(photo), 0) | ({"video": video} if video else {})
+
+    def _name(self, path: Path) -> str:
+        """What the log calls a result."""
+        return path.relative_to(self.out).as_posix()
+
     def _log(self, record: Mapping[str, Any]) -> None:
-        """Add a line to the log."""
-        path = self.out / LOG
-        try:
-            with path.open("a+b") as log:
-                if log.tell() and (log.seek(-1, 2), log.read())[1] != b"\n":  # the last line was cut by a kill
-                    log.write(b"\n")
-                log.write(json.dumps(sealed(record)).encode() + b"\n")
-        except OSError as error:
-            raise DepthTokensError(f"cannot write {path}: {error.strerror or error}") from error
+        add_to_log(self.out / LOG, record)
 
     def _written(self) -> list[Path]:
         return [path for paths in self.targets.values() for path in paths.values()]
-
-
-def write(depth: DepthMap, targets: Mapping[str, Path], colour_range: tuple[float, float] | None = None) -> None:
-    """Write the files of one photo.
-
-    Args:
-        depth: the photo's.
-        targets: format -> file.
-        colour_range: metres, the ends of the colour scale; None takes the model's range, which all its photos share.
-
-    Raises:
-        DepthTokensError: where a file cannot be written.
-    """
-    ends = colour_range or depth.depth_range
-    for kind, path in targets.items():
-        if kind in ("png", "npy"):
-            depth.save(path)
-        else:
-            with atomic(path) as file:
-                (depth.colour(ends) if kind == "colour" else depth.side_by_side(ends)).save(file, format="PNG")
-
-
-def described(depth: DepthMap) -> dict[str, Any]:
-    """Figures of one photo, as plain values: pixels, and metres."""
-    metres = depth.metres
-    return {
-        "height": metres.shape[0], "width": metres.shape[1], "min": float(metres.min()), "mean": float(metres.mean()),
-        "max": float(metres.max()), "uncertainty": float(depth.uncertainty.mean()), "png_scale": depth.png_scale,
-    }  # fmt: skip
-
-
-def result_name(photo: Path, ending: str) -> str:
-    """The name of a photo's result: the photo's own and an ending, cut and told apart by a hash where file systems take no longer one."""
-    name = photo.stem + ending
-    if len(name.encode()) <= LONGEST:
-        return name
-    short = photo.stem.encode()[: LONGEST - len(ending) - 10].decode(errors="ignore")
-    return f"{short}-{hashlib.sha256(photo.stem.encode()).hexdigest()[:8]}{ending}"
 
 
 def fingerprint(path: Path) -> str:
@@ -196,41 +186,12 @@ def fingerprint(path: Path) -> str:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def find_images(patterns: Sequence[str]) -> Found:
-    """Image files for paths, folders and globs as a person writes them, ~ included. Raises DataError for one that matches nothing."""
-    found: dict[Path, None] = {}
-    left_out: dict[Path, None] = {}
-    for pattern in patterns:
-        path = user_path(pattern)
-        unread: list[Path] = []
-        if path.is_dir():
-            matches, unread = find_photos(path)
-        elif path.is_file():
-            matches = [path]
-        else:
-            matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
-        if not matches and not unread:
-            raise DataError(f"no image at {pattern}")
-        found |= dict.fromkeys(matches)
-        left_out |= dict.fromkeys(unread)
-    return Found(list(found), list(left_out))
-
-
-def _read_log(path: Path) -> dict[str, dict[str, Any]]:
-    """Name of a result -> what the log says of its photo. A line that is damaged says nothing: that photo is done again."""
-    known: dict[str, dict[str, Any]] = {}
+def _make(folder: Path) -> None:
+    """Make a folder for results. Raises DepthTokensError where it cannot be made."""
     try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
-        return known
-    for line in lines:
-        try:
-            record = unsealed(line)
-            for name in record["files"]:
-                known[name] = record
-        except (ValueError, KeyError, TypeError):
-            continue
-    return {name: record for name, record in known.items() if "settings" in record}
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DepthTokensError(f"cannot write to {folder}: {error.strerror or error}; give another --out") from error
 
 
 def _source(photo: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..depth.settings import MOST_SIDE, ModelSettings
 from ..errors import DataError, UsageError, WeightsError, cut
 from ..files import unsealed, user_path
 from ..schema import check_plain
+from .extra import need
 from .onnxfile import graph_sha256, has_external_data
 
 FORMAT = 1
@@ -150,7 +150,7 @@ def open_session(content: bytes, threads: int | None = None) -> Any:
     Raises:
         UsageError: where onnxruntime is not installed.
     """
-    onnxruntime = need("onnxruntime")
+    onnxruntime = need("onnxruntime", "onnx", "ONNX")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its complaints come as exceptions too
     if threads is not None:
@@ -164,14 +164,6 @@ def _pixels(value: Any) -> int:
     if type(value) is not int or not 0 < value <= MOST_SIDE:
         raise ValueError(f"{cut(repr(value), 80)} is no number of pixels")
     return value
-
-
-def need(package: str) -> Any:
-    """A package of the extra `onnx`. Raises UsageError where it is not installed."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise UsageError(f"ONNX needs the package {package}: pip install 'depthtokens[onnx]'") from error
 
 
 def resized(low: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

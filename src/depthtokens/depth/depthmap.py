@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, unknown
 from ..files import atomic, user_path
 
 MOST = 65535.4
 """Steps that still round to the last of a 16-bit PNG's."""
 PICTURE = 1000
 """Pixels of the longer side from which on a picture beside others is thinned: it is drawn at half of that."""
+COLOURS = "magma_r"
+"""The colour map of depth, where none is asked for: near is bright."""
 ROWS = 64
 """Rows of a map that are looked at or turned into steps or colours at a time: those of 100 megapixels would take gigabytes together."""
 
@@ -69,8 +71,9 @@ class DepthMap:
         """Write depth to a file.
 
         Args:
-            path: ends in .npy (float32 metres) or .png (16 bits in steps of 1 / `png_scale` m, which the file's text field `depth_scale`
-                holds; less than a step becomes one step, since 0 means that there is no depth).
+            path: ends in .npy (float32 metres), .npz (arrays `depth` and `uncertainty`, float32 metres), .tif or .tiff (float32 metres, one
+                channel) or .png (16 bits in steps of 1 / `png_scale` m, which the file's text field `depth_scale` holds; less than a step
+                becomes one step, since 0 means that there is no depth).
 
         Raises:
             UsageError: for another ending.
@@ -78,17 +81,21 @@ class DepthMap:
             DepthTokensError: where the file cannot be written.
         """
         path = user_path(path)
-        if path.suffix.lower() == ".npy":
-            with atomic(path) as file:
-                np.save(file, self.metres)
-        elif path.suffix.lower() == ".png":
-            info = PngImagePlugin.PngInfo()
-            info.add_text("depth_scale", str(self.png_scale))
-            steps = self._png_steps()
-            with atomic(path) as file:
+        ending = path.suffix.lower()
+        if ending not in (".npy", ".npz", ".tif", ".tiff", ".png"):
+            raise UsageError(f"depth is saved as .png, .npy, .npz or .tiff, not '{path.suffix}'")
+        info = PngImagePlugin.PngInfo()
+        info.add_text("depth_scale", str(self.png_scale))
+        steps = self._png_steps() if ending == ".png" else None
+        with atomic(path) as file:
+            if steps is not None:
                 Image.fromarray(steps).save(file, format="PNG", pnginfo=info)
-        else:
-            raise UsageError(f"depth is saved as .png or .npy, not '{path.suffix}'")
+            elif ending == ".npy":
+                np.save(file, self.metres)
+            elif ending == ".npz":
+                np.savez(file, depth=self.metres, uncertainty=self.uncertainty)
+            else:
+                Image.fromarray(self.metres).save(file, format="TIFF")
 
     @property
     def png_scale(self) -> int | float:
@@ -105,25 +112,34 @@ class DepthMap:
             steps[top : top + ROWS] = np.where(metres > 0, np.rint(metres * scale).clip(1), 0)
         return steps
 
-    def colour(self, depth_range: tuple[float, float] | None = None) -> Image.Image:
+    def colour(self, depth_range: tuple[float, float] | None = None, colour_map: str = COLOURS) -> Image.Image:
         """Depth in colour, near = bright.
 
         Args:
             depth_range: (lo, hi) metres, the ends of the colour map; None takes this map's own smallest and largest depth.
+            colour_map: one of matplotlib's, which begins at the near end.
+
+        Raises:
+            UsageError: for an unknown colour map.
         """
         lo, hi = depth_range or (float(self.metres.min()), float(self.metres.max()))
         picture = Image.new("RGB", (self.metres.shape[1], self.metres.shape[0]))
         for top in range(0, len(self.metres), ROWS):
-            picture.paste(Image.fromarray(colourise(self.metres[top : top + ROWS], lo, hi)), (0, top))
+            picture.paste(Image.fromarray(colourise(self.metres[top : top + ROWS], lo, hi, colour_map)), (0, top))
         return picture
 
-    def side_by_side(self, depth_range: tuple[float, float] | None = None) -> Image.Image:
+    def side_by_side(self, depth_range: tuple[float, float] | None = None, colour_map: str = COLOURS) -> Image.Image:
         """Photo, depth in colour with a scale in metres, and uncertainty, in one picture.
 
         Args:
             depth_range: (lo, hi) metres, the ends of depth's colour map; None takes this map's own smallest and largest depth. Uncertainty
                 always has its own.
+            colour_map: of depth, as for `colour`.
+
+        Raises:
+            UsageError: for an unknown colour map.
         """
+        check_colour_map(colour_map)
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -136,7 +152,7 @@ class DepthMap:
         axes[0].set_title("image")
         lo, hi = depth_range or (None, None)
         for ax, values, title, cmap, least, most in (
-            (axes[1], self.metres, "depth (m)", "magma_r", lo, hi),
+            (axes[1], self.metres, "depth (m)", colour_map, lo, hi),
             (axes[2], self.uncertainty, "uncertainty (m)", "viridis", None, None),
         ):
             figure.colorbar(ax.imshow(values[::thin, ::thin], cmap=cmap, vmin=least, vmax=most), ax=ax, shrink=0.85)
@@ -169,18 +185,31 @@ def png_scale(largest: float) -> int | float:
     return 2 ** math.floor(math.log2(MOST / largest))
 
 
-def colourise(metres: NDArray[np.float32], lo: float, hi: float) -> NDArray[np.uint8]:
+def colourise(metres: NDArray[np.float32], lo: float, hi: float, colour_map: str = COLOURS) -> NDArray[np.uint8]:
     """Depth in colour, near = bright.
 
     Args:
         metres: [H, W].
-        lo: metres, the bright end of the colour map; nearer depths look the same.
-        hi: metres, the dark end; farther depths look the same.
+        lo: metres, the near end of the colour map; nearer depths look the same.
+        hi: metres, the far end; farther depths look the same.
+        colour_map: one of matplotlib's, which begins at the near end.
 
     Returns:
         RGB uint8 [H, W, 3].
+
+    Raises:
+        UsageError: for an unknown colour map.
     """
     from matplotlib import colormaps
 
+    check_colour_map(colour_map)
     share = np.clip((metres - lo) / max(hi - lo, 1e-6), 0, 1)
-    return (colormaps["magma_r"](share)[..., :3] * 255).round().astype(np.uint8)
+    return (colormaps[colour_map](share)[..., :3] * 255).round().astype(np.uint8)
+
+
+def check_colour_map(name: str) -> None:
+    """Raise UsageError for a name that matplotlib has no colour map of."""
+    from matplotlib import colormaps
+
+    if name not in colormaps:
+        raise unknown("colour map", name, (known for known in colormaps if not known.endswith("_r")))
