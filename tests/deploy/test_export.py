@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -70,6 +71,25 @@ def test_batches(model, graph):
     depth, uncertainty, probs = OnnxDepth(graph).session.run(["depth", "uncertainty", "probs"], {"image": images})
     assert depth.shape == uncertainty.shape == (2, 1, 64, 96) and probs.shape == (2, 7, 2, 3)
     assert np.abs(depth[1, 0] - model.predict(images[1], side=64).metres).max() < 2e-3
+
+
+def test_many_are_as_one_by_one(graph):
+    opened = OnnxDepth(graph)
+    photos = [photo(96, 128), photo(150, 211), photo(96, 128)[::-1], photo(128, 96)]
+    for flip in (False, True):
+        expected = [opened.predict(rgb, flip=flip) for rgb in photos]
+        for batch_size in (1, 4):
+            found = opened.predict(iter(photos), flip=flip, batch_size=batch_size)
+            for one, other in zip(found, expected, strict=True):
+                agree(one, other)
+                assert batch_size > 1 or np.array_equal(one.metres, other.metres)
+    png = io.BytesIO()
+    Image.fromarray(photos[0]).save(png, format="PNG")
+    ways = [png, png.getvalue(), photos[0] / 255, torch.from_numpy(photos[0]).permute(2, 0, 1)]
+    for depth in opened.predict(ways):
+        assert np.array_equal(depth.metres, opened.predict(photos[0]).metres)
+    with pytest.raises(DataError, match=r"images\[1\]: image of 1x96 pixels would be shown at|images\[1\]: image of 1x9000"):
+        opened.predict([photos[0], photo(1, 9000)])
 
 
 def test_metadata(model, graph):
