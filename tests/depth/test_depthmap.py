@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from depthtokens import DataError, UsageError
@@ -91,3 +92,12 @@ def test_uncertainty_is_made_when_it_is_asked_for():
 def test_a_colour_picture_is_the_same_in_strips():
     depth = depth_map(np.random.default_rng(0).uniform(0, 12, (3 * ROWS + 5, 7)))
     assert np.array_equal(depth.colour((0.5, 10.0)), colourise(depth.metres, 0.5, 10.0))
+
+
+def test_a_transformers_result():
+    depth = depth_map(np.linspace(1, 9, 3 * ROWS * 4).reshape(-1, 4))
+    found = depth.to_pipeline()
+    assert found["predicted_depth"].dtype == torch.float32 and np.array_equal(found["predicted_depth"].numpy(), depth.metres)
+    grey = (depth.metres - depth.metres.min()) / (depth.metres.max() - depth.metres.min())  # as transformers does
+    assert found["depth"].mode == "L" and np.abs(np.asarray(found["depth"]) - (grey * 255).astype(int)).max() <= 1
+    assert np.asarray(depth_map([[2.0, 2.0]]).to_pipeline()["depth"]).tolist() == [[0, 0]]

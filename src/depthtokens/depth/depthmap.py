@@ -117,6 +117,21 @@ class DepthMap:
             picture.paste(Image.fromarray(colourise(self.metres[top : top + ROWS], lo, hi)), (0, top))
         return picture
 
+    def to_pipeline(self) -> dict[str, Any]:
+        """Depth as the depth-estimation pipeline of `transformers` gives it.
+
+        Returns:
+            "predicted_depth": a tensor [H, W] float32 in metres, on the CPU, and "depth": a grey PIL image of 8 bits, from 0 for this map's
+            smallest depth to 255 for its largest.
+        """
+        import torch
+
+        lo, hi = float(self.metres.min()), float(self.metres.max())
+        grey = np.empty(self.metres.shape, np.uint8)
+        for top in range(0, len(grey), ROWS):
+            grey[top : top + ROWS] = (self.metres[top : top + ROWS] - lo) / max(hi - lo, 1e-6) * 255
+        return {"predicted_depth": torch.from_numpy(self.metres), "depth": Image.fromarray(grey)}
+
     def side_by_side(self, depth_range: tuple[float, float] | None = None) -> Image.Image:
         """Photo, depth in colour with a scale in metres, and uncertainty, in one picture.
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..clip.device import precision_of
 from ..depth.linear import Trainable
 from ..depth.metrics import METRICS, MetricAccumulator, Target
 from ..depth.model import DepthTokens
@@ -73,7 +74,7 @@ def evaluate(
     protocol: str | Protocol = "auty2023",
     batch_size: int = 4,
     workers: int = 2,
-    precision: str = "float32",
+    precision: str | None = None,
     progress: Progress = silent,
 ) -> Scores:
     """Score a model on a data set or a store of patch features, on the device where the model is.
@@ -84,7 +85,7 @@ def evaluate(
         protocol: "auty2023", "pooled", "depthclip", or a `Protocol` of one's own.
         batch_size: images that go through the trunk together.
         workers: processes that read images.
-        precision: of the image tower: float32, bfloat16 or float16.
+        precision: of the image tower: float32, bfloat16 or float16; None takes the model's `dtype`.
         progress: called as images are scored.
 
     Returns:
@@ -94,6 +95,7 @@ def evaluate(
         DataError: where no image has valid ground truth, images cannot be read, or the store is not of this CLIP, mode and protocol.
         UsageError: for an unknown protocol or precision, or a store where the model's trunk is no longer the CLIP's.
     """
+    precision = precision or precision_of(model.dtype)
     source = open_source(model, dataset, None, Reading(batch_size=batch_size, workers=workers, precision=precision))
     return score_heads({"tokens": head_of(model)}, source, protocol, progress=progress)["tokens"]
 
