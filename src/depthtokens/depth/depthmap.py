@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from ..card import Card, HasCard
 from ..errors import DataError, UsageError
 from ..files import atomic, user_path
 
@@ -23,7 +25,7 @@ ROWS = 64
 """Rows of a map that are looked at or turned into steps or colours at a time: those of 100 megapixels would take gigabytes together."""
 
 
-class DepthMap:
+class DepthMap(HasCard):
     """Depth of one image.
 
     Attributes:
@@ -55,6 +57,23 @@ class DepthMap:
         if not callable(uncertainty):
             _check("uncertainty", uncertainty, metres)
         _check("depth", metres, metres)
+
+    def card(self) -> Card:
+        """What the map is, in a few lines, and its picture in colour."""
+        (height, width), (lo, hi) = self.metres.shape, self.depth_range
+        rows = [
+            ("depth", f"{self.metres.min():.3f} to {self.metres.max():.3f} m, mean {self.metres.mean():.3f} m"),
+            ("range", f"{lo:g} to {hi:g} m"),
+            ("bins", "{} in {}x{} patches".format(*self.probs.shape)),
+        ]
+        return Card(f"DepthMap {height}x{width}", rows, picture=self._repr_png_)
+
+    def _repr_png_(self) -> bytes:
+        """The map in colour as a PNG file, thinned where it is large."""
+        thin, file = max(1, max(self.metres.shape) // PICTURE), io.BytesIO()
+        metres = self.metres[::thin, ::thin]
+        Image.fromarray(colourise(metres, float(metres.min()), float(metres.max()))).save(file, format="PNG")
+        return file.getvalue()
 
     @cached_property
     def uncertainty(self) -> NDArray[np.float32]:

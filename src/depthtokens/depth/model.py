@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._version import versions
+from ..card import Card, HasCard
 from ..clip.device import precision_of
 from ..clip.load import FrozenCLIP
 from ..clip.stated import load_stated
@@ -31,7 +32,7 @@ from .settings import ModelSettings, Provenance, spoken
 from .shapes import need_features, need_images
 
 
-class DepthTokens(nn.Module):
+class DepthTokens(HasCard, nn.Module):
     """Depth from a frozen CLIP and prompts, some of whose words may be learned vectors (paper, section 3).
 
     Attributes:
@@ -137,6 +138,22 @@ class DepthTokens(nn.Module):
         if self.path is not None:
             parts[-1] = self.path @ parts[-1]
         return torch.cat(parts) if parts else self.centres.new_empty(0, self.clip.text.width)
+
+    def card(self) -> Card:
+        """What the model is, in a few lines."""
+        settings, (lo, hi) = self.settings, self.depth_range
+        vectors = [f"{kind} {list(value.shape)}{'' if value.requires_grad else ', not trained'}" for kind, value in self.tokens.items()]
+        side = "in their own size" if settings.predict_side is None else f"with a shorter side of {settings.predict_side} pixels"
+        rows = [
+            ("template", settings.template),
+            ("depth", ", ".join(self.words) or settings.depth),
+            ("vectors", "; ".join(vectors) or "none"),
+            ("bins", f"{len(self.centres)} from {lo:g} to {hi:g} m: {', '.join(f'{centre:.3g}' for centre in settings.centres)}"),
+            ("image tower", f"{settings.dense}, {precision_of(self.dtype)} on {self.device}, BatchNorm {settings.batchnorm}"),
+            ("scale", settings.scale),
+            ("photos", f"shown {side}"),
+        ]
+        return Card(f"DepthTokens on {self.clip.identity}", rows)
 
     @property
     def device(self) -> torch.device:

@@ -12,20 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..card import Card, HasCard
 from ..clip.device import precision_of
 from ..depth.linear import Trainable
 from ..depth.metrics import METRICS, MetricAccumulator, Target
 from ..depth.model import DepthTokens
 from ..depth.protocol import Head, Protocol, count_not_finite, find_protocol
 from ..errors import DataError
-from ..files import write_text
+from ..files import user_path, write_text
 from ..progress import Progress, silent
 from .controls import Controls
 from .source import Data, Reading, Source, open_source
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(HasCard):
     """What the evaluation of one head gave.
 
     Attributes:
@@ -59,13 +60,23 @@ class Scores:
             "pixel_wise": self.pixel_wise,
         }  # fmt: skip
 
-    def save_csv(self, path: str | Path) -> None:
-        """Write the figures of each image to a CSV file. Raises DepthTokensError where it cannot be written."""
+    def card(self) -> Card:
+        """The figures, each as the mean over images and over all pixels together."""
+        lo, hi = self.protocol.depth_range or self.depth_range
+        rows = [(metric.heading, f"{self.image_wise[name]:.3f}", f"{self.pixel_wise[name]:.3f}") for name, metric in METRICS.items()]
+        left = f", {len(self.skipped)} without truth" if self.skipped else ""
+        title = f"Scores by {self.protocol.name}, {lo:g} to {hi:g} m, {len(self.per_image)} images{left}"
+        return Card(title, rows, ("", "mean over images", "over all pixels"))
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """The figures of each image as CSV text, written to a file where one is named. Raises DepthTokensError where it cannot be."""
         text = io.StringIO()
         writer = csv.DictWriter(text, ["name", *METRICS, "pixels", "protocol"], lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "protocol": self.protocol.name} for row in self.per_image)
-        write_text(Path(path), text.getvalue())
+        if path is not None:
+            write_text(user_path(path), text.getvalue())
+        return text.getvalue()
 
 
 def evaluate(
