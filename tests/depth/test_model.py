@@ -302,3 +302,25 @@ def test_evaluate_takes_the_models_type(tiny_clip, nyu_tree):
     half = evaluate(model.to(torch.bfloat16), data, workers=0).image_wise
     assert half == evaluate(model.float(), data, workers=0, precision="bfloat16").image_wise
     assert half != evaluate(model, data, workers=0).image_wise
+
+
+@pytest.mark.parametrize(
+    ("clip", "settings"),
+    [
+        ("tiny_clip", {"template": "4o4d", "dense": "layer4"}),
+        ("tiny_clip", {"depth": "depth-7", "dense": "value", "normalisation": "clip"}),
+        ("attnpool_clip", {"depth": "path:3:7", "dense": "attnpool", "scale": "learned"}),
+        ("vit_clip", {"dense": "tokens"}),
+    ],
+)
+def test_compiles_without_a_break(request, clip, settings):
+    model, images = make(request.getfixturevalue(clip), **settings), torch.randn(1, 3, 64, 96)
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")  # one graph, or an error
+    for type_ in (torch.float32, torch.bfloat16):
+        model.to(type_)
+        found, expected = compiled(images).depth, model(images).depth
+        assert torch.allclose(found, expected, atol=1e-5 if type_ == torch.float32 else 1e-2)
+        for name, parameter in model.trainable().items():
+            a, b = (torch.autograd.grad(depth.sum(), parameter, retain_graph=True)[0] for depth in (found, expected))
+            assert torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max())), name
