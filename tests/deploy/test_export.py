@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import subprocess
@@ -90,6 +91,11 @@ def test_many_are_as_one_by_one(graph):
         assert np.array_equal(depth.metres, opened.predict(photos[0]).metres)
     with pytest.raises(DataError, match=r"images\[1\]: image of 1x96 pixels would be shown at|images\[1\]: image of 1x9000"):
         opened.predict([photos[0], photo(1, 9000)])
+
+
+def test_a_models_type_is_no_matter(model, graph, tmp_path):
+    export.export_onnx(copy.deepcopy(model).half(), tmp_path / "half.onnx")
+    agree(OnnxDepth(tmp_path / "half.onnx").predict(photo(96, 96)), OnnxDepth(graph).predict(photo(96, 96)))
 
 
 def test_metadata(model, graph):

@@ -261,8 +261,8 @@ class DepthTokens(HasCard, nn.Module):
             precision: of the image tower: float32, bfloat16 or float16; None takes the model's `dtype`.
             side: pixels of the shorter side as CLIP is shown it, instead of `predict_side`.
             flip: average with the mirrored photo, as the evaluation protocols do; takes twice as long.
-            batch_size: photos that go through the image tower together at most, those next to each other that are shown in one size. More
-                than 1 is faster on a GPU, and changes depth by float rounding, up to 1e-5 m in float32.
+            batch_size: photos that go through the image tower together at most; of so many at a time, those that are shown in one size do.
+                It is for GPUs; with more than 1 depth differs by rounding, on a CPU in float32 by less than 1e-5 m.
 
         Returns:
             A `DepthMap`; a list of them for a list, tuple or tensor [B, 3, H, W]; for an iterator an iterator, which reads photos as their
