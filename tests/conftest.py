@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from depthtokens import DataError
 from helpers import REFERENCE, TINY_CONFIG, load_script
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -33,6 +34,19 @@ os.environ |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), _place.name)
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_around))
 tempfile.tempdir = _place.name
 Path(os.environ["HOME"]).mkdir()
+
+
+@pytest.fixture
+def message():
+    """A function that calls another, which must raise an error of one line, and gives that line."""
+
+    def one_line(action, kind=DataError):
+        with pytest.raises(kind) as caught:
+            action()
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return one_line
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 import depthtokens
 
 ROOT = Path(depthtokens.__file__).parent
-GROUND = ["errors", "files", "partial", "places", "progress", "schema", "spread", "_version"]
+GROUND = ["errors", "files", "partial", "places", "progress", "schema", "spread", "summary", "_version"]
 ORDER = [
     "data", "clip", "prompt", "features", "depth", "experiment", "report", "reproduce", "study", "scenes", "demo", "deploy", "cli",
 ]  # fmt: skip

@@ -1,7 +1,9 @@
 """The one door for photos: the same pixels whichever way a photo is given, and one line for whatever is wrong with it."""
 
+import io
 import struct
 import warnings
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -217,7 +219,7 @@ def test_arrays_of_every_kind(message):
     grey = np.repeat(pixels[..., :1], 3, axis=2)
     assert np.array_equal(read_photo(pixels[..., 0]), grey) and np.array_equal(read_photo(pixels[..., :1]), grey)
     alpha = np.zeros((48, 64, 1), np.uint8)
-    assert (read_photo(np.dstack([pixels, alpha])) == 255).all() and (read_photo(np.dstack([pixels[..., :1], alpha])) == 255).all()
+    assert (read_photo(np.dstack([pixels, alpha])) == 255).all()
     assert np.array_equal(read_photo(np.dstack([pixels, alpha + 255])[::-1])[::-1], pixels)
     assert np.array_equal(read_photo(torch.from_numpy(pixels)), pixels)
 
@@ -225,7 +227,8 @@ def test_arrays_of_every_kind(message):
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (np.zeros((3, 48, 64), np.uint8), "channels go last"), (np.zeros((48, 64, 5), np.uint8), "[48, 64, 5]"),
+        (np.zeros((3, 48, 64), np.uint8), "channels go last"), (np.zeros((48, 64, 2), np.uint8), "two channels may be many things"),
+        (np.zeros((2, 48, 64, 3), np.uint8), "several photos: give a list of them"), (np.zeros((48, 64, 5), np.uint8), "[48, 64, 5]"),
         (np.zeros((0, 64, 3), np.uint8), "[0, 64, 3]"), (np.zeros((48, 64, 3), np.int64), "int64"), (np.zeros((48, 64, 3), bool), "bool"),
         (np.full((48, 64, 3), 200.0), "has values in 0..1"), (np.full((48, 64, 3), -0.1), "has values in 0..1"),
         (np.full((48, 64, 3), np.nan), "has values in 0..1"), (np.zeros(5, np.uint8), "uint8 [5]"), ([[1, 2], [3]], "not this list"),
@@ -291,3 +294,74 @@ def test_one_door():
     """Nowhere else in the package is an image opened."""
     for path in Path(images.__file__).parents[1].rglob("*.py"):
         assert "Image.open(" not in path.read_text(encoding="utf-8"), path
+
+
+def test_content_of_files(tmp_path, message):
+    """Bytes and file objects are read as the file is, and stay open where they were opened."""
+    path = tmp_path / "photo.png"
+    image, exif = lying(6)
+    image.save(path, exif=exif)
+    content = path.read_bytes()
+    for given in (content, bytearray(content), memoryview(content), io.BytesIO(content)):
+        assert np.array_equal(read_photo(given), smooth())
+    with path.open("rb") as file:
+        assert np.array_equal(read_photo(file), smooth()) and np.array_equal(read_photo(file), smooth()) and not file.closed
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "photo.png")
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive, archive.open("photo.png") as file:
+        assert np.array_equal(read_photo(file), smooth())
+
+    class Stream(io.BytesIO):
+        seekable = staticmethod(lambda: False)
+
+    assert np.array_equal(read_photo(Stream(content)), smooth())  # as from a connection
+    assert message(lambda: read_photo(content[: len(content) // 2])).startswith("cannot read this image: ")
+    assert message(lambda: read_photo(b"")) == "cannot read this image: it is not an image"
+    assert (
+        message(lambda: read_photo(b"%!PS-Adobe")) == "cannot read this image: it is EPS, which is not read here: convert it to JPEG or PNG"
+    )
+    assert "gives str: open it with 'rb'" in message(lambda: read_photo(io.StringIO("hello")), UsageError)
+    with path.open("rb") as file:
+        file.close()
+        assert message(lambda: read_photo(file)).startswith("cannot read this image: ")
+
+
+def test_tensors(message):
+    pixels = smooth()
+    chw = torch.from_numpy(pixels).permute(2, 0, 1)
+    for given in (
+        chw,
+        chw.contiguous(),
+        chw / 255,
+        (chw / 255).half(),
+        (chw / 255).double().requires_grad_(),
+        torch.nn.Parameter(chw / 255),
+    ):
+        found = read_photo(given)
+        assert np.array_equal(found, pixels) and found.flags.c_contiguous
+    coarse = torch.tensor(pixels // 64 * 64).permute(2, 0, 1) / 256
+    assert np.array_equal(read_photo(coarse.bfloat16()), read_photo(coarse))
+    for given, said in (
+        (torch.zeros(1, 48, 64), "[1, 48, 64]"),
+        (torch.zeros(2, 3, 48, 64), "several photos: give a list of them"),
+        (torch.randn(3, 48, 64), "normalised images go to the model itself"),
+        (torch.zeros(3, 48, 64, dtype=torch.int64), "int64"),
+        (torch.zeros(3, 48, 64, device="meta"), "not this one [3, 48, 64]"),
+    ):
+        assert said in message(lambda given=given: read_photo(given), UsageError)
+
+
+@pytest.mark.parametrize(
+    "address", ["https://example.org/a.jpg", "HTTP://example.org/a.jpg", "s3://bucket/a.png", "data:image/png;base64," + "A" * 9999]
+)
+def test_addresses_are_not_fetched(address, message):
+    assert "is an address, and nothing is fetched: download it, then give the file" in message(lambda: read_photo(address), UsageError)
+    assert "nothing is fetched" in message(lambda: read_photo(Path(address)), UsageError)
+
+
+def test_files_that_are_called_like_an_address(tmp_path, monkeypatch, message):
+    monkeypatch.chdir(tmp_path)
+    Path("http:").mkdir()
+    Image.fromarray(smooth()).save("http:/a.png")
+    assert np.array_equal(read_photo("http:/a.png"), smooth())
+    assert message(lambda: read_photo("nothing.png")).endswith("no such file")

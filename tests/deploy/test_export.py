@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
 import subprocess
 import sys
@@ -13,7 +15,9 @@ from PIL import Image
 
 from depthtokens import DataError, DepthTokens, DepthTokensError, UsageError, WeightsError
 from depthtokens.deploy import export
-from depthtokens.deploy.runtime import OnnxDepth, resized
+from depthtokens.deploy.onnxfile import graph_sha256
+from depthtokens.deploy.runtime import GRAPH, OnnxDepth, resized
+from depthtokens.files import sealed
 from helpers import killed, photo, run
 
 onnx = pytest.importorskip("onnx")
@@ -70,6 +74,30 @@ def test_batches(model, graph):
     depth, uncertainty, probs = OnnxDepth(graph).session.run(["depth", "uncertainty", "probs"], {"image": images})
     assert depth.shape == uncertainty.shape == (2, 1, 64, 96) and probs.shape == (2, 7, 2, 3)
     assert np.abs(depth[1, 0] - model.predict(images[1], side=64).metres).max() < 2e-3
+
+
+def test_many_are_as_one_by_one(graph):
+    opened = OnnxDepth(graph)
+    photos = [photo(96, 128), photo(150, 211), photo(96, 128)[::-1], photo(128, 96)]
+    for flip in (False, True):
+        expected = [opened.predict(rgb, flip=flip) for rgb in photos]
+        for batch_size in (1, 4):
+            found = opened.predict(iter(photos), flip=flip, batch_size=batch_size)
+            for one, other in zip(found, expected, strict=True):
+                agree(one, other)
+                assert batch_size > 1 or np.array_equal(one.metres, other.metres)
+    png = io.BytesIO()
+    Image.fromarray(photos[0]).save(png, format="PNG")
+    ways = [png, png.getvalue(), photos[0] / 255, torch.from_numpy(photos[0]).permute(2, 0, 1)]
+    for depth in opened.predict(ways):
+        assert np.array_equal(depth.metres, opened.predict(photos[0]).metres)
+    with pytest.raises(DataError, match=r"images\[1\]: image of 1x96 pixels would be shown at|images\[1\]: image of 1x9000"):
+        opened.predict([photos[0], photo(1, 9000)])
+
+
+def test_a_models_type_is_no_matter(model, graph, tmp_path):
+    export.export_onnx(copy.deepcopy(model).half(), tmp_path / "half.onnx")
+    agree(OnnxDepth(tmp_path / "half.onnx").predict(photo(96, 96)), OnnxDepth(graph).predict(photo(96, 96)))
 
 
 def test_metadata(model, graph):
@@ -213,6 +241,12 @@ def test_a_graph_that_gives_no_numbers(graph, tmp_path):
     proto = onnx.load(graph)
     weight = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     weight.raw_data = np.full(weight.dims, np.nan, np.float32).tobytes()
+    onnx.save(proto, tmp_path / "nan.onnx")
+    with pytest.raises(WeightsError, match="its graph is not as it was written"):
+        OnnxDepth(tmp_path / "nan.onnx")
+    values = json.loads(proto.metadata_props[0].value) | {GRAPH: graph_sha256(proto.SerializeToString())}
+    values.pop("sha256")
+    proto.metadata_props[0].value = json.dumps(sealed(values))
     onnx.save(proto, tmp_path / "nan.onnx")
     with pytest.raises(DataError, match="this image: the graph gives no numbers"):
         OnnxDepth(tmp_path / "nan.onnx").predict(photo(96, 96))

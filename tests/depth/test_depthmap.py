@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from depthtokens import DataError, UsageError
@@ -120,3 +121,12 @@ def test_files_of_metres(tmp_path):
             assert tiff.mode == "F" and np.array_equal(np.asarray(tiff), metres)
     with pytest.raises(UsageError, match=r"saved as .png, .npy, .npz or .tiff, not '.exr'"):
         depth.save(tmp_path / "d.exr")
+
+
+def test_a_transformers_result():
+    depth = depth_map(np.linspace(1, 9, 3 * ROWS * 4).reshape(-1, 4))
+    found = depth.to_pipeline()
+    assert found["predicted_depth"].dtype == torch.float32 and np.array_equal(found["predicted_depth"].numpy(), depth.metres)
+    grey = (depth.metres - depth.metres.min()) / (depth.metres.max() - depth.metres.min())  # as transformers does
+    assert found["depth"].mode == "L" and np.abs(np.asarray(found["depth"]) - (grey * 255).astype(int)).max() <= 1
+    assert np.asarray(depth_map([[2.0, 2.0]]).to_pipeline()["depth"]).tolist() == [[0, 0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 
@@ -13,10 +14,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from depthtokens import DepthTokens, TrainingError, UsageError, WeightsError, load_clip, make_optimizer, silog
+from depthtokens import DepthTokens, NYUv2, TrainingError, UsageError, WeightsError, evaluate, load_clip, make_optimizer, silog
 from depthtokens.depth.checkpoint import read, write
 from depthtokens.depth.settings import Provenance
-from helpers import TINY_CONFIG
+from helpers import TINY_CONFIG, photo
 from helpers import make_model as make
 
 
@@ -264,3 +265,62 @@ def test_token_files_that_hold_no_numbers(tiny_clip, tmp_path):
         write(tmp_path / "broken.safetensors", broken, header)
         with pytest.raises(WeightsError, match=f"broken.safetensors: '{name}' holds .* that are no numbers.*train again"):
             DepthTokens.load(tmp_path / "broken.safetensors", tiny_clip)
+
+
+def test_type_and_place(tiny_clip):
+    """Another type is one of the image tower alone: nothing is rounded, and other models on the same CLIP stay as they are."""
+    model, other, rgb = make(tiny_clip), make(tiny_clip), photo(64, 96)
+    assert model.dtype == torch.float32 and model.device == torch.device("cpu")
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    exact = model.predict(rgb).metres
+    images = torch.randn(1, 3, 64, 96)
+    for change, precision in (
+        (lambda: model.half(), "float16"),
+        (lambda: model.to(torch.bfloat16), "bfloat16"),
+        (lambda: model.bfloat16().to("cpu"), "bfloat16"),
+        (lambda: model.to("cpu", torch.float16), "float16"),
+        (lambda: model.to(images), "float32"),
+        (lambda: model.half().float(), "float32"),
+    ):
+        assert change() is model and model.dtype == getattr(torch, precision)
+        assert all(torch.equal(value, state[name]) and value.dtype == state[name].dtype for name, value in model.state_dict().items())
+        assert np.array_equal(model.predict(rgb).metres, other.predict(rgb, precision).metres)
+        assert np.array_equal(model.predict(rgb, "float32").metres, exact)
+        assert torch.equal(model.image_features(images), other.image_features(images, precision))
+        out = model(images)
+        silog(out.depth, torch.ones(1, 1, 64, 96)).backward()
+        assert out.depth.dtype == out.probs.dtype == model.tokens["depth"].grad.dtype == torch.float32
+    assert np.array_equal(other.predict(rgb).metres, exact) and other.dtype == torch.float32
+    with pytest.raises(UsageError, match="unknown precision 'float64'"):
+        model.double()
+    moved = copy.deepcopy(model.half()).to("meta")
+    assert moved.device.type == "meta" and moved.dtype == torch.float16 and moved.centres.dtype == torch.float32
+
+
+def test_evaluate_takes_the_models_type(tiny_clip, nyu_tree):
+    model, data = make(tiny_clip), NYUv2(nyu_tree, split="test")
+    half = evaluate(model.to(torch.bfloat16), data, workers=0).image_wise
+    assert half == evaluate(model.float(), data, workers=0, precision="bfloat16").image_wise
+    assert half != evaluate(model, data, workers=0).image_wise
+
+
+@pytest.mark.parametrize(
+    ("clip", "settings"),
+    [
+        ("tiny_clip", {"template": "4o4d", "dense": "layer4"}),
+        ("tiny_clip", {"depth": "depth-7", "dense": "value", "normalisation": "clip"}),
+        ("attnpool_clip", {"depth": "path:3:7", "dense": "attnpool", "scale": "learned"}),
+        ("vit_clip", {"dense": "tokens"}),
+    ],
+)
+def test_compiles_without_a_break(request, clip, settings):
+    model, images = make(request.getfixturevalue(clip), **settings), torch.randn(1, 3, 64, 96)
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")  # one graph, or an error
+    for type_ in (torch.float32, torch.bfloat16):
+        model.to(type_)
+        found, expected = compiled(images).depth, model(images).depth
+        assert torch.allclose(found, expected, atol=1e-5 if type_ == torch.float32 else 1e-2)
+        for name, parameter in model.trainable().items():
+            a, b = (torch.autograd.grad(depth.sum(), parameter, retain_graph=True)[0] for depth in (found, expected))
+            assert torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max())), name

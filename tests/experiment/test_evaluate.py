@@ -39,7 +39,8 @@ def test_score(tmp_path):
     scores = found["three"]
     assert scores.skipped == ["empty"] and [row["name"] for row in scores.per_image] == ["a", "wide"]
     assert scores.quoted["abs_rel"] == pytest.approx(0.5) and scores.quoted["d2"] == 1 and scores.quoted["d1"] == 0
-    scores.save_csv(tmp_path / "s.csv")
+    text = scores.to_csv()
+    assert scores.to_csv(tmp_path / "s.csv") == text == (tmp_path / "s.csv").read_text()
     assert (tmp_path / "s.csv").read_text().splitlines()[0] == ",".join(["name", *METRICS, "pixels", "protocol"])
     assert len((tmp_path / "s.csv").read_text().splitlines()) == 3
 

@@ -130,7 +130,11 @@ VERBS = (
 
 def result(folder: Path) -> dict[str, str]:
     """What a command wrote into a copy of the world, caches and locks apart: the content of each file as a digest, without durations."""
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith(".lock")}
+    found = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(".lock")
+    }
     return {name: _digest(path, folder) for name, path in found.items() if not name.startswith(READ)}
 
 

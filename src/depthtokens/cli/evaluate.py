@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
         rows = score_heads({"tokens": head_of(model)}, source, protocol, controls, progress)
     scores = rows["tokens"]
     if args.csv:
-        scores.save_csv(args.csv)
+        scores.to_csv(args.csv)
     if args.json:
         measured = [{"name": name, **row.to_dict()} for name, row in rows.items()]
         print_json({"tokens": str(args.tokens), "data": args.data, "split": source.split, "rows": measured})

@@ -51,6 +51,13 @@ def dtype_of(precision: str) -> torch.dtype:
     return dtype
 
 
+def precision_of(dtype: torch.dtype) -> str:
+    """The name of a type, as `PRECISIONS` has it. Raises UsageError for one that is none of them."""
+    name = str(dtype).removeprefix("torch.")
+    dtype_of(name)
+    return name
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """A context in which matrix products and convolutions run in `precision`.
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsError, unknown
 from ..files import user_path
+from ..summary import Summarised, Summary
 from . import CLIPIdentity
 from .bundled import checked_folder
 from .folder import check_config, check_room, find_weights
@@ -40,7 +41,7 @@ VOCABULARY = 49408
 """Entries of CLIP's BPE vocabulary."""
 
 
-class FrozenCLIP(nn.Module):
+class FrozenCLIP(Summarised, nn.Module):
     """An open_clip model that nothing changes: no parameter requires grad and every layer stays in eval mode.
 
     Attributes:
@@ -73,6 +74,19 @@ class FrozenCLIP(nn.Module):
         self.fingerprint = fingerprint(self.model)
         self.text = TextTower(self.model)
         self._tokenizer = tokenizer
+
+    def summary(self) -> Summary:
+        """What the CLIP is, in a few lines."""
+        weights = list(self.model.parameters())
+        rows = [
+            *([("weights", self.weights)] if self.weights else []),
+            ("fingerprint", self.fingerprint),
+            ("image tower", type(self.visual).__name__),
+            ("text tower", f"width {self.text.width}"),
+            ("parameters", f"{sum(weight.numel() for weight in weights):,}, frozen"),
+            ("device", weights[0].device),
+        ]
+        return Summary(f"FrozenCLIP {self.name}", rows)
 
     @property
     def visual(self) -> nn.Module:

@@ -88,6 +88,8 @@ class TextTower:
         They are computed anew where the tower has moved, has another type or other weights; only what is written through `.data` into the
         same memory is not noticed.
         """
+        if torch.compiler.is_compiling():  # a graph keeps nothing
+            return self.prefix_states(self.embedding(ids))
         if self._kept_of != (stamp := self.stamp()):
             self._kept, self._kept_of = {}, stamp
         key = tuple(ids.tolist())

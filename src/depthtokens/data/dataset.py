@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError, DepthTokensError, UsageError, unknown
 from ..files import user_path
+from ..summary import Summarised, Summary
 from .augment import Augmentation, apply
 from .find import is_file, is_folder, relative
 from .formats import file_digest, mask_beside, read_depth
@@ -80,7 +81,7 @@ class Stated(TypedDict):
     options: NotRequired[dict[str, Any]]
 
 
-class DepthDataset(Dataset[Sample]):
+class DepthDataset(Summarised, Dataset[Sample]):
     """A list of pairs of an image and its depth; `self[i]` is a `Sample`.
 
     To add a data set, write a subclass whose constructor takes `(root, split, list_file, *, augment, crop, seed, allow_missing)`, and name
@@ -226,6 +227,18 @@ class DepthDataset(Dataset[Sample]):
         if found != stated["fingerprint"]:
             raise DataError(f"{stated['spec']} '{stated['split']}' has changed since it was made")
         return "unchanged"
+
+    def summary(self) -> Summary:
+        """What the data set is, in a few lines."""
+        lo, hi = self.depth_range
+        rows = [
+            ("folder", self.root),
+            ("depth", f"{lo:g} to {hi:g} m"),
+            ("views", "random" if self.augment else "plain images"),
+            *(("note", note) for note in self.notes[:5]),
+            *(("warning", warning) for warning in self.warnings[:5]),
+        ]
+        return Summary(f"{type(self).__name__}, {self.split}: {len(self)} images", rows)
 
     def __len__(self) -> int:
         return len(self.pairs)

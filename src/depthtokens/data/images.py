@@ -1,12 +1,15 @@
-"""The one door for photos: files, PIL images and arrays go through `read_photo`. Free of torch, so that engines show the same pixels."""
+"""The one door for photos: files, bytes, PIL images, arrays, tensors go through `read_photo`. Free of torch: all engines see the same."""
 
 from __future__ import annotations
 
+import io
+import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +24,17 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, cut
 from ..files import user_path
 from .find import visible
 
-Photo = str | Path | Image.Image | NDArray[Any]
-"""A file, a PIL image, or an array: uint8 [H, W, 3] RGB, or what `from_array` makes that of."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Photo: TypeAlias = "str | Path | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[Any] | Tensor"
+"""One photo, as `read_photo` takes it."""
+THIS = "this image"
+"""What errors call a photo that has no name."""
 
 MOST_PIXELS = 300_000_000
 """Larger images are refused: they would not fit into memory, and CLIP is shown a few hundred rows in any case."""
@@ -45,7 +53,7 @@ class Format(NamedTuple):
     name: str
     endings: tuple[str, ...]
     starts: tuple[bytes, ...]
-    open: Callable[[Path], Image.Image]
+    open: Callable[[Path | IO[bytes]], Image.Image]
 
 
 FORMATS = (
@@ -71,6 +79,7 @@ _OTHERS = {
 }  # fmt: skip
 _BRANDS = {b"hei": "HEIC", b"hev": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"avi": "AVIF", b"crx": "a camera's raw file"}
 
+_ADDRESS = re.compile(r"(?i)[a-z][a-z0-9+.-]+:/|data:")
 _ORIENTATION = 0x0112
 _TURNS = {
     2: (False, slice(None), slice(None, None, -1)), 3: (False, slice(None, None, -1), slice(None, None, -1)),
@@ -101,27 +110,44 @@ def read_photo(image: Photo) -> NDArray[np.uint8]:
     RGB; 16 bits per colour become 8.
 
     Args:
-        image: a path, a PIL image, or an array (see `from_array`).
+        image: a path; the bytes of an image file; a file object, opened in binary mode and read from its start where it can be rewound; a
+            PIL image; a tensor [3, H, W] of the values that arrays have; or an array (see `from_array`).
 
     Returns:
         RGB [H, W, 3] uint8.
 
     Raises:
         DataError: for a file or PIL image that is no such photo.
-        UsageError: for an array that is none.
+        UsageError: for an array or tensor that is none, an address on the web, or a file object that gives text.
     """
     if isinstance(image, str | Path):
-        return read_image(user_path(image))
+        try:
+            return read_image(user_path(image))
+        except DataError as error:
+            if not (_ADDRESS.match(str(image)) and isinstance(error.__cause__, OSError)):
+                raise
+            raise UsageError(f"{cut(str(image), 80)} is an address, and nothing is fetched: download it, then give the file") from error
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _read(io.BytesIO(image))
     if isinstance(image, Image.Image):
-        with reading("image", named(image)):
-            return _upright_rgb(image, "this image")
+        with reading("image", THIS):
+            return _upright_rgb(image, THIS)
+    if callable(getattr(image, "read", None)):
+        return _read(_content(image))
+    if is_tensor(image):
+        return _from_tensor(image)
     return from_array(image)
+
+
+def is_tensor(image: Any) -> bool:
+    """Whether something is a tensor of torch, which is not loaded for that: whoever has a tensor has loaded it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(image, torch.Tensor)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Read an image file: RGB [H, W, 3] uint8, upright. Raises DataError where it is missing, damaged, too large, or no such image."""
-    with opened(path) as image:
-        return _upright_rgb(image, str(path))
+    return _read(path)
 
 
 def read_header(path: Path) -> Header:
@@ -137,27 +163,30 @@ def from_array(image: Any) -> NDArray[np.uint8]:
     """RGB [H, W, 3] uint8 of an array.
 
     Args:
-        image: [H, W], [H, W, 1] grey, [H, W, 2] grey with alpha, [H, W, 3] RGB or [H, W, 4] RGB with alpha; uint8 in 0..255, floats in
-            0..1, or in colour uint16 in 0..65535. Strides may be negative. OpenCV's arrays are BGR: give `image[..., ::-1]`.
+        image: [H, W] or [H, W, 1] grey, [H, W, 3] RGB or [H, W, 4] RGB with alpha; uint8 in 0..255, floats in 0..1, or in colour uint16 in
+            0..65535. Strides may be negative. OpenCV's arrays are BGR: give `image[..., ::-1]`.
 
     Raises:
         UsageError: for anything else.
     """
     try:
         given = np.asarray(image)
-    except Exception as error:  # a tensor on a GPU, a ragged list
+    except Exception as error:  # a ragged list, an object that promises an array and has none
         raise UsageError(
-            f"a photo is a path, a PIL image or an array uint8 [H, W, 3], not this {type(image).__name__} ({error})"
+            f"a photo is a path, bytes, a file object, a PIL image, an array uint8 [H, W, 3] or a tensor [3, H, W], "
+            f"not this {type(image).__name__} ({error})"
         ) from error
     shape = list(given.shape)
     if given.ndim == 2:
         given = given[..., None]
-    if given.ndim != 3 or given.shape[2] not in (1, 2, 3, 4) or not given.size:
-        first = " (channels go last)" if given.ndim == 3 and given.shape[0] in (1, 3, 4) else ""
-        raise UsageError(f"predict takes RGB images uint8 [H, W, 3], this is {given.dtype} {shape}{first}")
+    if given.ndim != 3 or given.shape[2] not in (1, 3, 4) or not given.size:
+        raise UsageError(f"predict takes RGB images uint8 [H, W, 3], this is {given.dtype} {shape}{_meant(given)}")
     if given.dtype.kind == "f":
         if not (np.isfinite(given).all() and given.min() >= 0 and given.max() <= 1):
-            raise UsageError(f"an image of floats has values in 0..1, this {given.dtype} {shape} has others: scale it, or give uint8")
+            raise UsageError(
+                f"an image of floats has values in 0..1, this {given.dtype} {shape} has others: scale it, or give uint8 "
+                "(normalised images go to the model itself)"
+            )
         given = np.rint(given * 255).astype(np.uint8)
     elif given.dtype.kind == "u" and given.dtype.itemsize == 2:
         if given.shape[2] < 3:
@@ -165,10 +194,47 @@ def from_array(image: Any) -> NDArray[np.uint8]:
         given = (given >> 8).astype(np.uint8)  # as image files of 16 bits are read
     elif given.dtype != np.uint8:
         raise UsageError(f"predict takes RGB images uint8 [H, W, 3], this is {given.dtype} {shape}")
-    if given.shape[2] in (2, 4):
-        mode = "LA" if given.shape[2] == 2 else "RGBA"
-        return _upright_rgb(Image.frombytes(mode, (given.shape[1], given.shape[0]), np.ascontiguousarray(given).tobytes()), "this image")
+    if given.shape[2] == 4:
+        return _upright_rgb(Image.frombytes("RGBA", (given.shape[1], given.shape[0]), np.ascontiguousarray(given).tobytes()), THIS)
     return np.ascontiguousarray(np.broadcast_to(given, (*given.shape[:2], 3)))
+
+
+def _meant(given: NDArray[Any]) -> str:
+    """What may have been meant by an array that is no photo, as the end of an error."""
+    if given.ndim == 4:
+        return " (several photos: give a list of them)"
+    if given.ndim == 3 and given.shape[0] in (1, 3, 4):
+        return " (channels go last; those of a tensor [3, H, W] go first)"
+    return " (two channels may be many things: give grey [H, W], or RGB with alpha)" if given.ndim == 3 and given.shape[2] == 2 else ""
+
+
+def _from_tensor(image: Any) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] uint8 of a tensor on any device: [3, H, W], or with its channels last as an array has them. Raises as `from_array`."""
+    try:
+        values = image.detach().cpu()
+        if values.is_floating_point() and values.element_size() < 4:  # NumPy does not know all of torch's short types
+            values = values.float()
+        array = (values.permute(1, 2, 0) if values.ndim == 3 and values.shape[0] == 3 else values).numpy()
+    except Exception as error:  # a sparse one, one without values
+        raise UsageError(f"a photo is a tensor [3, H, W] of numbers, not this one {list(image.shape)} ({error})") from error
+    return from_array(array)
+
+
+def _read(source: Path | IO[bytes]) -> NDArray[np.uint8]:
+    """The pixels of an image file. Raises DataError as `opened`."""
+    with opened(source) as image:
+        return _upright_rgb(image, named(source))
+
+
+def _content(file: Any) -> IO[bytes]:
+    """What a file object gives, from its start where it can be rewound, as Pillow reads it."""
+    with reading("image", THIS):
+        if getattr(file, "seekable", bool)():
+            file.seek(0)
+        content = file.read()
+    if not isinstance(content, bytes):
+        raise UsageError(f"a file object must give bytes, this one gives {type(content).__name__}: open it with 'rb'")
+    return io.BytesIO(content)
 
 
 def find_photos(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -227,32 +293,38 @@ def shown_size(size: tuple[int, int], side: int | None, stride: int) -> tuple[in
 
 def named(image: Photo) -> str:
     """What an error calls a photo."""
-    return str(image) if isinstance(image, str | Path) else "this image"
+    return str(image) if isinstance(image, str | Path) else THIS
 
 
 @contextmanager
-def opened(path: Path, what: str = "image") -> Iterator[Image.Image]:
+def opened(source: Path | IO[bytes], what: str = "image") -> Iterator[Image.Image]:
     """An image file of one of the `FORMATS`, its pixels not decoded yet. Pillow's own guesses, limits and warnings are not used.
 
     Args:
-        path: the file.
+        source: the file, or its content.
         what: its part in the story, for errors.
 
     Raises:
         DataError: where it is missing, damaged, larger than `MOST_PIXELS`, or something else; also for any error in the block.
     """
-    with reading(what, path), warnings.catch_warnings():
+    name = named(source)
+    with reading(what, name), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata that say something odd
-        with path.open("rb") as file:
-            start = file.read(64)
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                start = file.read(64)
+        else:
+            start = source.read(64)
+            source.seek(0)
+        raw = isinstance(source, Path) and source.suffix.lower() in RAW
         known = next((known for known in FORMATS if start.startswith(known.starts)), None)
-        if known is None or (known.name == "WebP" and start[8:12] != b"WEBP") or path.suffix.lower() in RAW:
-            other = "a camera's raw file" if path.suffix.lower() in RAW else _other(start)
+        if known is None or (known.name == "WebP" and start[8:12] != b"WEBP") or raw:
+            other = "a camera's raw file" if raw else _other(start)
             advice = f"{other}, which is not read here: convert it to JPEG or PNG" if other else "not an image"
-            raise DataError(f"cannot read {what} {path}: it is {advice}")
-        image = known.open(path)
+            raise DataError(f"cannot read {_subject(what, name)}: it is {advice}")
+        image = known.open(source)
         try:
-            check_pixels(image.height, image.width, f"cannot read {what} {path}: it")
+            check_pixels(image.height, image.width, f"cannot read {_subject(what, name)}: it")
             yield image
         finally:
             image.close()
@@ -274,12 +346,17 @@ def reading(what: str, path: Path | str) -> Iterator[None]:
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"cannot read {what} {path}: it is not an image") from error
+        raise DataError(f"cannot read {_subject(what, path)}: it is not an image") from error
     except FileNotFoundError as error:
-        raise DataError(f"cannot read {what} {path}: no such file") from error
+        raise DataError(f"cannot read {_subject(what, path)}: no such file") from error
     except Exception as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"cannot read {what} {path}: {reason}") from error
+        raise DataError(f"cannot read {_subject(what, path)}: {reason}") from error
+
+
+def _subject(what: str, path: Path | str) -> str:
+    """A file with its part in the story, as the middle of an error."""
+    return str(path) if path == THIS else f"{what} {path}"
 
 
 def _other(start: bytes) -> str | None:

@@ -91,7 +91,7 @@ def export_onnx(model: DepthTokens, path: str | Path, size: tuple[int, int] | No
     for package in ("onnx", "onnxscript", "onnxruntime"):
         need(package, "onnx", "ONNX")
     check_bytes(model)
-    graph = Graph(model.folded().cpu())
+    graph = Graph(model.folded("float32").cpu())
     if size is not None and min(size) < graph.fused.stride:
         raise UsageError(f"size {size[0]}x{size[1]} is smaller than one {graph.fused.stride}x{graph.fused.stride} patch")
     proto = to_onnx(graph, size)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.images import Photo, named, read_photo, shown_at
+from ..data.images import Photo, shown_at
+from ..depth.batches import Many, predicted
 from ..depth.depthmap import DepthMap
 from ..depth.header import read_clip
 from ..depth.settings import MOST_SIDE, ModelSettings
@@ -90,29 +93,56 @@ class OnnxDepth:
         if GRAPH not in self.metadata:
             warnings.warn(f"{path} has no checksums, as files of earlier versions: export it again for one", stacklevel=2)
 
-    def predict(self, image: Photo, side: int | None = None, flip: bool = False) -> DepthMap:
-        """Depth of one photo, as `DepthTokens.predict` gives it.
+    @overload
+    def predict(self, images: Photo, side: int | None = ..., flip: bool = ..., batch_size: int = ...) -> DepthMap: ...
+    @overload
+    def predict(self, images: Many, side: int | None = ..., flip: bool = ..., batch_size: int = ...) -> list[DepthMap]: ...
+    @overload
+    def predict(self, images: Iterator[Any], side: int | None = ..., flip: bool = ..., batch_size: int = ...) -> Iterator[DepthMap]: ...
+    def predict(self, images: Any, side: int | None = None, flip: bool = False, batch_size: int = 1) -> Any:
+        """Depth of one photo or of many, as `DepthTokens.predict` gives it.
 
         Args:
-            image: a file, a PIL image, or an RGB array uint8 [H, W, 3].
+            images: a photo, a list or an iterator of photos, or a tensor [B, 3, H, W]; see `data.images.read_photo`.
             side: pixels of the shorter side as CLIP is shown it, instead of the one kept with the tokens.
             flip: average with the mirrored photo.
+            batch_size: photos that go through the graph together at most.
+
+        Returns:
+            A `DepthMap`, a list of them, or an iterator.
 
         Raises:
             DataError: for a file that is no image, one smaller than a patch, one of another size than a graph of fixed size takes, or
                 one of which the graph makes no numbers.
-            UsageError: for an array that is no RGB image, or a side of less than a patch.
+            UsageError: for what is no photo, or a side of less than a patch.
         """
-        rgb = read_photo(image)
-        try:
-            shown = shown_at(rgb, self.predict_side if side is None else side, self.stride)
-            if self.size and list(shown.shape[:2]) != self.size:
-                height, width, fixed = *shown.shape[:2], "x".join(map(str, self.size))
-                raise DataError(f"shown at {height}x{width}, but this graph takes {fixed} only: export it with that --size, or give --side")
-            metres, uncertainty, probs = self._run(shown)
-            mirrored = self._run(np.ascontiguousarray(shown[:, ::-1]))[2] if flip else None
-        except DataError as error:
-            raise DataError(f"{named(image)}: {error}") from error
+        side = self.predict_side if side is None else side
+        return predicted(images, partial(self._shown, side=side), partial(self._depths, flip=flip), batch_size)
+
+    def _shown(self, rgb: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
+        """A photo as CLIP is shown it. Raises DataError where that is not the graph's size."""
+        shown = shown_at(rgb, side, self.stride)
+        if self.size and list(shown.shape[:2]) != self.size:
+            height, width, fixed = *shown.shape[:2], "x".join(map(str, self.size))
+            raise DataError(f"shown at {height}x{width}, but this graph takes {fixed} only: export it with that --size, or give --side")
+        return shown
+
+    def _depths(self, photos: Sequence[NDArray[np.uint8]], shown: NDArray[np.uint8], flip: bool) -> Iterator[DepthMap]:
+        """One pass over photos, in the size in which CLIP is shown them; see `batches.Pass`."""
+        maps = self._run(shown)
+        mirrored = self._run(np.ascontiguousarray(shown[:, :, ::-1]))[2] if flip else repeat(None)
+        return map(self._full, photos, shown, *maps, mirrored)
+
+    def _full(
+        self,
+        rgb: NDArray[np.uint8],
+        shown: NDArray[np.uint8],
+        metres: NDArray[np.float32],
+        uncertainty: NDArray[np.float32],
+        probs: NDArray[np.float32],
+        mirrored: NDArray[np.float32] | None,
+    ) -> DepthMap:
+        """The depth map of a photo from the graph's maps of it, and its mirror image's probabilities."""
         size = rgb.shape[0], rgb.shape[1]
         if mirrored is None and shown.shape == rgb.shape:
             return DepthMap(metres[0], uncertainty[0], probs, self.depth_range, rgb)
@@ -126,9 +156,9 @@ class OnnxDepth:
         return DepthMap(resized(depth, size), partial(resized, spread, size), probs, self.depth_range, rgb)
 
     def _run(self, shown: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Depth and uncertainty [1, h, w] and probs [N, h, w] of a photo as it is shown."""
+        """Depth and uncertainty [B, 1, h, w] and probs [B, N, h, w] of photos as they are shown, [B, h, w, 3]."""
         try:
-            maps = [output[0] for output in self.session.run(None, {"image": shown[None]})]
+            maps: list[NDArray[np.float32]] = self.session.run(None, {"image": shown})
         except Exception as error:  # onnxruntime's errors have no base class
             raise DataError(f"onnxruntime cannot run the graph on it ({first_line(error)}): show it smaller, with --side") from error
         if not np.isfinite(maps[2]).all():

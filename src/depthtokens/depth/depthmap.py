@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from functools import cached_property
@@ -14,6 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from ..errors import DataError, UsageError, unknown
 from ..files import atomic, user_path
+from ..summary import Summarised, Summary
 
 MOST = 65535.4
 """Steps that still round to the last of a 16-bit PNG's."""
@@ -25,7 +27,7 @@ ROWS = 64
 """Rows of a map that are looked at or turned into steps or colours at a time: those of 100 megapixels would take gigabytes together."""
 
 
-class DepthMap:
+class DepthMap(Summarised):
     """Depth of one image.
 
     Attributes:
@@ -57,6 +59,23 @@ class DepthMap:
         if not callable(uncertainty):
             _check("uncertainty", uncertainty, metres)
         _check("depth", metres, metres)
+
+    def summary(self) -> Summary:
+        """What the map is, in a few lines, and its picture in colour."""
+        (height, width), (lo, hi) = self.metres.shape, self.depth_range
+        rows = [
+            ("depth", f"{self.metres.min():.3f} to {self.metres.max():.3f} m, mean {self.metres.mean():.3f} m"),
+            ("range", f"{lo:g} to {hi:g} m"),
+            ("bins", "{} in {}x{} patches".format(*self.probs.shape)),
+        ]
+        return Summary(f"DepthMap {height}x{width}", rows, picture=self._repr_png_)
+
+    def _repr_png_(self) -> bytes:
+        """The map in colour as a PNG file, thinned where it is large."""
+        thin, file = max(1, max(self.metres.shape) // PICTURE), io.BytesIO()
+        metres = self.metres[::thin, ::thin]
+        Image.fromarray(colourise(metres, float(metres.min()), float(metres.max()))).save(file, format="PNG")
+        return file.getvalue()
 
     @cached_property
     def uncertainty(self) -> NDArray[np.float32]:
@@ -127,6 +146,21 @@ class DepthMap:
         for top in range(0, len(self.metres), ROWS):
             picture.paste(Image.fromarray(colourise(self.metres[top : top + ROWS], lo, hi, colour_map)), (0, top))
         return picture
+
+    def to_pipeline(self) -> dict[str, Any]:
+        """Depth as the depth-estimation pipeline of `transformers` gives it.
+
+        Returns:
+            "predicted_depth": a tensor [H, W] float32 in metres, on the CPU, and "depth": a grey PIL image of 8 bits, from 0 for this map's
+            smallest depth to 255 for its largest.
+        """
+        import torch
+
+        lo, hi = float(self.metres.min()), float(self.metres.max())
+        grey = np.empty(self.metres.shape, np.uint8)
+        for top in range(0, len(grey), ROWS):
+            grey[top : top + ROWS] = (self.metres[top : top + ROWS] - lo) / max(hi - lo, 1e-6) * 255
+        return {"predicted_depth": torch.from_numpy(self.metres), "depth": Image.fromarray(grey)}
 
     def side_by_side(self, depth_range: tuple[float, float] | None = None, colour_map: str = COLOURS) -> Image.Image:
         """Photo, depth in colour with a scale in metres, and uncertainty, in one picture.

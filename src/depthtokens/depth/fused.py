@@ -6,8 +6,10 @@ afterwards instead of before; each BatchNorm disappears into the convolution bef
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +20,9 @@ from torch import Tensor, nn
 from ..clip.device import dtype_of
 from ..clip.image import ImageTower
 from ..data.dataset import IMAGENET_MEAN, IMAGENET_STD
-from ..data.images import Photo, named, read_photo, shown_at
+from ..data.images import shown_at
 from ..errors import DataError, UsageError, WeightsError
+from .batches import predicted
 from .depthmap import DepthMap
 from .settings import ModelSettings
 from .shapes import need, need_images
@@ -132,46 +135,55 @@ class FusedDepth(nn.Module):
         spread = (probs * (self.centres[:, None, None] - depth).square()).sum(dim=1, keepdim=True).sqrt()
         return depth, spread, probs
 
-    @torch.inference_mode()
-    def predict(self, image: Photo, side: int | None = None, flip: bool = False) -> DepthMap:
-        """Depth of one photo; see `DepthTokens.predict`, also for what it raises.
+    def predict(self, images: Any, side: int | None = None, flip: bool = False, batch_size: int = 1) -> Any:
+        """Depth of one photo or of many; see `DepthTokens.predict`, also for what it raises.
 
         Args:
-            image: a file, a PIL image, or an RGB array uint8 [H, W, 3].
+            images: a photo, a list or an iterator of photos, or a tensor [B, 3, H, W].
             side: pixels of the shorter side as CLIP is shown it; None takes the model's `predict_side`.
             flip: average with the mirrored photo.
+            batch_size: photos that go through the image tower together at most.
         """
-        rgb = read_photo(image)
-        try:
-            shown = shown_at(rgb, self.predict_side if side is None else side, self.stride)
-            photos = torch.tensor(shown)[None].to(self.weight.device)
-            with torch.autocast(photos.device.type, enabled=False):  # a precision asked for outside is for training, not for this head
-                depth, spread, probs = self._one(photos, flip)
-            if not np.isfinite(probs).all():
-                raise DataError(self._no_numbers())
-            size = rgb.shape[0], rgb.shape[1]
-            return DepthMap(enlarged(depth[0], size), partial(enlarged, spread[0], size), probs, self.depth_range, rgb)
-        except DataError as error:
-            raise DataError(f"{named(image)}: {error}") from error
-        except (RuntimeError, MemoryError) as error:  # torch has a class of its own for a GPU's memory only
-            if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
-                raise
-            raise DataError(
-                f"{named(image)}: not enough memory for this photo: make it smaller, or show it smaller, with --side"
-            ) from error
+        side = self.predict_side if side is None else side
+        return predicted(images, lambda rgb: shown_at(rgb, side, self.stride), partial(self._depths, flip=flip), batch_size)
 
-    def _one(self, photos: Tensor, flip: bool) -> list[NDArray[np.float32]]:
-        """Depth and uncertainty [1, h, w] and probs [N, h, w] of the one photo in a batch. Raises DataError where the tower refuses it."""
+    def _depths(self, photos: Sequence[NDArray[np.uint8]], shown: NDArray[np.uint8], flip: bool) -> Iterator[DepthMap]:
+        """One pass over photos, in the size in which CLIP is shown them; see `batches.Pass`."""
+        device = self.weight.device
         try:
-            return [maps[0].cpu().numpy() for maps in self._small(photos, flip)]
+            # A precision asked for outside is for training, not for this head.
+            with enough_memory(), torch.inference_mode(), torch.autocast(device.type, enabled=False):
+                maps = [values.cpu().numpy() for values in self._small(torch.from_numpy(shown).to(device), flip)]
         except UsageError as error:
             raise DataError(str(error)) from error
+        return map(self._full, photos, *maps)
+
+    def _full(
+        self, rgb: NDArray[np.uint8], depth: NDArray[np.float32], spread: NDArray[np.float32], probs: NDArray[np.float32]
+    ) -> DepthMap:
+        """The depth map of a photo from depth and uncertainty [1, h, w] and probs [N, h, w]."""
+        if not np.isfinite(probs).all():
+            raise DataError(self._no_numbers())
+        size = rgb.shape[0], rgb.shape[1]
+        with enough_memory():
+            return DepthMap(enlarged(depth[0], size), partial(enlarged, spread[0], size), probs, self.depth_range, rgb)
 
     def _no_numbers(self) -> str:
         """Why probabilities are no numbers, and what helps."""
         if self.precision == "float16":
             return "values of the image tower pass what float16 holds (65504), so there is no depth: use --precision bfloat16 or float32"
         return "the image tower gives no numbers for this photo, so there is no depth: are the CLIP's weights whole?"
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raises DataError where memory ends in the block."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch has a class of its own for a GPU's memory only
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        raise DataError("not enough memory for this photo: make it smaller, or show it smaller, with --side") from error
 
 
 def enlarged(small: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

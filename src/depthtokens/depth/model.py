@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._version import versions
+from ..clip.device import precision_of
 from ..clip.load import FrozenCLIP
 from ..clip.stated import load_stated
 from ..data.images import Photo
@@ -20,6 +22,8 @@ from ..files import user_path
 from ..prompt.encoder import PromptEncoder
 from ..prompt.template import Segment, parse_template
 from ..prompt.tokens import path_matrix, random_vectors, vectors_from_words
+from ..summary import Summarised, Summary
+from .batches import Many
 from .card import shared_files
 from .checkpoint import TOKENS, Tensors, check_finite, read_tokens, restore, token_file, write_tokens
 from .depthmap import DepthMap
@@ -30,7 +34,7 @@ from .settings import ModelSettings, Provenance, spoken
 from .shapes import need_features, need_images
 
 
-class DepthTokens(nn.Module):
+class DepthTokens(Summarised, nn.Module):
     """Depth from a frozen CLIP and prompts, some of whose words may be learned vectors (paper, section 3).
 
     Attributes:
@@ -40,6 +44,9 @@ class DepthTokens(nn.Module):
         centres: [N] metres.
         depth_range: (lo, hi) metres.
         words: the depth words as text, bin 0 first; empty where depth words are vectors.
+        device: where the model is, as `.to(device)` puts it.
+        dtype: the image tower's precision: torch.float32, or as `.half()` or `.to(torch.bfloat16)` say. All else stays float32, as do the
+            weights themselves, which other models may use.
         clip: the CLIP.
         tower: the image tower that is read: the CLIP's own, or a copy of it where batchnorm="adapt" changes it.
         log_scale: logarithm of the logit scale; a parameter that is trained where scale="learned".
@@ -80,6 +87,7 @@ class DepthTokens(nn.Module):
         normalisation: str = "imagenet",
     ) -> None:
         super().__init__()
+        self.dtype = torch.float32
         lo, hi = depth_range
         self.settings = settings = ModelSettings(
             template=parse_template(template).text, depth=spoken(depth), init=spoken(init), bins=spoken(bins), dense=dense, scale=scale,
@@ -133,12 +141,43 @@ class DepthTokens(nn.Module):
             parts[-1] = self.path @ parts[-1]
         return torch.cat(parts) if parts else self.centres.new_empty(0, self.clip.text.width)
 
-    def image_features(self, images: Tensor, precision: str = "float32") -> Tensor:
+    def summary(self) -> Summary:
+        """What the model is, in a few lines."""
+        settings, (lo, hi) = self.settings, self.depth_range
+        vectors = [f"{kind} {list(value.shape)}{'' if value.requires_grad else ', not trained'}" for kind, value in self.tokens.items()]
+        side = "in their own size" if settings.predict_side is None else f"with a shorter side of {settings.predict_side} pixels"
+        rows = [
+            ("template", settings.template),
+            ("depth", ", ".join(self.words) or settings.depth),
+            ("vectors", "; ".join(vectors) or "none"),
+            ("bins", f"{len(self.centres)} from {lo:g} to {hi:g} m: {', '.join(f'{centre:.3g}' for centre in settings.centres)}"),
+            ("image tower", f"{settings.dense}, {precision_of(self.dtype)} on {self.device}, BatchNorm {settings.batchnorm}"),
+            ("scale", settings.scale),
+            ("photos", f"shown {side}"),
+        ]
+        return Summary(f"DepthTokens on {self.clip.identity}", rows)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.centres.device
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DepthTokens:
+        """Bring the model elsewhere, as torch does; a change of type is one of the image tower's precision, and no weight is rounded."""
+        asked = {fn(torch.empty(0, dtype=dtype)).dtype for dtype in (torch.float32, torch.float16)}
+        if len(asked) == 2:  # types stay
+            return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        (dtype,) = asked
+        precision_of(dtype)  # refuses all others
+        self.dtype = dtype
+        return super()._apply(lambda value: value.to(fn(value.new_empty(0)).device), recurse)  # type: ignore[no-untyped-call]
+
+    def image_features(self, images: Tensor, precision: str | None = None) -> Tensor:
         """Patch features, without gradient, since the trunk learns nothing.
 
         Args:
             images: [B, 3, H, W], normalised with ImageNet's mean and standard deviation.
-            precision: of the image tower alone: float32, bfloat16 or float16.
+            precision: of the image tower alone: float32, bfloat16 or float16; None takes the model's `dtype`.
 
         Returns:
             [B, C, h, w] float32.
@@ -147,7 +186,7 @@ class DepthTokens(nn.Module):
             UsageError: for images of another shape, or smaller than one patch.
         """
         need_images(images)
-        return self.tower.encode(images, self.settings.dense, self.settings.normalisation, precision)
+        return self.tower.encode(images, self.settings.dense, self.settings.normalisation, precision or precision_of(self.dtype))
 
     def forward(self, images: Tensor) -> Output:
         """Depth of images, at patch resolution.
@@ -198,39 +237,61 @@ class DepthTokens(nn.Module):
                 layer.train(mode)
         return self
 
-    def predict(self, image: Photo, precision: str = "float32", side: int | None = None, flip: bool = False) -> DepthMap:
-        """Depth of one photo, in the photo's own size.
+    @overload
+    def predict(
+        self, images: Photo, precision: str | None = ..., side: int | None = ..., flip: bool = ..., batch_size: int = ...
+    ) -> DepthMap: ...
+    @overload
+    def predict(
+        self, images: Many, precision: str | None = ..., side: int | None = ..., flip: bool = ..., batch_size: int = ...
+    ) -> list[DepthMap]: ...
+    @overload
+    def predict(
+        self, images: Iterator[Any], precision: str | None = ..., side: int | None = ..., flip: bool = ..., batch_size: int = ...
+    ) -> Iterator[DepthMap]: ...
+    def predict(self, images: Any, precision: str | None = None, side: int | None = None, flip: bool = False, batch_size: int = 1) -> Any:
+        """Depth of one photo or of many, in each photo's own size.
 
         CLIP is shown every photo at one scale: its shorter side is brought to `predict_side` (that of the training images, kept with the
         tokens), up or down, and then both sides to the nearest multiple of a patch, so that patches cover the whole photo. Where nothing
         was trained, the photo's own scale stays. The first call folds the model into its fastest form (`fused`).
 
         Args:
-            image: a file, a PIL image, or an RGB array uint8 [H, W, 3].
-            precision: of the image tower: float32, bfloat16 or float16.
+            images: a photo: a path, the bytes of an image file, a file object, a PIL image, an array (uint8 or floats in 0..1: [H, W] grey,
+                [H, W, 3] RGB, [H, W, 4] RGB with alpha) or a tensor [3, H, W] of such values, not normalised. Or several: a list, a tuple
+                or an iterator of photos, or a tensor [B, 3, H, W].
+            precision: of the image tower: float32, bfloat16 or float16; None takes the model's `dtype`.
             side: pixels of the shorter side as CLIP is shown it, instead of `predict_side`.
             flip: average with the mirrored photo, as the evaluation protocols do; takes twice as long.
+            batch_size: photos that go through the image tower together at most; of so many at a time, those that are shown in one size do.
+                It is for GPUs; with more than 1 depth differs by rounding, on a CPU in float32 by less than 1e-5 m.
+
+        Returns:
+            A `DepthMap`; a list of them for a list, tuple or tensor [B, 3, H, W]; for an iterator an iterator, which reads photos as their
+            depth is asked for and keeps no more of them than a batch.
 
         Raises:
-            DataError: for a file that is no image, one smaller than a patch, or one of which the model makes no numbers.
-            UsageError: for an array that is no RGB image, or a side of less than a patch.
+            DataError: for a file that is no image, one smaller than a patch, or one of which the model makes no numbers. Of several photos
+                it says which by its index.
+            UsageError: for what is no photo, such as an array of another shape, or a side of less than a patch.
             WeightsError: for tokens that are no numbers.
         """
-        return self.fused(precision).predict(image, side, flip)
+        return self.fused(precision).predict(images, side, flip, batch_size)
 
-    def fused(self, precision: str = "float32") -> FusedDepth:
+    def fused(self, precision: str | None = None) -> FusedDepth:
         """The model in its fastest form, for inference: made on first use, and again when the model has changed.
 
         A change of tokens, scale, centres, statistics or settings is noticed whatever made it; a change of CLIP's weights where torch
         counts it (all but writing through `.data` into the same memory), as are another device or type of theirs.
 
         Args:
-            precision: of the image tower: float32, bfloat16 or float16.
+            precision: of the image tower: float32, bfloat16 or float16; None takes the model's `dtype`.
 
         Raises:
             UsageError: for an unknown precision.
             WeightsError: for tokens that are no numbers.
         """
+        precision = precision or precision_of(self.dtype)
         # By value: version counters miss what is written through `.data`, and these are a few thousand numbers.
         state = {name: value.detach() for name, value in self._changing().items()}
         key = precision, self.centres.device, self.settings, self._weights()
@@ -248,12 +309,12 @@ class DepthTokens(nn.Module):
         weights = (value for module in modules for value in (*module.parameters(), *module.buffers()))
         return tuple((w.data_ptr(), w.dtype, w.device, 0 if w.is_inference() else w._version) for w in weights)
 
-    def folded(self, precision: str = "float32") -> FusedDepth:
+    def folded(self, precision: str | None = None) -> FusedDepth:
         """As `fused`, but made anew and not kept by the model: the caller may change it or move it."""
         check_finite(self._changing(), "this model")
         with torch.no_grad():
             text = self.log_scale.exp() * self.text_features().float()
-        return FusedDepth(self.settings, self.tower, text, self.centres, precision)
+        return FusedDepth(self.settings, self.tower, text, self.centres, precision or precision_of(self.dtype))
 
     def _changing(self) -> Tensors:
         """Everything that may change after the model was made."""

@@ -12,19 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..clip.device import precision_of
 from ..depth.linear import Trainable
 from ..depth.metrics import METRICS, MetricAccumulator, Target
 from ..depth.model import DepthTokens
 from ..depth.protocol import Head, Protocol, count_not_finite, find_protocol
 from ..errors import DataError
-from ..files import write_text
+from ..files import user_path, write_text
 from ..progress import Progress, silent
+from ..summary import Summarised, Summary
 from .controls import Controls
 from .source import Data, Reading, Source, open_source
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Summarised):
     """What the evaluation of one head gave.
 
     Attributes:
@@ -58,13 +60,23 @@ class Scores:
             "pixel_wise": self.pixel_wise,
         }  # fmt: skip
 
-    def save_csv(self, path: str | Path) -> None:
-        """Write the figures of each image to a CSV file. Raises DepthTokensError where it cannot be written."""
+    def summary(self) -> Summary:
+        """The figures, each as the mean over images and over all pixels together."""
+        lo, hi = self.protocol.depth_range or self.depth_range
+        rows = [(metric.heading, f"{self.image_wise[name]:.3f}", f"{self.pixel_wise[name]:.3f}") for name, metric in METRICS.items()]
+        left = f", {len(self.skipped)} without truth" if self.skipped else ""
+        title = f"Scores by {self.protocol.name}, {lo:g} to {hi:g} m, {len(self.per_image)} images{left}"
+        return Summary(title, rows, ("", "mean over images", "over all pixels"))
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """The figures of each image as CSV text, written to a file where one is named. Raises DepthTokensError where it cannot be."""
         text = io.StringIO()
         writer = csv.DictWriter(text, ["name", *METRICS, "pixels", "protocol"], lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "protocol": self.protocol.name} for row in self.per_image)
-        write_text(Path(path), text.getvalue())
+        if path is not None:
+            write_text(user_path(path), text.getvalue())
+        return text.getvalue()
 
 
 def evaluate(
@@ -73,7 +85,7 @@ def evaluate(
     protocol: str | Protocol = "auty2023",
     batch_size: int = 4,
     workers: int = 2,
-    precision: str = "float32",
+    precision: str | None = None,
     progress: Progress = silent,
 ) -> Scores:
     """Score a model on a data set or a store of patch features, on the device where the model is.
@@ -84,7 +96,7 @@ def evaluate(
         protocol: "auty2023", "pooled", "depthclip", or a `Protocol` of one's own.
         batch_size: images that go through the trunk together.
         workers: processes that read images.
-        precision: of the image tower: float32, bfloat16 or float16.
+        precision: of the image tower: float32, bfloat16 or float16; None takes the model's `dtype`.
         progress: called as images are scored.
 
     Returns:
@@ -94,6 +106,7 @@ def evaluate(
         DataError: where no image has valid ground truth, images cannot be read, or the store is not of this CLIP, mode and protocol.
         UsageError: for an unknown protocol or precision, or a store where the model's trunk is no longer the CLIP's.
     """
+    precision = precision or precision_of(model.dtype)
     source = open_source(model, dataset, None, Reading(batch_size=batch_size, workers=workers, precision=precision))
     return score_heads({"tokens": head_of(model)}, source, protocol, progress=progress)["tokens"]
 

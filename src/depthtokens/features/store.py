@@ -13,14 +13,15 @@ from ..clip.load import FrozenCLIP
 from ..data import dataset_class
 from ..data.dataset import DepthDataset
 from ..errors import DataError, UsageError
-from ..files import user_path
+from ..files import size_text, user_path
 from ..progress import Progress, silent
+from ..summary import Summarised, Summary
 from .meta import read_meta
 from .shard import Shard
 from .views import Views, plain
 
 
-class FeatureStore:
+class FeatureStore(Summarised):
     """Patch features and ground truth of a data set's views, memory-mapped from a folder that `write.write` made.
 
     Each shard's checksum is compared when the process first reads from it.
@@ -75,6 +76,19 @@ class FeatureStore:
 
     def __len__(self) -> int:
         return self.images
+
+    def summary(self) -> Summary:
+        """What the store holds, in a few lines."""
+        mirrored = " and their mirror images" if self.views.mirrored else ""
+        rows = [
+            ("folder", self.path),
+            ("data", f"{self.data}, {self.split}, {self.depth_range[0]:g} to {self.depth_range[1]:g} m"),
+            ("views", f"{self.views.count} of each image{mirrored}"),
+            ("modes", ", ".join(self.modes)),
+            ("CLIP", self.fingerprint[:12]),
+            ("size", size_text(self.bytes)),
+        ]
+        return Summary(f"FeatureStore of {self.images} images", rows)
 
     def __reduce__(self) -> tuple[type[FeatureStore], tuple[Path]]:
         return FeatureStore, (self.path,)  # a pickled memory map would carry all it shows

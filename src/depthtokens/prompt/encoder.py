@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import reprlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,12 +32,20 @@ class PromptLayout:
         slots: [N, L] int64, index of the vector that stands there, -1 for a word.
         end: [N] int64, position of end-of-text, where causal towers are read.
         shared: number of positions at the beginning in which all prompts agree; all lie before end-of-text.
+        vectors: how many vectors a table needs for these slots.
+        plain: whether words alone stand in the shared positions.
     """
 
     ids: Tensor
     slots: Tensor
     end: Tensor
     shared: int
+    vectors: int = field(init=False)
+    plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:  # numbers are taken out of tensors here, where nothing is compiled
+        object.__setattr__(self, "vectors", int(self.slots.max()) + 1)
+        object.__setattr__(self, "plain", bool((self.slots[0, : self.shared] < 0).all()))
 
 
 def joined(layouts: Sequence[PromptLayout], vectors: Sequence[int]) -> PromptLayout:
@@ -184,17 +192,18 @@ class PromptEncoder(nn.Module):
 
         Raises:
             UsageError: for a table of another shape, with too few vectors, or with vectors that are no numbers. In training, where a
-                gradient is asked for, the latter is for the loss to notice.
+                gradient is asked for, the latter is for the loss to notice, and in a compiled graph for whoever reads its result.
         """
         text = self.clip.text
-        slots_used, count = int(layout.slots.max()) + 1, 0
+        count = 0
         if vectors is not None:
             self._check_vectors(vectors, (2,))
             count = len(vectors)
-        if slots_used > count:
-            raise UsageError(f"prompts with {slots_used} slots for vectors are given {count} vectors")
+        if layout.vectors > count:
+            raise UsageError(f"prompts with {layout.vectors} slots for vectors are given {count} vectors")
         features = self._encoded(layout, vectors if count else None)
-        if not (torch.is_grad_enabled() and features.requires_grad) and not features.isfinite().all():
+        unchecked = torch.compiler.is_compiling() or (torch.is_grad_enabled() and features.requires_grad)
+        if not unchecked and not features.isfinite().all():
             raise UsageError(f"text features are NaN or infinite in {str(text.embedding.weight.dtype)[6:]}: use the text tower in float32")
         return features
 
@@ -207,7 +216,7 @@ class PromptEncoder(nn.Module):
             raise UsageError(f"vectors of a prompt are floating-point tensors {wanted}, not {found}")
         if vectors.shape[-1] != width:
             raise UsageError(f"a vector of width {vectors.shape[-1]} in a prompt: this CLIP's text tower has {width}")
-        if torch.is_grad_enabled() and vectors.requires_grad:
+        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and vectors.requires_grad):
             return
         good = vectors.isfinite().all(dim=-1)
         if not good.all():
@@ -221,7 +230,7 @@ class PromptEncoder(nn.Module):
         vectors = None if vectors is None else vectors.to(device)
         ids, slots, end, shared = layout.ids.to(device), layout.slots.to(device), layout.end.to(device), layout.shared
         if text.causal:
-            if bool((slots[0, :shared] < 0).all()):
+            if layout.plain:
                 states = text.word_prefix_states(ids[0, :shared])
             else:
                 states = text.prefix_states(put(text.embedding(ids[0, :shared]), slots[0, :shared], vectors))
