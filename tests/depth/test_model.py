@@ -209,8 +209,8 @@ def test_predict(tiny_clip, tmp_path):
         assert np.abs(np.asarray(png) / 1000 - depth.metres).max() <= 0.0005 + 1e-6  # 16-bit millimetres round trip
     assert np.array_equal(np.load(tmp_path / "d.npy"), depth.metres)
     assert depth.colour().size == (201, 130) and depth.side_by_side().width > 600
-    with pytest.raises(UsageError, match=r"\.png or \.npy"):
-        depth.save(tmp_path / "d.tiff")
+    with pytest.raises(UsageError, match=r"saved as \.png, \.npy, \.npz or \.tiff"):
+        depth.save(tmp_path / "d.exr")
     with pytest.raises(UsageError, match="uint8"):
         model.predict(rgb * 1.0)
 

@@ -50,7 +50,7 @@ AUTY = find_protocol("auty2023")
     (lambda m: LinearHead(m).depth_from(ones(1, 32, 3, 4), ones(7, 64)), "text: needs [7, 32]"),
     (lambda m: m.fused()(ones(3, 64, 64)), "images: needs a tensor [B, 3, H, W]"),
     (lambda m: m.fused().maps(ones(1, 64, 64, 3), (64, 64)), "photos: needs a tensor [B, H, W, 3], uint8; this is float32 [1, 64, 64, 3]"),
-    (lambda m: m.predict(torch.ones(3, 64, 64)), "uint8 [H, W, 3]"),
+    (lambda m: m.predict(torch.ones(2, 64, 64)), "uint8 [H, W, 3]"),
     (lambda m: m.predict(np.zeros((64, 64, 3), np.uint8), side=64.5), "side 64.5: needs a whole number"),
     (lambda m: m.predict(np.zeros((64, 64, 3), np.uint8), side="64"), "side 64: needs a whole number"),
 ])  # fmt: skip
