@@ -95,6 +95,16 @@ def tiny_clip(tiny_file):
     return load_clip(str(tiny_file))
 
 
+@pytest.fixture(autouse=True)
+def tiny_is_remembered(request):
+    """Whatever copies of the tiny CLIP other tests have loaded, changed or deleted: tokens that are learned on it find it."""
+    if "tiny_clip" in request.fixturenames:
+        from depthtokens.clip.remembered import remember
+
+        clip = request.getfixturevalue("tiny_clip")
+        remember(clip.name, None, clip.fingerprint)
+
+
 @pytest.fixture(scope="session")
 def vit_clip(tmp_path_factory):
     """A small ViT, patches of 16 pixels."""

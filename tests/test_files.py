@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from depthtokens import files
 from depthtokens.errors import DataError, DepthTokensError, UsageError
-from depthtokens.files import (
+from depthtokens.files import (  # fmt: skip
     LOCK,
     SEAL,
     atomic,
@@ -26,12 +26,14 @@ from depthtokens.files import (
     cache_folder,
     check_room,
     check_writable,
+    file_sha256,
     locked,
+    make_folder,
     sealed,
     unsealed,
     user_path,
     write_text,
-)  # fmt: skip
+)
 from helpers import needs_mount, not_root
 
 unix = pytest.mark.skipif(os.name == "nt", reason="links, modes and pipes of Unix")
@@ -382,3 +384,17 @@ def test_what_was_altered_is_refused():
     for text in ("[1]", "{", '{"a": 1}', '{"sha256": 3}', "[" * 100000, '{"a": ' * 100000, ""):
         with pytest.raises(ValueError):
             unsealed(text)
+
+
+def test_folders_for_results(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    assert one_line(lambda: make_folder(tmp_path / "file" / "b", "go away")).startswith(f"cannot write to {tmp_path / 'file' / 'b'}: ")
+    assert one_line(lambda: make_folder(tmp_path / "file", "go away")).endswith("; go away")
+
+
+def test_sum_of_a_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "a").startswith("ba7816bf8f01cfea")
+    assert one_line(lambda: file_sha256(tmp_path / "none"), DataError) == f"cannot read {tmp_path / 'none'}: No such file or directory"

@@ -58,6 +58,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} '{name}': {hint}")
 
 
+def first_line(error: BaseException) -> str:
+    """The start of what a library says, in one line."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    return text[:160] or type(error).__name__
+
+
 def printable(text: str) -> str:
     """Text without what a terminal obeys: control characters, but for tabs and line ends, stand there as Python writes them."""
     return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -151,6 +151,23 @@ def check_room(needed: int, folder: Path) -> None:
         )
 
 
+def make_folder(path: Path, advice: str = "give another --out") -> None:
+    """Make a folder for results, with those above it. Raises DepthTokensError, which ends in `advice`, where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DepthTokensError(f"cannot write to {path}: {reason(error)}; {advice}") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits, read a piece at a time. Raises DataError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {reason(error)}") from error
+
+
 def size_text(count: int) -> str:
     """Bytes for a person: "0.9 GB", "12 MB", "40 KB"."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e3:.0f} KB"

@@ -304,7 +304,7 @@ def test_a_lone_file_says_its_activation(tmp_path, files, monkeypatch, small):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         named = load_clip("small", tmp_path / "gelu.pt")
-        monkeypatch.setattr(weights, "_published", lambda: {"published": weights._sha256(files / "archive.pt")})
+        monkeypatch.setattr(weights, "_published", lambda: {"published": weights.file_sha256(files / "archive.pt")})
         load_clip(files / "archive.pt")  # OpenAI's, under whatever name
     words = ["a red door", "far"]
     with torch.no_grad():

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from depthtokens.data import images
-from depthtokens.data.images import find_photos, read_header, read_image, read_photo, shown_at, shown_size
+from depthtokens.data.images import read_header, read_image, read_photo, shown_at, shown_size
 from depthtokens.errors import DataError, UsageError
 
 
@@ -280,14 +280,6 @@ def test_pixel_limit(tmp_path, monkeypatch, message):
 
 def test_names_that_are_too_long(tmp_path, message):
     assert message(lambda: read_photo(tmp_path / ("n" * 300))).endswith("File name too long")
-
-
-def test_photos_of_a_folder(tmp_path):
-    for name in ("b.JPG", "a.jfif", "c.webp", "d.HEIC", "e.cr2", "notes.txt", "._b.JPG", ".hidden.png", "sub/f.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    found, left_out = find_photos(tmp_path)
-    assert [path.name for path in found] == ["a.jfif", "b.JPG", "c.webp"] and [path.name for path in left_out] == ["d.HEIC", "e.cr2"]
 
 
 def test_one_door():

@@ -85,3 +85,12 @@ def test_the_verb(capsys, tiny_clip, tmp_path):
     code, _, err = run(capsys, *words, "--resume")
     made = {path.relative_to(tmp_path / "in" / "depth").as_posix() for path in (tmp_path / "in" / "depth").rglob("*.png")}
     assert code == 0 and made == {"1_depth.png", "1_side.png", "a/1_depth.png", "a/1_side.png"}, err
+
+
+def test_photos_by_their_endings(tmp_path):
+    for name in ("b.JPG", "a.jfif", "c.webp", "d.HEIC", "e.cr2", "notes.txt", "._b.JPG", ".hidden.png", "sub/f.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = find_images([str(tmp_path)], Path("out"))
+    assert sorted(path.name for path in found.folders) == ["a.jfif", "b.JPG", "c.webp", "f.png"]
+    assert sorted(path.name for path in found.left_out) == ["d.HEIC", "e.cr2"]

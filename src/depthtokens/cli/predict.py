@@ -12,7 +12,7 @@ import tyro
 
 from .._version import __version__
 from ..errors import DataError, UsageError, printable
-from ..files import user_path
+from ..files import file_sha256, user_path
 from .console import ProgressBar, command, notify, parse, print_json, print_table
 from .flags import JsonFlag, TokenFlags
 
@@ -156,8 +156,6 @@ def predictor(args: Predict) -> tuple[Callable[[Photo], DepthMap], dict[str, Any
 
     Raises UsageError for a file or flags that are not that engine's.
     """
-    from ..deploy.photos import fingerprint
-
     settings = {"version": __version__, "side": args.side, "flip": args.flip}
     is_graph = args.model.suffix.lower() == ".onnx"
     engine = args.engine or ("onnx" if is_graph else "torch")
@@ -171,7 +169,7 @@ def predictor(args: Predict) -> tuple[Callable[[Photo], DepthMap], dict[str, Any
         dtype_of(args.precision)  # refuses an unknown precision before CLIP is loaded
         tokens = token_file(args.model)  # once: a branch of the hub may move on
         model = args.load(tokens).to(device)
-        settings |= {"tokens": fingerprint(tokens), "clip": model.clip.fingerprint, "precision": args.precision}
+        settings |= {"tokens": file_sha256(tokens), "clip": model.clip.fingerprint, "precision": args.precision}
         return lambda photo: model.predict(photo, args.precision, args.side, args.flip), settings
 
     if not is_graph:
@@ -184,4 +182,4 @@ def predictor(args: Predict) -> tuple[Callable[[Photo], DepthMap], dict[str, Any
     from ..deploy.runtime import OnnxDepth
 
     graph = OnnxDepth(args.model)
-    return lambda photo: graph.predict(photo, args.side, args.flip), settings | {"tokens": fingerprint(user_path(args.model))}
+    return lambda photo: graph.predict(photo, args.side, args.flip), settings | {"tokens": file_sha256(user_path(args.model))}

@@ -10,8 +10,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from ..errors import WeightsError
-from .weights import first_line
+from ..errors import WeightsError, first_line
 
 CONFIG = "open_clip_config.json"
 _LARGEST = 2**20

@@ -25,7 +25,7 @@ from open_clip.model import (
 )
 from torch import Tensor, nn
 
-from ..errors import UsageError, WeightsError, unknown
+from ..errors import UsageError, WeightsError, first_line, unknown
 from ..files import user_path
 from ..summary import Summarised, Summary
 from . import CLIPIdentity
@@ -35,7 +35,7 @@ from .image import ImageTower
 from .remembered import remember
 from .text import TextTower
 from .tokenizer import Tokenizer
-from .weights import NOT_WEIGHTS, fill, first_line, read_weights
+from .weights import NOT_WEIGHTS, fill, read_weights
 
 VOCABULARY = 49408
 """Entries of CLIP's BPE vocabulary."""

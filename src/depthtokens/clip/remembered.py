@@ -15,7 +15,7 @@ from ..files import cache_folder, locked, sealed, unsealed, write_text
 CLIPS = "clips.json"
 MOST = 256
 """CLIPs that are remembered, the latest."""
-PLACES = 4
+PLACES = 16
 """Places of one CLIP that are remembered, the latest: files are moved and deleted."""
 LARGEST = 2**20
 """Bytes of the largest file that is read."""

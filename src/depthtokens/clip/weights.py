@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import pickle
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeightsError
+from ..errors import WeightsError, first_line
+from ..files import file_sha256
 from .torchfile import read_torch
 
 NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}
@@ -65,7 +64,7 @@ def read_weights(path: Path) -> Weights:
             content: Any = load_file(path)
         else:
             content, scripted = read_torch(path)
-            published = published or (scripted and _sha256(path) in _published().values())
+            published = published or (scripted and file_sha256(path) in _published().values())
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} is a pickle with more than tensors in it ({first_line(error)}); its code was not executed: ask for safetensors"
@@ -131,12 +130,6 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, kind: str,
     model.load_state_dict({key: state[key] for key in expected})
 
 
-def first_line(error: BaseException) -> str:
-    """The start of what a library says, in one line."""
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
-    return text[:160] or type(error).__name__
-
-
 def _named(keys: list[str]) -> str:
     """Names of tensors for a sentence, with the verb that fits: the first three, and how many more."""
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
@@ -189,15 +182,9 @@ def _published() -> dict[str, str]:
     return found
 
 
-def _sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check_published(path: Path) -> bool:
     """Whether a file has the name of one of OpenAI's. Raises WeightsError where it has the name, but not the published SHA-256."""
     published = _published().get(path.stem) if path.suffix == ".pt" else None
-    if published is not None and _sha256(path) != published:
+    if published is not None and file_sha256(path) != published:
         raise WeightsError(f"{path} has not the SHA-256 that OpenAI published for {path.name}: fetch it again, or rename your own file")
     return published is not None

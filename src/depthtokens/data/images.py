@@ -26,7 +26,6 @@ from PIL import (
 
 from ..errors import DataError, UsageError, cut
 from ..files import user_path
-from .find import visible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -235,16 +234,6 @@ def _content(file: Any) -> IO[bytes]:
     if not isinstance(content, bytes):
         raise UsageError(f"a file object must give bytes, this one gives {type(content).__name__}: open it with 'rb'")
     return io.BytesIO(content)
-
-
-def find_photos(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The photos in a folder, without its subfolders, sorted; hidden files are skipped.
-
-    Returns:
-        Photos by their ending, and files that look like photos and cannot be read (HEIC, raw files, ...).
-    """
-    names = visible(folder)
-    return [path for path in names if path.suffix.lower() in ENDINGS], [path for path in names if path.suffix.lower() in UNREAD]
 
 
 LARGEST = 16_000_000

@@ -21,7 +21,7 @@ from ..experiment.learn import Learner, fit
 from ..experiment.result import Result
 from ..experiment.source import Reading, Source, open_source
 from ..features.views import Views
-from ..files import cache_folder, locked
+from ..files import cache_folder, locked, make_folder
 from ..progress import Progress, prefixed, silent
 from ..scenes import RENDERER_VERSION, Scenes
 
@@ -136,10 +136,7 @@ def run_demo(settings: DemoSettings, out: Path, progress: Progress = silent, cac
     """
     started = time.monotonic()
     folder = out / "tokens"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DepthTokensError(f"cannot write to {out}: {error.strerror}; run in a folder of your own, or give --out") from error
+    make_folder(folder, "run in a folder of your own, or give --out")
     clip = load_clip("bundled")
     cache = cache or cache_folder() / "scenes"
     train, test = (

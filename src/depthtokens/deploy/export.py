@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from .._version import versions
 from ..depth.fused import FusedDepth
 from ..depth.model import DepthTokens
-from ..errors import DepthTokensError, UsageError
+from ..errors import DepthTokensError, UsageError, first_line
 from ..files import atomic, check_writable, sealed, user_path
 from .extra import need
 from .onnxfile import graph_sha256
-from .runtime import FORMAT, GRAPH, KEY, OnnxDepth, first_line, open_session
+from .runtime import FORMAT, GRAPH, KEY, OnnxDepth, open_session
 
 TOLERANCE = 2e-3
 """Metres by which a graph's depth may differ from torch's at any pixel; rounding alone makes a hundred times less."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DepthTokensError
-from ..files import sealed, unsealed
+from ..files import reason, sealed, unsealed
 
 LOG = "predict.jsonl"
 
@@ -21,7 +21,7 @@ def add_to_log(path: Path, record: Mapping[str, Any]) -> None:
                 log.write(b"\n")
             log.write(json.dumps(sealed(record)).encode() + b"\n")
     except OSError as error:
-        raise DepthTokensError(f"cannot write {path}: {error.strerror or error}") from error
+        raise DepthTokensError(f"cannot write {path}: {reason(error)}") from error
 
 
 def read_log(path: Path) -> dict[str, dict[str, Any]]:

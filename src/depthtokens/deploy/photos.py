@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +11,8 @@ from typing import Any
 
 from ..data.images import Photo
 from ..depth.depthmap import DepthMap
-from ..errors import DataError, DepthTokensError, UsageError
-from ..files import digest
+from ..errors import DataError, UsageError
+from ..files import digest, make_folder
 from ..progress import Progress, silent
 from .log import LOG, add_to_log, read_log
 from .video import is_film, need_av, write_film
@@ -98,7 +97,7 @@ class Batch:
         settings = json.loads(json.dumps({**settings, **self.wanted.settings()}))
         known = read_log(self.out / LOG)
         done = {photo: record for photo in self.photos if (record := self._record(photo, known, settings))} if resume else {}
-        _make(self.out)
+        make_folder(self.out)
         start = time.monotonic()
         for count, photo in enumerate(self.photos, 1):
             targets = self.targets[photo]
@@ -130,7 +129,7 @@ class Batch:
         if any(path.exists() for path in targets.values()):
             self._log({"files": dict.fromkeys(map(self._name, targets.values()))})  # they are no longer what the log said
         for path in targets.values():
-            _make(path.parent)
+            make_folder(path.parent)
         if depth is None:
             figures, files = write_film(photo, predict, self.wanted, self._folder(photo), progress)
         else:
@@ -175,23 +174,6 @@ class Batch:
 
     def _written(self) -> list[Path]:
         return [path for paths in self.targets.values() for path in paths.values()]
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a model's file. Raises DataError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _make(folder: Path) -> None:
-    """Make a folder for results. Raises DepthTokensError where it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DepthTokensError(f"cannot write to {folder}: {error.strerror or error}; give another --out") from error
 
 
 def _source(photo: Path) -> str:

@@ -17,7 +17,7 @@ from ..depth.batches import Many, predicted
 from ..depth.depthmap import DepthMap
 from ..depth.header import read_clip
 from ..depth.settings import MOST_SIDE, ModelSettings
-from ..errors import DataError, UsageError, WeightsError, cut
+from ..errors import DataError, UsageError, WeightsError, cut, first_line
 from ..files import unsealed, user_path
 from ..schema import check_plain
 from .extra import need
@@ -213,8 +213,3 @@ def _interpolation(count: int, target: int) -> NDArray[np.float32]:
     """[target, count]: row i holds the weights of the one or two inputs that output i lies on or between."""
     where = np.linspace(0, count - 1, target)
     return np.clip(1 - np.abs(where[:, None] - np.arange(count)), 0, 1).astype(np.float32)
-
-
-def first_line(error: BaseException) -> str:
-    """The start of what an engine says, in one line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:160]

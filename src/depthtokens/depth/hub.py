@@ -23,8 +23,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from ..clip.load import quiet
-from ..clip.weights import first_line
-from ..errors import DepthTokensError, UsageError, WeightsError, cut, printable
+from ..errors import DepthTokensError, UsageError, WeightsError, cut, first_line, printable
 
 PREFIX = "hf:"
 REPO = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"

@@ -23,7 +23,7 @@ from ..depth.settings import Provenance
 from ..errors import DataError, TrainingError, UsageError, WeightsError
 from ..features.store import FeatureStore
 from ..features.views import Views
-from ..files import LOCK, locked, user_path, write_text
+from ..files import LOCK, locked, make_folder, user_path, write_text
 from ..partial import is_partial
 from ..progress import Notify, Progress, silent
 from .config import Experiment
@@ -106,7 +106,7 @@ def train(
     _check_out(out, resume)
     find_protocol(experiment.protocol)
     run = _Run(experiment, clip, find_device(experiment.device), progress, notify, force)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with locked(out):
         _check_out(out, resume)  # another run may have begun meanwhile
         try:

@@ -14,7 +14,6 @@ stored. A patch's features are its direction times its length / sqrt(C). Mirror 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +27,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import DataError
+from ..files import file_sha256
 from .views import Views
 
 
@@ -224,12 +224,3 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} cannot be read as a shard of patch features: {error}") from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read a piece at a time. Raises DataError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error

@@ -18,12 +18,12 @@ from ..clip.device import autocast
 from ..data.dataset import DepthDataset, Sample
 from ..data.loader import batches
 from ..errors import DataError, DepthTokensError, UsageError
-from ..files import LOCK, atomic, check_room, locked, reason, sealed, unsealed, user_path
+from ..files import LOCK, atomic, check_room, file_sha256, locked, reason, sealed, unsealed, user_path
 from ..partial import is_partial
 from ..progress import Progress, silent
 from .meta import read_meta
 from .plan import Plan
-from .shard import Builder, StoredView, file_sha256, read_tensors, rows_of
+from .shard import Builder, StoredView, read_tensors, rows_of
 from .store import FeatureStore, wrong_size
 from .views import DTYPES, FORMAT, META, PLAN
 

@@ -21,14 +21,14 @@ from ..depth.linear import LinearHead, Trainable
 from ..depth.model import DepthTokens
 from ..depth.protocol import Head, find_protocol
 from ..depth.settings import Provenance
-from ..errors import DepthTokensError, UsageError
+from ..errors import UsageError
 from ..experiment.controls import learn_controls
 from ..experiment.evaluate import Scores, head_of, score_heads
 from ..experiment.learn import Learner, epoch_order, fit
 from ..experiment.result import Result
 from ..experiment.source import Reading, Source, open_source
 from ..experiment.train import CONFIG, train
-from ..files import atomic, locked, sealed, unsealed, write_text
+from ..files import atomic, locked, make_folder, sealed, unsealed, write_text
 from ..progress import Notify, Progress, silent
 from .features import RowFeatures
 from .measured import Measured, slug
@@ -70,10 +70,7 @@ def reproduce(settings: Reproduction, progress: Progress = silent, notify: Notif
     """
     run = _Run(settings, progress, notify)
     run.check()  # before anything is written
-    try:
-        run.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DepthTokensError(f"cannot write to {run.out}: {error.strerror}; give another --out") from error
+    make_folder(run.out)
     with locked(run.out):
         run.begin()
         run.read()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import math
 import os
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, DepthTokensError
-from ..files import atomic_folder, check_room, sealed, unsealed, write_text
+from ..files import atomic_folder, check_room, file_sha256, sealed, unsealed, write_text
 from ..progress import Progress, silent
 from .content import DEPTH_RANGE, DEPTH_SCALE, RENDERER_VERSION, Content, scene_seed
 from .renderer import render
@@ -112,10 +111,10 @@ class Store:
             manifest = unsealed((self.path / MANIFEST).read_bytes())
             if manifest["job"] != json.loads(json.dumps(asdict(self.job))):
                 return False
-            if any(_sum(self.path / name) != manifest["files"][name] for name in (RGB, DEPTH, CONTENT)):
+            if any(file_sha256(self.path / name) != manifest["files"][name] for name in (RGB, DEPTH, CONTENT)):
                 return False
             self._open()
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (DataError, OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
         shape = (self.job.count, *self.job.size)
         arrays = [(array.shape, str(array.dtype)) for array in (self.rgb, self.depth)]
@@ -139,7 +138,7 @@ class Store:
     def _build(self, new: Path, workers: int, progress: Progress) -> None:
         """Render into a new folder; what is damaged makes way for it."""
         produce(new, self.job, workers, progress)
-        sums = {name: _sum(new / name) for name in (RGB, DEPTH, CONTENT)}
+        sums = {name: file_sha256(new / name) for name in (RGB, DEPTH, CONTENT)}
         write_text(new / MANIFEST, json.dumps(sealed({"job": asdict(self.job), "files": sums}), indent=1))
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -147,12 +146,6 @@ class Store:
 def cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _sum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def produce(folder: Path, job: Job, workers: int, progress: Progress = silent) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..depth.metrics import METRICS
-from ..errors import DepthTokensError, UsageError
+from ..errors import UsageError
 from ..experiment.statistics import Interval
-from ..files import LOCK, locked, write_text
+from ..files import LOCK, locked, make_folder, write_text
 from ..places import last_part
 from . import TOKENS
 from .neighbours import EMBEDDING
@@ -44,10 +44,7 @@ def output_folder(out: Path, overwrite: bool) -> Iterator[None]:
     """
     existed = out.exists()
     _check_out(out, overwrite)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DepthTokensError(f"cannot write to {out}: {error.strerror}; give another --out") from error
+    make_folder(out)
     try:
         with locked(out):
             _check_out(out, overwrite)  # another study may have been written meanwhile

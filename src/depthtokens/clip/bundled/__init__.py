@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import cache
 from pathlib import Path
 
-from ...errors import WeightsError
+from ...errors import DataError, WeightsError
+from ...files import file_sha256
 
 FOLDER = Path(__file__).parent
 WEIGHTS, CHECKSUM, TRAINED = "open_clip_model.safetensors", "sha256.txt", "trained_tokens.json"
@@ -24,9 +24,8 @@ def checked_folder(folder: Path = FOLDER) -> Path:
     """
     try:
         expected = (folder / CHECKSUM).read_text(encoding="utf-8").split()[0]
-        with (folder / WEIGHTS).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, IndexError) as error:
+        found = file_sha256(folder / WEIGHTS)
+    except (DataError, OSError, IndexError) as error:
         raise WeightsError(f"the CLIP that comes with the package is not complete in {folder}: install depthtokens again") from error
     if found != expected:
         raise WeightsError(f"{folder / WEIGHTS} is not the file that comes with the package (SHA-256): install depthtokens again")
