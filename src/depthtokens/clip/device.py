@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 from ..errors import UsageError, unknown
 from . import PRECISIONS
@@ -40,6 +42,14 @@ def find_device(name: str | torch.device) -> torch.device:
     if kind == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"no {name} on this machine: it has cuda:0 to cuda:{torch.cuda.device_count() - 1}")
     return device
+
+
+def stamp(weights: Iterable[Tensor]) -> tuple[tuple[object, ...], ...]:
+    """What tells weights from changed ones without reading them: where they lie, their type, and how often they were written.
+
+    Only what is written through `.data` into the same memory is not noticed.
+    """
+    return tuple((w.data_ptr(), w.dtype, w.device, 0 if w.is_inference() else w._version) for w in weights)
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import Tensor, nn
 
+from .device import stamp
+
 PrefixStates = list[tuple[Tensor, Tensor]]
 """Keys and values [heads, P, width / heads] of a prefix of P positions, block by block."""
 PREFIXES_KEPT = 16
@@ -62,10 +64,10 @@ class TextTower:
         self._kept.clear()
 
     def stamp(self) -> tuple[Any, ...]:
-        """What tells a prefix's weights from changed ones without reading them: where they lie, their type, how often they were written."""
+        """What tells a prefix's weights from changed ones; see `device.stamp`."""
         parts = (self.embedding, self.tower.transformer)
         weights = (self.tower.positional_embedding, *(weight for part in parts for weight in part.parameters()))
-        return tuple((w.data_ptr(), w.dtype, w.device, 0 if w.is_inference() else w._version) for w in weights)
+        return stamp(weights)
 
     def prefix_states(self, prefix: Tensor) -> PrefixStates:
         """What later positions read of a prefix: each block's keys and values.

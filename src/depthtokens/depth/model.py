@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._version import versions
-from ..clip.device import precision_of
+from ..clip.device import precision_of, stamp
 from ..clip.load import FrozenCLIP
 from ..clip.stated import load_stated
 from ..data.images import Photo
@@ -304,10 +304,10 @@ class DepthTokens(Summarised, nn.Module):
         return folded
 
     def _weights(self) -> tuple[tuple[object, ...], ...]:
-        """What tells CLIP's weights from changed ones without reading them: where they lie, their type, and how often they were written."""
+        """What tells CLIP's weights from changed ones; see `clip.device.stamp`."""
         modules = (self.visual, self.clip.model) if self.settings.batchnorm == "adapt" else (self.clip.model,)
         weights = (value for module in modules for value in (*module.parameters(), *module.buffers()))
-        return tuple((w.data_ptr(), w.dtype, w.device, 0 if w.is_inference() else w._version) for w in weights)
+        return stamp(weights)
 
     def folded(self, precision: str | None = None) -> FusedDepth:
         """As `fused`, but made anew and not kept by the model: the caller may change it or move it."""
