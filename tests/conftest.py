@@ -17,6 +17,9 @@ from PIL import Image
 from depthtokens import DataError
 from helpers import REFERENCE, TINY_CONFIG, load_script
 
+CLIP_FIXTURES = ("reference_clip", "tiny_clip", "vit_clip")
+"""Those that load a CLIP from a file of its own."""
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Home, caches and the temporary folder of all tests, and of what they start, are one folder that goes with them, so that nothing is written
 # elsewhere; what pytest keeps of the last runs stays where it keeps it. The name is short, since sockets are opened in there.
@@ -96,12 +99,14 @@ def tiny_clip(tiny_file):
 
 
 @pytest.fixture(autouse=True)
-def tiny_is_remembered(request):
-    """Whatever copies of the tiny CLIP other tests have loaded, changed or deleted: tokens that are learned on it find it."""
-    if "tiny_clip" in request.fixturenames:
-        from depthtokens.clip.remembered import remember
+def remembered_clips(request):
+    """Only the CLIPs that the test itself is given are remembered: none that other tests have loaded, changed or deleted."""
+    from depthtokens.clip.remembered import CLIPS, remember
+    from depthtokens.files import cache_folder
 
-        clip = request.getfixturevalue("tiny_clip")
+    given = [request.getfixturevalue(name) for name in CLIP_FIXTURES if name in request.fixturenames]
+    (cache_folder() / CLIPS).unlink(missing_ok=True)
+    for clip in given:
         remember(clip.name, None, clip.fingerprint)
 
 
