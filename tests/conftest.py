@@ -17,8 +17,8 @@ from PIL import Image
 from depthtokens import DataError
 from helpers import REFERENCE, TINY_CONFIG, load_script
 
-CLIP_FIXTURES = ("reference_clip", "tiny_clip", "vit_clip")
-"""Those that load a CLIP from a file of its own."""
+SHARED = []
+"""CLIPs that tests share, each loaded from a file that stays."""
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Home, caches and the temporary folder of all tests, and of what they start, are one folder that goes with them, so that nothing is written
@@ -37,6 +37,14 @@ os.environ |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), _place.name)
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_around))
 tempfile.tempdir = _place.name
 Path(os.environ["HOME"]).mkdir()
+
+
+def shared(path):
+    """The CLIP of a file that stays, for all tests: it goes on being remembered."""
+    from depthtokens import load_clip
+
+    SHARED.append(load_clip(str(path)))
+    return SHARED[-1]
 
 
 @pytest.fixture
@@ -63,9 +71,7 @@ def reference_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def reference_clip(reference_file):
-    from depthtokens import load_clip
-
-    return load_clip(str(reference_file))
+    return shared(reference_file)
 
 
 @pytest.fixture(scope="session")
@@ -93,20 +99,18 @@ def tiny_file(tiny_model, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_clip(tiny_file):
-    from depthtokens import load_clip
-
-    return load_clip(str(tiny_file))
+    return shared(tiny_file)
 
 
 @pytest.fixture(autouse=True)
-def remembered_clips(request):
-    """Only the CLIPs that the test itself is given are remembered: none that other tests have loaded, changed or deleted."""
+def remembered_clips():
+    """After each test only the CLIPs that all tests share are remembered: none that it has loaded, changed or deleted."""
+    yield
     from depthtokens.clip.remembered import CLIPS, remember
     from depthtokens.files import cache_folder
 
-    given = [request.getfixturevalue(name) for name in CLIP_FIXTURES if name in request.fixturenames]
     (cache_folder() / CLIPS).unlink(missing_ok=True)
-    for clip in given:
+    for clip in SHARED:
         remember(clip.name, None, clip.fingerprint)
 
 
@@ -115,13 +119,11 @@ def vit_clip(tmp_path_factory):
     """A small ViT, patches of 16 pixels."""
     import open_clip
 
-    from depthtokens import load_clip
-
     vision = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}
     path = tmp_path_factory.mktemp("vit") / "vit.pt"
     torch.manual_seed(0)
     torch.save(open_clip.CLIP(**{**TINY_CONFIG, "vision_cfg": vision}).state_dict(), path)
-    return load_clip(str(path))
+    return shared(path)
 
 
 @pytest.fixture(scope="session")
