@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from depthtokens.cli import main
+from forked import python
 
 TESTS = Path(__file__).parent
 SHARED = TESTS.parents[1] / "shared"
@@ -70,6 +70,7 @@ def refused(capsys, *words, code=2):
 KILLED = """
 import os, sys
 from depthtokens.cli import main
+from forked import python
 def watch(event, arguments):
     if event == "os.rename" and os.path.basename(arguments[1]) == sys.argv[1]:
         os._exit(9)
@@ -80,8 +81,8 @@ main(sys.argv[2:])
 
 def killed(name, *words):
     """Run a command in a process that dies, as of kill -9, just before a file of that name would be put into its place."""
-    done = subprocess.run([sys.executable, "-c", KILLED, name, *map(str, words)], capture_output=True, text=True)
-    assert done.returncode == 9, (done.returncode, done.stderr)
+    code, _, err = python(KILLED, name, *words)
+    assert code == 9, (code, err)
 
 
 def photo(*size):

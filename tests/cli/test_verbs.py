@@ -18,6 +18,7 @@ from depthtokens.cli import VERBS
 from depthtokens.depth.checkpoint import read
 from depthtokens.depth.checkpoint import write as write_file
 from depthtokens.depth.depthmap import colourise
+from forked import COMMAND, python
 from helpers import refused, run
 
 
@@ -323,8 +324,7 @@ def test_debug_shows_the_traceback(capsys, tmp_path):
 def test_warnings_are_one_line(tiny_file, tiny_clip, tmp_path):
     DepthTokens(tiny_clip, depth="learned:5").save(tmp_path / "tokens.safetensors")
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.png")
-    command = [sys.executable, "-m", "depthtokens", "predict", tmp_path, tmp_path / "a.png", "--out", tmp_path / "out", "--clip", tiny_file]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert [line for line in done.stderr.splitlines() if line.startswith("warning: tiny.pt does not say its activation")]
-    assert "UserWarning" not in done.stderr and "warnings.warn" not in done.stderr
+    code, _, err = python(COMMAND, "predict", tmp_path, tmp_path / "a.png", "--out", tmp_path / "out", "--clip", tiny_file)
+    assert code == 0, err
+    assert [line for line in err.splitlines() if line.startswith("warning: tiny.pt does not say its activation")]
+    assert "UserWarning" not in err and "warnings.warn" not in err

@@ -13,6 +13,7 @@ import torch
 
 from depthtokens.data.loader import batches
 from depthtokens.errors import DataError, DepthTokensError
+from forked import python
 from helpers import needs_mount
 
 SMALL = """
@@ -129,8 +130,7 @@ def test_a_container_with_little_shared_memory():
 def test_too_few_open_files():
     """Shared memory takes an open file for each tensor."""
     code = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))\n{SMALL.replace('500, 1000', '5, 10')}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "all there\n", "")
+    assert python(code) == (0, "all there\n", "")
 
 
 KILLED = """
@@ -144,8 +144,9 @@ for batch in batches(Numbers(), range(40), 4, 2):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
-def test_a_killed_process_leaves_no_temporary_files(tmp_path):
-    subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, "TMPDIR": str(tmp_path)})
+def test_a_killed_process_leaves_no_temporary_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert python(KILLED)[0] == -signal.SIGKILL
     for _ in range(200):  # its workers notice within five seconds
         if not list(tmp_path.iterdir()):
             break

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -19,6 +16,7 @@ from depthtokens.features.plan import plan
 from depthtokens.features.store import FeatureStore
 from depthtokens.features.views import Views
 from depthtokens.features.write import finished, write
+from forked import Python, python
 from stores import make, make_folder, message, opened, small_shards
 
 
@@ -125,18 +123,17 @@ write(planned, out, workers=1, batch_size=1, progress=progress)
 @pytest.fixture
 def half_done(tiny_file, folder, tmp_path):
     """A process that has written two of four shards and computed one more image, and is still running."""
-    command = [sys.executable, "-c", KILLED, tiny_file, folder, tmp_path / "store", "5"]
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "there\n"
+    with Python(KILLED, tiny_file, folder, tmp_path / "store", "5") as process:
+        deadline = time.monotonic() + 120
+        while process.out != "there\n" and time.monotonic() < deadline:
+            time.sleep(0.05)
         yield process
-        process.kill()
 
 
 def test_killed_and_resumed(half_done, tiny_clip, folder, tmp_path):
     out = tmp_path / "store"
     assert "another process is writing" in message(lambda: make(tiny_clip, opened(folder), out))
-    half_done.send_signal(signal.SIGKILL)
-    half_done.wait()
+    half_done.kill()
     assert "unfinished" in message(lambda: FeatureStore(out))
     (out / ".00002-ab.safetensors.1.partial").write_bytes(b"torn")
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
@@ -209,9 +206,8 @@ except DepthTokensError as error:
 
 
 def test_no_room_in_the_middle(tiny_file, tiny_clip, folder, tmp_path):
-    command = [sys.executable, "-c", FULL, tiny_file, folder, tmp_path / "s"]
-    told = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
-    assert told.count("\n") == 1 and "cannot write" in told and "2 finished shards are kept" in told
+    code, told, _ = python(FULL, tiny_file, folder, tmp_path / "s")
+    assert code == 0 and told.count("\n") == 1 and "cannot write" in told and "2 finished shards are kept" in told
     before = {path.name for path in sorted((tmp_path / "s").glob("*.safetensors"))}
     assert len(before) == 2 and not list((tmp_path / "s").glob(".*.partial"))
     assert before < {shard["file"] for shard in make(tiny_clip, opened(folder), tmp_path / "s").meta["shards"]}

@@ -40,7 +40,7 @@ def random_clip(name):
     return clip
 
 
-@pytest.mark.parametrize("name", ["RN50", "RN101", "ViT-B-32", "ViT-L-14", "CustomTextCLIP", "coca_ViT-B-32"])
+@pytest.mark.parametrize("name", ["RN50", "ViT-B-32", "CustomTextCLIP", "coca_ViT-B-32"])
 def test_equal_to_open_clip_for_words(name):
     if name == "CustomTextCLIP":
         config = open_clip.get_model_config("RN50")
