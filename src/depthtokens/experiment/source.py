@@ -360,8 +360,8 @@ class Stored:
         sizes, read = self.store.image_sizes, partial(self.store.read, mode=self.mode)
         for start in range(0, len(sizes), self.batch_size):
             for group in _runs(list(range(start, min(start + self.batch_size, len(sizes)))), sizes):
-                mirrored = read(group, mirrored=True).to(self.device) if protocol.flip else None
-                yield Shown(group, read(group).to(self.device), mirrored, self.store.truth(group))
+                mirrored = sent(read(group, mirrored=True), self.device) if protocol.flip else None
+                yield Shown(group, sent(read(group), self.device), mirrored, self.store.truth(group))
 
 
 def _same_size(samples: list[Sample]) -> list[list[Sample]]:
