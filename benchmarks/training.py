@@ -79,7 +79,7 @@ class TrunkSteps:
         self.truth = 0.5 + 9 * torch.rand(batch, 1, *size, device=device)
 
     def __call__(self) -> list[float]:
-        return update([self.learner], self.texts, [Batch(self.model.image_features(self.images), self.truth)])
+        return update([self.learner], self.texts, [Batch(self.model.image_features(self.images), self.truth, 0)])
 
 
 def endless(source: Stored, seed: int, batch: int) -> Iterator[Batch]:

@@ -42,3 +42,12 @@ def test_silog():
     assert silog(2 * same, same).item() == pytest.approx(10 * math.sqrt(0.15) * math.log(2), rel=1e-5)
     with pytest.raises(DataError, match="no valid ground truth"):
         silog(depth, torch.zeros(2, 1, 12, 16))
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+def test_silog_compiles_without_a_break():
+    depth, target = (1 + torch.rand(2, 1, 3, 4)).requires_grad_(), 5 * torch.rand(2, 1, 12, 16)
+    torch.compiler.reset()
+    found, expected = torch.compile(silog, fullgraph=True, backend="eager")(depth, target), silog(depth, target)
+    assert torch.allclose(found, expected)
+    assert torch.allclose(*(torch.autograd.grad(loss, depth)[0] for loss in (found, expected)))

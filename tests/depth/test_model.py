@@ -324,3 +324,10 @@ def test_compiles_without_a_break(request, clip, settings):
         for name, parameter in model.trainable().items():
             a, b = (torch.autograd.grad(depth.sum(), parameter, retain_graph=True)[0] for depth in (found, expected))
             assert torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max())), name
+
+
+def test_the_folded_network_compiles_without_a_break(vit_clip):
+    fused, images = make(vit_clip, dense="tokens").fused(), torch.randn(1, 3, 64, 96)
+    torch.compiler.reset()
+    with torch.no_grad():
+        assert torch.allclose(torch.compile(fused, fullgraph=True, backend="eager")(images).depth, fused(images).depth, atol=1e-5)

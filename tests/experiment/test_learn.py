@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from depthtokens import DepthTokens, TrainingError, evaluate, make_optimizer
-from depthtokens.experiment.learn import Learner, TextPass, fit
-from depthtokens.experiment.source import Images, Stored
+from depthtokens.experiment.learn import Learner, TextPass, fit, update
+from depthtokens.experiment.source import Batch, Images, Stored
 from helpers import make_model as make
 
 
@@ -89,3 +89,17 @@ def test_fit_learns_and_repeats_itself(tiny_clip, scenes, store):
     assert evaluate(model, store).quoted["rmse_log"] < evaluate(make(tiny_clip), store).quoted["rmse_log"]
     with pytest.raises(TrainingError, match="nothing to learn"):
         Learner(make(tiny_clip, depth="depth-7"), 2)
+
+
+def test_no_model_moves_where_one_has_no_numbers(tiny_clip, message):
+    models = [make(tiny_clip), make(tiny_clip, seed=1)]
+    learners, texts = [Learner(model, 2) for model in models], TextPass(models)
+    good = Batch.on(torch.device("cpu"), torch.randn(2, 64, 2, 3), torch.ones(2, 1, 32, 48))
+    for bad, why in (
+        (good._replace(patches=good.patches * torch.nan), "use --precision"),
+        (good._replace(truth=good.truth * torch.inf), "--lr"),
+    ):
+        assert why in message(lambda bad=bad: update(learners, texts, [good, bad]), TrainingError)
+    for model, seed in zip(models, (42, 1), strict=True):
+        assert torch.equal(model.tokens["depth"], make(tiny_clip, seed=seed).tokens["depth"])
+    assert [learner.done for learner in learners] == [0, 0]

@@ -52,6 +52,21 @@ def stamp(weights: Iterable[Tensor]) -> tuple[tuple[object, ...], ...]:
     return tuple((w.data_ptr(), w.dtype, w.device, 0 if w.is_inference() else w._version) for w in weights)
 
 
+def may_read(values: Tensor) -> bool:
+    """Whether a check may look at numbers: not on a GPU, for which this process would have to wait, nor in a graph, where there are none.
+
+    What is not checked there is noticed by whoever reads the result.
+    """
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values on a device. From the processor to a CUDA device they are copied while this process goes on, by way of pinned memory."""
+    if device.type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 def dtype_of(precision: str) -> torch.dtype:
     """A precision as torch's type. Raises UsageError unless it is one of `PRECISIONS`."""
     if not isinstance(precision, str) or precision not in PRECISIONS:

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import UsageError, unknown
 from . import NORMALISATIONS
-from .device import autocast
+from .device import autocast, may_read
 from .resnet import RESNET
 from .vit import VIT
 
@@ -297,14 +297,14 @@ def dense_features(visual: nn.Module, images: Tensor, mode: str) -> Tensor:
 
 
 def check_finite(features: Tensor, images: Tensor, visual: nn.Module) -> None:
-    """Raise UsageError, with the cause and what to do, for features that hold NaN or infinite values. Not checked in an exported graph.
+    """Raise UsageError, with the cause and what to do, for features that hold NaN or infinite values. Checked where `may_read` allows it.
 
     Args:
         features: what an image tower made.
         images: of these.
         visual: the tower's module.
     """
-    if torch.compiler.is_compiling() or bool(features.isfinite().all()):
+    if not may_read(features) or bool(features.isfinite().all()):
         return
     if not images.isfinite().all():
         raise UsageError("images hold NaN or infinite values: CLIP makes no features of them")

@@ -23,7 +23,7 @@ def trunk(visual: Any, images: Tensor) -> Tensor:
 def layer4(visual: Any, x: Tensor) -> Tensor:
     """What both released codes read: L2-normalised over D channels, then thinned to C, and not normalised again."""
     x = F.normalize(x.float(), dim=1)
-    return x[:, thinned_channels(x.shape[1], visual.output_dim).to(x.device)]
+    return x[:, thinned_channels(x.shape[1], visual.output_dim, x.device)]
 
 
 def attnpool(visual: Any, x: Tensor) -> Tensor:
@@ -37,9 +37,9 @@ def value(visual: Any, x: Tensor) -> Tensor:
     return unit_grid(pool.c_proj(pool.v_proj(x.flatten(2).transpose(1, 2))), x.shape[-2:])
 
 
-def thinned_channels(trunk_channels: int, joint_channels: int) -> Tensor:
+def thinned_channels(trunk_channels: int, joint_channels: int, device: torch.device | None = None) -> Tensor:
     """Which trunk channels a nearest resize of the channel axis keeps: [joint_channels] int64."""
-    return torch.arange(joint_channels) * trunk_channels // joint_channels
+    return torch.arange(joint_channels, device=device) * trunk_channels // joint_channels
 
 
 def attention_pool(pool: Any, x: Tensor) -> Tensor:

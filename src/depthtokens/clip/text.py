@@ -56,7 +56,7 @@ class TextTower:
             and getattr(tower, "cls_emb", None) is None
             and pool in ("argmax", "eos")
         )
-        self._kept: dict[tuple[Any, ...], PrefixStates] = {}
+        self._kept: dict[tuple[int, ...], PrefixStates] = {}
         self._kept_of: tuple[Any, ...] = ()
 
     def forget(self) -> None:
@@ -84,24 +84,27 @@ class TextTower:
             x = _finish(block, x, F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2))
         return states
 
-    def word_prefix_states(self, ids: Tensor) -> PrefixStates:
-        """`prefix_states` of ordinary words, given as ids [P]: computed once, and kept for the next call.
+    def word_prefix_states(self, ids: Tensor, words: tuple[int, ...]) -> PrefixStates:
+        """`prefix_states` of ordinary words: computed once, and kept for the next call.
 
         They are computed anew where the tower has moved, has another type or other weights; only what is written through `.data` into the
         same memory is not noticed.
+
+        Args:
+            ids: [P], on the tower's device.
+            words: the same ids, which need not be read from there.
         """
         if torch.compiler.is_compiling():  # a graph keeps nothing
             return self.prefix_states(self.embedding(ids))
         if self._kept_of != (stamp := self.stamp()):
             self._kept, self._kept_of = {}, stamp
-        key = tuple(ids.tolist())
-        if key not in self._kept:
+        if words not in self._kept:
             if len(self._kept) == PREFIXES_KEPT:
                 self._kept.pop(next(iter(self._kept)))
             # What inference mode makes cannot be trained on later, and half precision would stay.
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
-                self._kept[key] = self.prefix_states(self.embedding(ids))
-        return self._kept[key]
+                self._kept[words] = self.prefix_states(self.embedding(ids))
+        return self._kept[words]
 
     def after_prefix(self, states: PrefixStates, suffix: Tensor, last: Tensor) -> Tensor:
         """Features of N prompts that begin alike; each prompt costs only the positions that are its own.

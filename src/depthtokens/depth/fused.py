@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..clip.device import dtype_of
+from ..clip.device import dtype_of, sent
 from ..clip.image import ImageTower
 from ..data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from ..data.images import shown_at
@@ -153,7 +153,7 @@ class FusedDepth(nn.Module):
         try:
             # A precision asked for outside is for training, not for this head.
             with enough_memory(), torch.inference_mode(), torch.autocast(device.type, enabled=False):
-                maps = [values.cpu().numpy() for values in self._small(torch.from_numpy(shown).to(device), flip)]
+                maps = [values.cpu().numpy() for values in self._small(sent(torch.from_numpy(shown), device), flip)]
         except UsageError as error:
             raise DataError(str(error)) from error
         return map(self._full, photos, *maps)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..clip.device import may_read
 from ..errors import DataError, UsageError
 from .shapes import need
 
@@ -28,7 +29,7 @@ def silog(depth: Tensor, target: Tensor) -> Tensor:
         One number, differentiable once with respect to `depth`.
 
     Raises:
-        DataError: where no pixel is valid.
+        DataError: where no pixel is valid. On a GPU, which nobody waits for here, the loss is NaN then.
         UsageError: for other shapes, or another number of images in the two.
 
     Example:
@@ -79,7 +80,7 @@ class _Silog(torch.autograd.Function):
                 by_one.append(rows.T @ inverse @ columns)
                 by_g.append(rows.T @ inverse.mul_(g) @ columns)
             squares = squares + g.square_().sum(dtype=wide)
-        if not count:
+        if may_read(count) and not count:
             raise DataError("no valid ground truth in this batch")
         mean = total / count
         root = (squares / count - 0.85 * mean.square()).clamp(min=0).sqrt()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
 from ..depth.linear import LinearHead, Trainable
-from ..depth.loss import MIN_TRUTH, silog
+from ..depth.loss import silog
 from ..depth.model import DepthTokens
 from ..errors import TrainingError
 from ..progress import Progress, silent
@@ -97,21 +98,9 @@ class Learner:
         self.optimizer, self.scheduler = make_optimizer(model, steps, lr, weight_decay)
         self.done = 0
 
-    def apply(self, loss: Tensor) -> None:
-        """Change the model along the gradient that its parameters hold.
-
-        Args:
-            loss: that the gradient is of.
-
-        Raises:
-            TrainingError: where the loss or the gradient is not a finite number; then the model stays as it is.
-        """
-        norm = torch.nn.utils.clip_grad_norm_(list(self.model.trainable().values()), self.clip_norm)
-        if not torch.isfinite(loss + norm):
-            raise TrainingError(
-                "the loss or its gradient is not a number: try a smaller --lr or check the depths with `depthtokens data check`"
-            )
-        self.optimizer.step()
+    def clip(self) -> Tensor:
+        """Scale the gradient down to the largest norm that it may have; returns the norm that it had."""
+        return torch.nn.utils.clip_grad_norm_(list(self.model.trainable().values()), self.clip_norm)
 
     def advance(self) -> None:
         """Go to the next step of the schedule."""
@@ -206,7 +195,8 @@ def _one_cycle(groups: list[dict[str, Any]], total_steps: int, weight_decay: flo
 def update(learners: Sequence[Learner], texts: TextPass, views: Sequence[Batch]) -> list[float]:
     """Take one step with each learner, on a batch of its own.
 
-    The losses of different models share no parameter, so in the gradient of their sum each model finds its own.
+    The losses of different models share no parameter, so in the gradient of their sum each model finds its own. A GPU is waited for once,
+    between gradient and step, for all losses and norms together.
 
     Args:
         learners: the models.
@@ -217,21 +207,35 @@ def update(learners: Sequence[Learner], texts: TextPass, views: Sequence[Batch])
         The loss of each learner before the step; NaN, and no step, where its batch has no valid truth.
 
     Raises:
-        TrainingError: where a loss or gradient is not a finite number.
+        TrainingError: where a loss or gradient is not a finite number; then all models stay as they are.
     """
     features = texts()
     losses: dict[int, Tensor] = {}
-    for i, (learner, text, (patches, truth)) in enumerate(zip(learners, features, views, strict=True)):
+    for i, (learner, text, view) in enumerate(zip(learners, features, views, strict=True)):
         learner.optimizer.zero_grad(set_to_none=True)
-        if bool(truth.amax() > MIN_TRUTH):
-            losses[i] = silog(learner.model.depth_from(patches, text).depth, truth)
+        if view.without_truth < len(view.truth):
+            losses[i] = silog(learner.model.depth_from(view.patches, text).depth, view.truth)
+    found = [float("nan")] * len(learners)
     if losses:
-        torch.stack(list(losses.values())).sum().backward()
-    for i, loss in losses.items():
-        learners[i].apply(loss.detach())
+        together = torch.stack(list(losses.values()))
+        together.sum().backward()
+        norms = torch.stack([learners[i].clip() for i in losses])
+        values, lengths = torch.stack([together.detach(), norms]).cpu().tolist()
+        if not all(map(math.isfinite, [*values, *lengths])):
+            raise TrainingError(_not_finite(views))
+        for i, value in zip(losses, values, strict=True):
+            learners[i].optimizer.step()
+            found[i] = value
     for learner in learners:
         learner.advance()
-    return [losses[i].item() if i in losses else float("nan") for i in range(len(learners))]
+    return found
+
+
+def _not_finite(views: Sequence[Batch]) -> str:
+    """Why a loss or its gradient is not a finite number, and what helps."""
+    if not all(bool(view.patches.isfinite().all()) for view in views):  # a GPU is not asked before
+        return "the image tower's features are NaN or infinite: use --precision float32"
+    return "the loss or its gradient is not a number: try a smaller --lr or check the depths with `depthtokens data check`"
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> list[int]:
@@ -272,7 +276,7 @@ def learn(learners: Sequence[Learner], source: Source, *, batch_size: int = 16) 
         Each step, once it is done.
 
     Raises:
-        TrainingError: where a loss or gradient is not a finite number; a model whose own is not stays as it was before that step.
+        TrainingError: where a loss or gradient is not a finite number; all models stay as they were before that step.
     """
     ((first, steps),) = {(learner.done, learner.steps) for learner in learners}
     texts = TextPass([learner.model for learner in learners])
@@ -289,8 +293,7 @@ def learn(learners: Sequence[Learner], source: Source, *, batch_size: int = 16) 
             if learners[0].done == steps:
                 return
             batches = {seed: _next(one) for seed, one in views.items()}
-            without = int((batches[seeds[0]].truth.flatten(1).amax(dim=1) <= MIN_TRUTH).sum())
-            yield Step(update(learners, texts, [batches[seed] for seed in seeds]), without)
+            yield Step(update(learners, texts, [batches[seed] for seed in seeds]), batches[seeds[0]].without_truth)
 
 
 def _next(views: Iterator[Batch]) -> Batch:

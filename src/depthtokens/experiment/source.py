@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..clip.device import dtype_of
+from ..clip.device import dtype_of, sent
 from ..data.dataset import DepthDataset, Sample
 from ..data.loader import batches
 from ..depth import protocol as protocols
 from ..depth.linear import Trainable
+from ..depth.loss import MIN_TRUTH
 from ..errors import DataError, UsageError
 from ..features.cache import CannotStore, cached
 from ..features.store import FeatureStore
@@ -40,10 +41,24 @@ class Batch(NamedTuple):
     Attributes:
         patches: [B, C, h, w] float32, patch features.
         truth: [B, 1, H, W] metres, 0 = none.
+        without_truth: how many of the images have no valid truth.
     """
 
     patches: Tensor
     truth: Tensor
+    without_truth: int
+
+    @staticmethod
+    def on(device: torch.device, patches: Tensor, truth: Tensor) -> Batch:
+        """Views whose truth is counted where it was read, so that no GPU has to be asked, and then brought to a device.
+
+        Args:
+            device: where both are wanted.
+            patches: [B, C, h, w], on any device.
+            truth: [B, 1, H, W] metres, on the CPU.
+        """
+        without = int((truth.flatten(1).amax(dim=1) <= MIN_TRUTH).sum())
+        return Batch(sent(patches, device), sent(truth, device), without)
 
 
 class Shown(NamedTuple):
@@ -175,7 +190,7 @@ def open_source(
     device, tower = model.centres.device, model.tower
 
     def encode(images: Tensor) -> Tensor:
-        return tower.encode(images.to(device), settings.dense, settings.normalisation, how.precision)
+        return tower.encode(sent(images, device), settings.dense, settings.normalisation, how.precision)
 
     return Images(data, encode, views=views.count if views else 0, batch_size=how.batch_size, workers=how.workers)
 
@@ -261,7 +276,7 @@ class Images:
                 sizes = ", ".join(f"{h}x{w}" for h, w in sorted(shapes)[:3])
                 raise UsageError(f"training images differ in size ({sizes}): give --crop HEIGHT WIDTH")
             patches = self.encode(torch.stack([sample.image for sample in samples]))
-            yield Batch(patches, torch.stack([sample.depth for sample in samples]).to(patches.device))
+            yield Batch.on(patches.device, patches, torch.stack([sample.depth for sample in samples]))
 
     def evaluation(self, protocol: protocols.Protocol) -> Iterator[Shown]:
         """As `Source.evaluation`. An image of another size than the one before it starts a new batch.
@@ -337,7 +352,7 @@ class Stored:
             if mirrored:
                 truth[len(plain) :] = truth[len(plain) :].flip(-1)
             joined = patches[0] if len(patches) == 1 else torch.cat([p.permute(0, 2, 3, 1) for p in patches]).permute(0, 3, 1, 2)
-            yield Batch(joined.to(self.device), truth.to(self.device))
+            yield Batch.on(self.device, joined, truth)
 
     def evaluation(self, protocol: protocols.Protocol) -> Iterator[Shown]:
         """As `Source.evaluation`. Raises DataError where the store does not hold what the protocol shows."""
@@ -345,8 +360,8 @@ class Stored:
         sizes, read = self.store.image_sizes, partial(self.store.read, mode=self.mode)
         for start in range(0, len(sizes), self.batch_size):
             for group in _runs(list(range(start, min(start + self.batch_size, len(sizes)))), sizes):
-                mirrored = read(group, mirrored=True).to(self.device) if protocol.flip else None
-                yield Shown(group, read(group).to(self.device), mirrored, self.store.truth(group))
+                mirrored = sent(read(group, mirrored=True), self.device) if protocol.flip else None
+                yield Shown(group, sent(read(group), self.device), mirrored, self.store.truth(group))
 
 
 def _same_size(samples: list[Sample]) -> list[list[Sample]]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..clip.device import autocast
+from ..clip.device import autocast, sent
 from ..data.dataset import DepthDataset, Sample
 from ..data.loader import batches
 from ..errors import DataError, DepthTokensError, UsageError
@@ -222,7 +222,7 @@ def _features(plan: Plan, samples: Sequence[Sample], device: torch.device) -> li
     for size in {sample.image.shape for sample in samples}:
         places = [i for i, sample in enumerate(samples) if sample.image.shape == size]
         try:
-            images = tower.normalised(views.shown(torch.stack([samples[i].image for i in places]).to(device)), views.normalisation)
+            images = tower.normalised(views.shown(sent(torch.stack([samples[i].image for i in places]), device)), views.normalisation)
             with autocast(device, plan.meta["precision"]):
                 passes = [tower.patches_in(x, plan.meta["modes"]) for x in ((images, images.flip(-1)) if views.mirrored else (images,))]
         except UsageError as error:

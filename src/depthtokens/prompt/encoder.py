@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..clip.device import may_read
 from ..clip.load import FrozenCLIP
 from ..clip.text import put
 from ..errors import UsageError
@@ -33,7 +34,7 @@ class PromptLayout:
         end: [N] int64, position of end-of-text, where causal towers are read.
         shared: number of positions at the beginning in which all prompts agree; all lie before end-of-text.
         vectors: how many vectors a table needs for these slots.
-        plain: whether words alone stand in the shared positions.
+        prefix: the ids in the shared positions; None where a vector stands in one of them.
     """
 
     ids: Tensor
@@ -41,11 +42,22 @@ class PromptLayout:
     end: Tensor
     shared: int
     vectors: int = field(init=False)
-    plain: bool = field(init=False)
+    prefix: tuple[int, ...] | None = field(init=False)
+    _placed: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = field(init=False, default_factory=dict, repr=False, compare=False)
 
-    def __post_init__(self) -> None:  # numbers are taken out of tensors here, where nothing is compiled
+    def __post_init__(self) -> None:  # numbers are taken out of tensors here, once: nothing is compiled yet, and no GPU has to be asked
         object.__setattr__(self, "vectors", int(self.slots.max()) + 1)
-        object.__setattr__(self, "plain", bool((self.slots[0, : self.shared] < 0).all()))
+        words = bool((self.slots[0, : self.shared] < 0).all())
+        object.__setattr__(self, "prefix", tuple(self.ids[0, : self.shared].tolist()) if words else None)
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """`ids`, `slots` and `end` on a device, where they stay for the next call."""
+        if device == self.ids.device:
+            return self.ids, self.slots, self.end
+        if device not in self._placed:
+            with torch.inference_mode(False):  # what inference mode makes cannot be trained with later
+                self._placed[device] = (self.ids.to(device), self.slots.to(device), self.end.to(device))
+        return self._placed[device]
 
 
 def joined(layouts: Sequence[PromptLayout], vectors: Sequence[int]) -> PromptLayout:
@@ -192,7 +204,7 @@ class PromptEncoder(nn.Module):
 
         Raises:
             UsageError: for a table of another shape, with too few vectors, or with vectors that are no numbers. In training, where a
-                gradient is asked for, the latter is for the loss to notice, and in a compiled graph for whoever reads its result.
+                gradient is asked for, the latter is for the loss to notice; in a compiled graph and on a GPU for whoever reads its result.
         """
         text = self.clip.text
         count = 0
@@ -202,8 +214,8 @@ class PromptEncoder(nn.Module):
         if layout.vectors > count:
             raise UsageError(f"prompts with {layout.vectors} slots for vectors are given {count} vectors")
         features = self._encoded(layout, vectors if count else None)
-        unchecked = torch.compiler.is_compiling() or (torch.is_grad_enabled() and features.requires_grad)
-        if not unchecked and not features.isfinite().all():
+        learning = torch.is_grad_enabled() and features.requires_grad
+        if not learning and may_read(features) and not features.isfinite().all():
             raise UsageError(f"text features are NaN or infinite in {str(text.embedding.weight.dtype)[6:]}: use the text tower in float32")
         return features
 
@@ -216,7 +228,7 @@ class PromptEncoder(nn.Module):
             raise UsageError(f"vectors of a prompt are floating-point tensors {wanted}, not {found}")
         if vectors.shape[-1] != width:
             raise UsageError(f"a vector of width {vectors.shape[-1]} in a prompt: this CLIP's text tower has {width}")
-        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and vectors.requires_grad):
+        if not may_read(vectors) or (torch.is_grad_enabled() and vectors.requires_grad):
             return
         good = vectors.isfinite().all(dim=-1)
         if not good.all():
@@ -228,10 +240,10 @@ class PromptEncoder(nn.Module):
         text = self.clip.text
         device = text.embedding.weight.device
         vectors = None if vectors is None else vectors.to(device)
-        ids, slots, end, shared = layout.ids.to(device), layout.slots.to(device), layout.end.to(device), layout.shared
+        (ids, slots, end), shared = layout.on(device), layout.shared
         if text.causal:
-            if layout.plain:
-                states = text.word_prefix_states(ids[0, :shared])
+            if layout.prefix is not None:
+                states = text.word_prefix_states(ids[0, :shared], layout.prefix)
             else:
                 states = text.prefix_states(put(text.embedding(ids[0, :shared]), slots[0, :shared], vectors))
             suffix = put(text.embedding(ids[:, shared:]), slots[:, shared:], vectors)

@@ -31,7 +31,7 @@ def sample_patches(source: Source, count: int, *, images: int = 500, batch_size:
     order = torch.randperm(len(source.names), generator=generator)[:images].tolist()
     share = math.ceil(2 * count * batch_size / max(1, len(order)))  # of each batch, more than needed: some have little truth
     drawn = []
-    for patches, truth in source.training(0, order, batch_size):
+    for patches, truth, _ in source.training(0, order, batch_size):
         features, depths = patches_with_truth(patches, truth, source.depth_range)
         chosen = torch.randperm(len(depths), generator=generator)[:share].to(depths.device)
         drawn.append((features[chosen], depths[chosen]))
