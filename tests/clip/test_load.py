@@ -97,6 +97,19 @@ def test_named_model_from_a_file(tmp_path):
         load_clip(str(tmp_path / "RN50.pt"))
 
 
+def test_random_weights_are_whole(monkeypatch):
+    """open_clip leaves one tensor of CoCa's as it finds the memory."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **options: empty(*size, **options).fill_(float("nan")))
+    small = {"width": 64, "heads": 1, "layers": 1}
+    config = {"embed_dim": 64, "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}, "text_cfg": small}
+    monkeypatch.setitem(
+        open_clip.factory._MODEL_CONFIGS, "small", {**config, "custom_text": True, "multimodal_cfg": {"context_length": 76, **small}}
+    )
+    with pytest.warns(UserWarning, match="random weights"):
+        assert load_clip("small", None).fingerprint == load_clip("small", "random").fingerprint
+
+
 def test_fingerprint_sees_one_changed_value(state, tiny_model):
     before = fingerprint(tiny_model)
     with torch.no_grad():

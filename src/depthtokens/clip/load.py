@@ -349,7 +349,10 @@ def _otherwise(model: nn.Module) -> list[str]:
 def _create(name: str, force_quick_gelu: bool = False, device: str = "cpu") -> nn.Module:
     """A model by name, without weights."""
     with quiet():
-        return open_clip.create_model(name, load_weights=False, pretrained_text=False, force_quick_gelu=force_quick_gelu, device=device)
+        model = open_clip.create_model(name, load_weights=False, pretrained_text=False, force_quick_gelu=force_quick_gelu, device=device)
+    if isinstance(decoder := getattr(model, "text_decoder", None), nn.Module):  # CoCa's, of which open_clip leaves this as the memory was
+        nn.init.zeros_(decoder.get_parameter("text_projection"))
+    return model
 
 
 @contextmanager
