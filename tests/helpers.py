@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from depthtokens import DepthTokensError
 from depthtokens.cli import main
 
 TESTS = Path(__file__).parent
@@ -82,6 +83,19 @@ def killed(name, *words):
     """Run a command in a process that dies, as of kill -9, just before a file of that name would be put into its place."""
     done = subprocess.run([sys.executable, "-c", KILLED, name, *map(str, words)], capture_output=True, text=True)
     assert done.returncode == 9, (done.returncode, done.stderr)
+
+
+def one_by_one(predict):
+    """What `pipeline.depths` is of an engine, without threads, of a stand-in for a model."""
+
+    def depths(images):
+        for image in images:
+            try:
+                yield predict(image)
+            except DepthTokensError as error:
+                yield error
+
+    return depths
 
 
 def photo(*size):

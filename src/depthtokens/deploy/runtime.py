@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.images import Photo, shown_at
-from ..depth.batches import Many, predicted
+from ..depth.batches import Engine, Many, predicted
 from ..depth.depthmap import DepthMap
 from ..depth.header import read_clip
 from ..depth.settings import MOST_SIDE, ModelSettings
@@ -116,8 +116,12 @@ class OnnxDepth:
                 one of which the graph makes no numbers.
             UsageError: for what is no photo, or a side of less than a patch.
         """
+        return predicted(images, self.engine(side, flip), batch_size)
+
+    def engine(self, side: int | None = None, flip: bool = False) -> Engine:
+        """What `predict` runs, with its `side` and `flip`."""
         side = self.predict_side if side is None else side
-        return predicted(images, partial(self._shown, side=side), partial(self._depths, flip=flip), batch_size)
+        return Engine(partial(self._shown, side=side), partial(self._depths, flip=flip))
 
     def _shown(self, rgb: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
         """A photo as CLIP is shown it. Raises DataError where that is not the graph's size."""
