@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from depthtokens import DepthTokensError
 from depthtokens.cli import main
 from forked import python
 
@@ -83,6 +84,19 @@ def killed(name, *words):
     """Run a command in a process that dies, as of kill -9, just before a file of that name would be put into its place."""
     code, _, err = python(KILLED, name, *words)
     assert code == 9, (code, err)
+
+
+def one_by_one(predict):
+    """What `pipeline.depths` is of an engine, without threads, of a stand-in for a model."""
+
+    def depths(images):
+        for image in images:
+            try:
+                yield predict(image)
+            except DepthTokensError as error:
+                yield error
+
+    return depths
 
 
 def photo(*size):

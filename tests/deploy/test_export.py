@@ -25,6 +25,9 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
+FORMATS = ("png", "npy", "npz", "tiff", "colour", "side", "ply", "glb")
+
+
 @pytest.fixture(scope="module")
 def model(tiny_clip):
     return DepthTokens(tiny_clip, depth="random:7", scale=378, predict_side=96)
@@ -131,6 +134,7 @@ def test_position_embeddings_are_resized_in_the_graph(request, tmp_path, clip, d
 def test_fixed_size(model, tmp_path):
     export.export_onnx(model, tmp_path / "m.onnx", size=(64, 96))
     opened = OnnxDepth(tmp_path / "m.onnx")
+    assert "at 64x96 only" in repr(opened)
     agree(opened.predict(photo(64, 96), side=64), model.predict(photo(64, 96), side=64))
     agree(opened.predict(photo(640, 950), side=64), model.predict(photo(640, 950), side=64))
     with pytest.raises(DataError, match="shown at 96x160, but this graph takes 64x96 only.*--side"):
@@ -152,6 +156,61 @@ def test_command_line_without_torch(capsys, graph, tokens, tmp_path):
     found, expected = (np.load(tmp_path / engine / "a_depth.npy") for engine in ("onnx", "torch"))
     assert found.shape == (80, 120) and np.abs(found - expected).max() < 2e-3
     assert (tmp_path / "onnx" / "a_side.png").is_file()
+
+
+def test_the_verb_does_with_a_graph_what_it_does_with_tokens(capsys, graph, tokens, tmp_path):
+    """Folders in folders, batches, photos that cannot be read, every format, and going on."""
+    pytest.importorskip("trimesh")
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    for name, size in (("a", (80, 120)), ("b", (80, 120)), ("sub/a", (100, 90))):
+        Image.fromarray(photo(*size)).save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"none")
+    words = [
+        tmp_path / "in",
+        "--batch-size",
+        3,
+        "--fov",
+        60,
+        "--formats",
+        "png",
+        "npy",
+        "npz",
+        "tiff",
+        "colour",
+        "side",
+        "ply",
+        "glb",
+        "--out",
+    ]
+    for file in (graph, tokens):
+        code, stdout, err = run(capsys, "predict", file, *words, tmp_path / file.suffix[1:])
+        assert code == 1 and "3 of 4 images predicted" in stdout and "1 of 4 images could not be read" in err and "bad.png" in err
+    made, expected = ({path.relative_to(out): path for path in out.rglob("*.*")} for out in (tmp_path / "onnx", tmp_path / "safetensors"))
+    assert made.keys() == expected.keys() and len(made) == 3 * 8 + 1
+    for name in made:
+        if name.suffix == ".npy":
+            assert np.abs(np.load(made[name]) - np.load(expected[name])).max() < 2e-3
+    code, stdout, err = run(capsys, "predict", graph, *words, tmp_path / "onnx", "--resume", "--json")
+    assert code == 1 and json.loads(stdout)["summary"]["kept"] == 3
+
+
+def test_every_way_gives_the_files_depth(graph, tmp_path):
+    rgb, opened = photo(70, 100), OnnxDepth(graph)
+    Image.fromarray(rgb).save(tmp_path / "photo.png")
+    content, tensor = (tmp_path / "photo.png").read_bytes(), torch.from_numpy(rgb).permute(2, 0, 1)
+    rgba = np.dstack([rgb, np.full_like(rgb[..., :1], 255)])
+    path = tmp_path / "photo.png"
+    ways = [path, str(path), content, io.BytesIO(content), Image.fromarray(rgb), rgb, rgb / np.float32(255),
+            rgba, tensor, tensor / 255]  # fmt: skip
+    expected = opened.predict(ways[0]).metres
+    for found in (*map(opened.predict, ways), *opened.predict(ways), *opened.predict(iter(ways)), *opened.predict(tensor[None])):
+        assert np.array_equal(found.metres, expected)
+
+
+def test_a_graph_shows_itself(graph, model):
+    text, page = repr(OnnxDepth(graph)), OnnxDepth(graph)._repr_html_()
+    assert text.startswith(f"OnnxDepth of tokens on {model.clip.identity}\n") and len(text.splitlines()) == 6
+    assert model.settings.template in text and "<table>" in page and " only" not in text
 
 
 def test_export_verb(capsys, tokens, tmp_path, monkeypatch, graph):

@@ -18,7 +18,7 @@ from depthtokens.deploy.photos import Batch
 from depthtokens.deploy.video import Smoothed, depth_video, opened_film
 from depthtokens.deploy.written import Wanted
 from depthtokens.depth.depthmap import DepthMap
-from helpers import needs_mount, refused, run
+from helpers import needs_mount, one_by_one, refused, run
 
 av = pytest.importorskip("av", reason="needs the extra: pip install 'depthtokens[video]'")
 
@@ -71,7 +71,7 @@ def decoded(path):
 def test_a_film_of_depth(tmp_path):
     """Frame rate and count are kept, and a colour means the same metres in every frame."""
     batch, model = Batch([film(tmp_path / "a.mp4")], tmp_path / "out", Wanted(colour_map="gray")), Brightness()
-    batch.run(model, {})
+    batch.run(one_by_one(model), {})
     rate, frames = decoded(tmp_path / "out" / "a_depth.mp4")
     assert not batch.failed and rate == Fraction(30000, 1001) and len(frames) == len(model.shown) == 6
     assert [time for time, _ in frames] == pytest.approx([i * 1001 / 30000 for i in range(6)])
@@ -88,7 +88,7 @@ def test_a_film_of_depth(tmp_path):
 def test_frames_of_uneven_lengths_keep_their_times(tmp_path):
     times = [0, 1, 5, 6, 20, 21]
     film(tmp_path / "a.mkv", times=times, rate=Fraction(25))
-    Batch([tmp_path / "a.mkv"], tmp_path / "out", Wanted()).run(Brightness(), {})
+    Batch([tmp_path / "a.mkv"], tmp_path / "out", Wanted()).run(one_by_one(Brightness()), {})
     found = [time for time, _ in decoded(tmp_path / "out" / "a_depth.mp4")[1]]
     assert found == pytest.approx([time / 25 for time in times], abs=1e-3)
 
@@ -101,7 +101,7 @@ def test_times_that_make_no_sense(tmp_path):
     times = [time for time, _ in decoded(tmp_path / "a.mp4")[1]]
     assert len(times) == 5 and times == pytest.approx([0, 1, 1, 1, 2], abs=1e-3)
     batch = Batch([film(tmp_path / "b.mkv", frames=3, times=[0, 1, 200_000])], tmp_path / "out", Wanted())
-    batch.run(Brightness(), {})
+    batch.run(one_by_one(Brightness()), {})
     assert "b.mkv breaks off after 2 frames (its times make no sense from there on)" in batch.failed[0]
 
 
@@ -130,7 +130,7 @@ def test_a_full_disk(tmp_path):
 
 def test_a_turned_film_is_shown_upright(tmp_path):
     model = Brightness()
-    Batch([turned(film(tmp_path / "a.mp4"))], tmp_path / "out", Wanted(["video", "npy"])).run(model, {})
+    Batch([turned(film(tmp_path / "a.mp4"))], tmp_path / "out", Wanted(["video", "npy"])).run(one_by_one(model), {})
     assert set(model.shown) == {(64, 48, 3)} and decoded(tmp_path / "out" / "a_depth.mp4")[1][0][1].shape == (64, 48, 3)
     metres = np.load(tmp_path / "out" / "a_frames" / "000005_depth.npy")
     assert metres[:28].mean() == pytest.approx(3.4, abs=0.1) and np.allclose(metres[36:], 0.2)  # what was left is above
@@ -141,7 +141,7 @@ def test_odd_sides(tmp_path):
         def __call__(self, photo):
             return super().__call__(photo[:47, :63])
 
-    Batch([film(tmp_path / "a.mp4")], tmp_path / "out", Wanted()).run(Odd(), {})
+    Batch([film(tmp_path / "a.mp4")], tmp_path / "out", Wanted()).run(one_by_one(Odd()), {})
     assert decoded(tmp_path / "out" / "a_depth.mp4")[1][0][1].shape == (46, 62, 3)
 
 
@@ -162,18 +162,18 @@ def test_frames_as_files_and_going_on(tmp_path):
     out, wanted = tmp_path / "out", Wanted(["npy", "png", "video"])
     films = [film(tmp_path / "a.mp4"), film(tmp_path / "b.mp4", frames=3)]
     batch = Batch(films, out, wanted)
-    batch.run(Brightness(), {})
+    batch.run(one_by_one(Brightness()), {})
     assert len(list((out / "a_frames").iterdir())) == 12 and len(list((out / "b_frames").iterdir())) == 6
     assert batch.rows[1]["files"] == [str(out / "b_frames"), str(out / "b_depth.mp4")]
     model, batch = Brightness(), Batch(films, out, wanted)
-    batch.run(model, {}, resume=True)
+    batch.run(one_by_one(model), {}, resume=True)
     assert not model.shown and batch.kept == 2 and batch.rows[0]["frames"] == 6
     (out / "b_frames" / "000002_depth.npy").unlink()
     model = Brightness()
-    Batch(films, out, wanted).run(model, {}, resume=True)
+    Batch(films, out, wanted).run(one_by_one(model), {}, resume=True)
     assert len(model.shown) == 3
     with pytest.raises(UsageError, match="other smooth than asked for"):
-        Batch(films, out, Wanted(wanted.formats, smooth=0.5)).run(model, {}, resume=True)
+        Batch(films, out, Wanted(wanted.formats, smooth=0.5)).run(one_by_one(model), {}, resume=True)
     with pytest.raises(UsageError, match="exists"):
         Batch(films, out, wanted).refuse_existing()
 
@@ -186,13 +186,13 @@ def test_a_film_that_breaks_off(tmp_path, name, options, why):
     path, whole = film(tmp_path / name, frames=120, noise=True, **options), film(tmp_path / "whole.mp4", frames=2)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     batch, model = Batch([path, whole], tmp_path / "out", Wanted(["video", "npy"])), Brightness()
-    batch.run(model, {})
+    batch.run(one_by_one(model), {})
     frames = len(model.shown) - 2
     assert len(batch.failed) == 1 and len(batch.rows) == 1 and 40 < frames < 120
     assert f"breaks off after {frames} frames ({why}" in batch.failed[0] and batch.failed[0].endswith("their results are kept")
     assert len(list((tmp_path / "out" / "a_frames").iterdir())) == len(decoded(tmp_path / "out" / "a_depth.mp4")[1]) == frames
     model = Brightness()
-    Batch([path, whole], tmp_path / "out", Wanted(["video", "npy"])).run(model, {}, resume=True)
+    Batch([path, whole], tmp_path / "out", Wanted(["video", "npy"])).run(one_by_one(model), {}, resume=True)
     assert len(model.shown) == frames
 
 
@@ -201,7 +201,7 @@ def test_a_film_that_breaks_off(tmp_path, name, options, why):
 def test_no_film(tmp_path, content):
     (tmp_path / "a.mp4").write_bytes(content)
     batch = Batch([tmp_path / "a.mp4"], tmp_path / "out", Wanted())
-    batch.run(Brightness(), {})
+    batch.run(one_by_one(Brightness()), {})
     assert len(batch.failed) == 1 and "cannot read film" in batch.failed[0] and "\n" not in batch.failed[0]
     assert [path.name for path in (tmp_path / "out").iterdir()] in ([], [LOG])
     whole = film(tmp_path / "c.mp4").read_bytes()

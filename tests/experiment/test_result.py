@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -23,6 +24,17 @@ def scores(seed, protocol="auty2023", names=NAMES):
     per_image = [{"name": name, **{metric: float(rng.uniform(0.1, 0.9)) for metric in METRICS}} for name in names]
     image_wise = {metric: float(np.mean([row[metric] for row in per_image])) for metric in METRICS}
     return Scores(find_protocol(protocol), (0.001, 10.0), image_wise, dict.fromkeys(METRICS, 2.0 + seed), per_image, [])
+
+
+def test_shown_and_as_csv(tmp_path):
+    result = Result.of([scores(0), scores(1)], seeds=[3, 4])
+    lines = repr(result).splitlines()
+    assert lines[0] == "Result of 2 runs on 4 images" and len(lines) == 1 + len(METRICS)
+    assert str(result.measured("abs_rel")) in repr(result) and "<table>" in result._repr_html_()
+    rows = list(csv.DictReader(result.to_csv(tmp_path / "result.csv").splitlines()))
+    assert [(row["seed"], row["name"]) for row in rows] == [(seed, name) for seed in "34" for name in NAMES]
+    assert float(rows[5]["abs_rel"]) == result.images["abs_rel"][1][1]
+    assert (tmp_path / "result.csv").read_text() == result.to_csv()
 
 
 def test_figures_of_runs_and_images():

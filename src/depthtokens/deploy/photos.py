@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.images import Photo
+from ..depth.batches import no_error
 from ..depth.depthmap import DepthMap
-from ..errors import DataError, UsageError
+from ..errors import DataError, DepthTokensError, UsageError
 from ..files import digest, make_folder
 from ..progress import Progress, silent
 from .log import LOG, add_to_log, read_log
+from .pipeline import Depths
 from .video import is_film, need_av, write_film
 from .written import Wanted, described
 
@@ -79,13 +81,11 @@ class Batch:
             such = f" ({len(existing)} such files)" if len(existing) > 1 else ""
             raise UsageError(f"{existing[0]} exists{such}: go on with --resume, choose another --out, or --overwrite")
 
-    def run(
-        self, predict: Callable[[Photo], DepthMap], settings: Mapping[str, Any], resume: bool = False, progress: Progress = silent
-    ) -> None:
+    def run(self, depths: Depths, settings: Mapping[str, Any], resume: bool = False, progress: Progress = silent) -> None:
         """Predict and write; photos that cannot be read are noted, and the others go on.
 
         Args:
-            predict: depth of one photo.
+            depths: from photos to their maps, as `pipeline.depths`.
             settings: plain values, all that results depend on beside the photo and the colours.
             resume: whether photos stay as they are whose results are there.
             progress: called after every photo.
@@ -99,19 +99,25 @@ class Batch:
         done = {photo: record for photo in self.photos if (record := self._record(photo, known, settings))} if resume else {}
         make_folder(self.out)
         start = time.monotonic()
-        for count, photo in enumerate(self.photos, 1):
-            targets = self.targets[photo]
-            self.kept += photo in done
-            try:
-                figures = done[photo]["figures"] if photo in done else self._one(predict, photo, settings, progress)
-            except DataError as error:
-                self.failed.append(str(error))
-            else:
-                self.shown += 0 if photo in done else figures.get("frames", 1)
-                files = dict.fromkeys(path if path.suffix == ".mp4" or not is_film(photo) else path.parent for path in targets.values())
-                self.rows.append({"image": str(photo), **figures, "files": list(map(str, files))})
-            self.seconds = time.monotonic() - start
-            progress("predicting", count, len(self.photos))
+        sources: dict[Path, str | None] = {}
+        todo = (photo for photo in self.photos if photo not in done and not is_film(photo))
+        with closing(depths(_noting(todo, sources))) as maps:
+            for count, photo in enumerate(self.photos, 1):
+                try:
+                    if photo in done:
+                        figures = done[photo]["figures"]
+                        self.kept += 1
+                    elif is_film(photo):
+                        figures = self._film(photo, depths, settings, progress)
+                        self.shown += figures["frames"]
+                    else:
+                        figures = self._photo(photo, next(maps), sources[photo], settings)
+                        self.shown += 1
+                    self.rows.append({"image": str(photo), **figures, "files": self._files(photo)})
+                except DataError as error:
+                    self.failed.append(str(error))
+                self.seconds = time.monotonic() - start
+                progress("predicting", count, len(self.photos))
 
     def summary(self) -> dict[str, Any]:
         """What there is to say of all photos together, as plain values: counts, seconds, and the depths (metres) among them."""
@@ -122,19 +128,32 @@ class Batch:
             "min": min((row["min"] for row in self.rows), default=None), "max": max((row["max"] for row in self.rows), default=None),
         }  # fmt: skip
 
-    def _one(self, predict: Callable[[Photo], DepthMap], photo: Path, settings: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-        """Predict one photo or film and write its files; returns its figures."""
-        targets, source = self.targets[photo], _source(photo)
-        depth = None if is_film(photo) else predict(photo)
-        if any(path.exists() for path in targets.values()):
-            self._log({"files": dict.fromkeys(map(self._name, targets.values()))})  # they are no longer what the log said
-        for path in targets.values():
+    def _photo(self, photo: Path, found: DepthMap | DepthTokensError, source: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the files of one photo; returns its figures."""
+        depth = no_error(found)
+        self._begin(photo)
+        self.wanted.write(depth, photo, self.targets[photo])
+        return self._end(photo, described(depth), list(self.targets[photo].values()), source, settings)
+
+    def _film(self, film: Path, depths: Depths, settings: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+        """Predict one film and write its files; returns its figures."""
+        source = _source(film)
+        self._begin(film)
+        figures, files = write_film(film, depths, self.wanted, self._folder(film), progress)
+        return self._end(film, figures, files, source, settings)
+
+    def _begin(self, photo: Path) -> None:
+        """Have folders for results, and no line of the log that speaks for results of before."""
+        targets = self.targets[photo].values()
+        if any(path.exists() for path in targets):
+            self._log({"files": dict.fromkeys(map(self._name, targets))})
+        for path in targets:
             make_folder(path.parent)
-        if depth is None:
-            figures, files = write_film(photo, predict, self.wanted, self._folder(photo), progress)
-        else:
-            self.wanted.write(depth, photo, targets)
-            figures, files = described(depth), list(targets.values())
+
+    def _end(
+        self, photo: Path, figures: dict[str, Any], files: Sequence[Path], source: str | None, settings: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Have the log speak for results that are whole; returns their figures."""
         sizes = {self._name(path): path.stat().st_size for path in files}
         self._log({"photo": photo.name, "files": sizes, "source": source, "settings": settings, "figures": figures})
         return figures
@@ -165,6 +184,11 @@ class Batch:
         video = self.wanted.video(photo, self._folder(photo))
         return self.wanted.frame(photo, self._folder(photo), 0) | ({"video": video} if video else {})
 
+    def _files(self, photo: Path) -> list[str]:
+        """The results of a photo, of a film's frames their folder."""
+        paths = self.targets[photo].values()
+        return list(map(str, dict.fromkeys(path.parent if is_film(photo) and path.suffix != ".mp4" else path for path in paths)))
+
     def _name(self, path: Path) -> str:
         """What the log calls a result."""
         return path.relative_to(self.out).as_posix()
@@ -176,10 +200,17 @@ class Batch:
         return [path for paths in self.targets.values() for path in paths.values()]
 
 
-def _source(photo: Path) -> str:
-    """What tells a photo from others, and from later versions of itself, without reading it."""
+def _noting(photos: Iterable[Path], sources: dict[Path, str | None]) -> Iterator[Path]:
+    """Photos, each after its `_source` was noted: what it is before it is read."""
+    for photo in photos:
+        sources[photo] = _source(photo)
+        yield photo
+
+
+def _source(photo: Path) -> str | None:
+    """What tells a photo from others, and from later versions of itself, without reading it; None where it is not there."""
     try:
         stat = photo.stat()
-    except OSError as error:
-        raise DataError(f"cannot read image {photo}: {error.strerror or error}") from error
+    except OSError:
+        return None
     return digest([str(photo.absolute()), stat.st_size, stat.st_mtime_ns])

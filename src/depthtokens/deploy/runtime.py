@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.images import Photo, shown_at
-from ..depth.batches import Many, predicted
+from ..depth.batches import Engine, Many, predicted
 from ..depth.depthmap import DepthMap
 from ..depth.header import read_clip
 from ..depth.settings import MOST_SIDE, ModelSettings
 from ..errors import DataError, UsageError, WeightsError, cut, first_line
 from ..files import unsealed, user_path
 from ..schema import check_plain
+from ..summary import Summarised, Summary
 from .extra import need
 from .onnxfile import graph_sha256, has_external_data
 
@@ -31,11 +32,13 @@ GRAPH = "graph_sha256"
 """Under which the metadata keeps the SHA-256 of the graph; files of earlier versions have none."""
 
 
-class OnnxDepth:
+class OnnxDepth(Summarised):
     """A graph that `depthtokens export` wrote, opened for prediction on the CPU.
 
     Attributes:
         session: onnxruntime's.
+        settings: of the model that was exported.
+        clip: the CLIP that it was exported with.
         metadata: what the file says of itself: "model" (the settings, with centres in metres), "clip" (name, fingerprint), "verified"
             (largest difference from torch, metres), ...
         predict_side: shorter side of the training images, pixels, to which `predict` brings that of photos; None leaves them as they are.
@@ -76,11 +79,11 @@ class OnnxDepth:
                 raise ValueError("its graph is not as it was written")
             version = self.metadata["format"]
             if version == FORMAT:
-                model = ModelSettings.from_header(self.metadata["model"])
-                read_clip(self.metadata["clip"])
-                self.predict_side: int | None = model.predict_side
-                self.centres = np.array(model.centres, np.float32)
-                self.depth_range: tuple[float, float] = model.depth_range
+                self.settings = ModelSettings.from_header(self.metadata["model"])
+                self.clip = read_clip(self.metadata["clip"])
+                self.predict_side: int | None = self.settings.predict_side
+                self.centres = np.array(self.settings.centres, np.float32)
+                self.depth_range: tuple[float, float] = self.settings.depth_range
                 self.stride: int = _pixels(self.metadata["stride"])
                 size = self.metadata["size"]
                 self.size: list[int] | None = None if size is None else [_pixels(side) for side in size]
@@ -92,6 +95,19 @@ class OnnxDepth:
             raise WeightsError(f"{path} was exported by another version (format {version}, expected {FORMAT}): export it again")
         if GRAPH not in self.metadata:
             warnings.warn(f"{path} has no checksums, as files of earlier versions: export it again for one", stacklevel=2)
+
+    def summary(self) -> Summary:
+        """What the file is, in a few lines."""
+        settings, (lo, hi) = self.settings, self.depth_range
+        side = "in their own size" if self.predict_side is None else f"with a shorter side of {self.predict_side} pixels"
+        rows = [
+            ("template", settings.template),
+            ("depth", settings.depth),
+            ("bins", f"{len(self.centres)} from {lo:g} to {hi:g} m: {', '.join(f'{centre:.3g}' for centre in self.centres)}"),
+            ("image tower", f"{settings.dense}, float32 on the CPU, {self.stride} pixels per patch"),
+            ("photos", f"shown {side}{' at {}x{} only'.format(*self.size) if self.size else ''}"),
+        ]
+        return Summary(f"OnnxDepth of tokens on {self.clip}", rows)
 
     @overload
     def predict(self, images: Photo, side: int | None = ..., flip: bool = ..., batch_size: int = ...) -> DepthMap: ...
@@ -116,8 +132,12 @@ class OnnxDepth:
                 one of which the graph makes no numbers.
             UsageError: for what is no photo, or a side of less than a patch.
         """
+        return predicted(images, self.engine(side, flip), batch_size)
+
+    def engine(self, side: int | None = None, flip: bool = False) -> Engine:
+        """What `predict` runs, with its `side` and `flip`."""
         side = self.predict_side if side is None else side
-        return predicted(images, partial(self._shown, side=side), partial(self._depths, flip=flip), batch_size)
+        return Engine(partial(self._shown, side=side), partial(self._depths, flip=flip))
 
     def _shown(self, rgb: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
         """A photo as CLIP is shown it. Raises DataError where that is not the graph's size."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.images import Photo, check_pixels, reading
+from ..data.images import check_pixels, reading
+from ..depth.batches import no_error
 from ..depth.depthmap import COLOURS, DepthMap
 from ..errors import DataError, DepthTokensError
 from ..files import atomic
 from ..progress import Progress, silent
 from .extra import need
+from .pipeline import Depths
 from .written import Wanted, described
 
 ENDINGS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
@@ -117,14 +120,12 @@ def opened_film(path: Path) -> Iterator[Film]:
         yield Film(container)
 
 
-def write_film(
-    path: Path, predict: Callable[[Photo], DepthMap], wanted: Wanted, folder: Path, progress: Progress = silent
-) -> tuple[dict[str, Any], list[Path]]:
+def write_film(path: Path, depths: Depths, wanted: Wanted, folder: Path, progress: Progress = silent) -> tuple[dict[str, Any], list[Path]]:
     """Depth of a film's frames, as files of each frame, as one film in colour, or both.
 
     Args:
         path: the film.
-        predict: depth of one photo.
+        depths: from photos to their maps, as `pipeline.depths`.
         wanted: what is written; its colours have one scale in all frames.
         folder: for the results.
         progress: called after every frame of a film that says how many it has.
@@ -139,13 +140,20 @@ def write_film(
     figures: list[dict[str, Any]] = []
     files: list[Path] = []
     smoothed = Smoothed(wanted.smooth or 0)
+    times: deque[Fraction] = deque()  # of frames that are read and not written yet
+
+    def pictures(film: Film) -> Iterator[NDArray[np.uint8]]:
+        for frame in film:
+            times.append(frame.seconds)
+            yield frame.rgb
+
     with opened_film(path) as film, ExitStack() as stack:
         add = None
-        for frame in film:
-            depth = smoothed(predict(frame.rgb))
+        for found in stack.enter_context(closing(depths(pictures(film)))):
+            depth, seconds = smoothed(no_error(found)), times.popleft()
             if target := wanted.video(path, folder):
                 add = add or stack.enter_context(depth_video(target, film.rate))
-                add(np.asarray(depth.colour(wanted.colour_range or depth.depth_range, wanted.colour_map or COLOURS)), frame.seconds)
+                add(np.asarray(depth.colour(wanted.colour_range or depth.depth_range, wanted.colour_map or COLOURS)), seconds)
             targets = wanted.frame(path, folder, len(figures))
             wanted.write(depth, path, targets)
             files += targets.values()

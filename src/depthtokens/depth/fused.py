@@ -22,7 +22,7 @@ from ..clip.image import ImageTower
 from ..data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from ..data.images import shown_at
 from ..errors import DataError, UsageError, WeightsError
-from .batches import predicted
+from .batches import Engine, predicted
 from .depthmap import DepthMap
 from .settings import ModelSettings
 from .shapes import need, need_images
@@ -144,8 +144,12 @@ class FusedDepth(nn.Module):
             flip: average with the mirrored photo.
             batch_size: photos that go through the image tower together at most.
         """
+        return predicted(images, self.engine(side, flip), batch_size)
+
+    def engine(self, side: int | None = None, flip: bool = False) -> Engine:
+        """What `predict` runs, with its `side` and `flip`."""
         side = self.predict_side if side is None else side
-        return predicted(images, lambda rgb: shown_at(rgb, side, self.stride), partial(self._depths, flip=flip), batch_size)
+        return Engine(lambda rgb: shown_at(rgb, side, self.stride), partial(self._depths, flip=flip))
 
     def _depths(self, photos: Sequence[NDArray[np.uint8]], shown: NDArray[np.uint8], flip: bool) -> Iterator[DepthMap]:
         """One pass over photos, in the size in which CLIP is shown them; see `batches.Pass`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,19 @@ class Scores(Summarised):
 
     def to_csv(self, path: str | Path | None = None) -> str:
         """The figures of each image as CSV text, written to a file where one is named. Raises DepthTokensError where it cannot be."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["name", *METRICS, "pixels", "protocol"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, "protocol": self.protocol.name} for row in self.per_image)
-        if path is not None:
-            write_text(user_path(path), text.getvalue())
-        return text.getvalue()
+        rows = ({**row, "protocol": self.protocol.name} for row in self.per_image)
+        return csv_text(["name", *METRICS, "pixels", "protocol"], rows, path)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: str | Path | None) -> str:
+    """Rows as CSV text, written to a file where one is named. Raises DepthTokensError where it cannot be."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    if path is not None:
+        write_text(user_path(path), text.getvalue())
+    return text.getvalue()
 
 
 def evaluate(

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ..depth.metrics import METRICS
 from ..errors import UsageError
-from .evaluate import Scores
+from ..summary import Summarised, Summary
+from .evaluate import Scores, csv_text
 from .statistics import Difference, Interval, MeanStd, bootstrap_mean, mean_std, paired_bootstrap
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Summarised):
     """What the runs of one row gave.
 
     Attributes:
@@ -87,6 +89,20 @@ class Result:
     def _intervals(self) -> dict[str, Interval]:
         """Intervals that were computed before, by metric."""
         return {}
+
+    def summary(self) -> Summary:
+        """The figures that the protocol quotes, as mean and standard deviation over runs."""
+        rows = [(METRICS[name].heading, mean_std(values)) for name, values in self.scores.items()]
+        return Summary(f"Result of {len(self.seeds)} runs on {len(self.names)} images", rows)
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """The figures of each run and image as CSV text, written to a file where one is named. Raises as `Scores.to_csv`."""
+        rows = (
+            {"seed": seed, "name": name, **{metric: self.images[metric][run][image] for metric in METRICS}}
+            for run, seed in enumerate(self.seeds)
+            for image, name in enumerate(self.names)
+        )
+        return csv_text(["seed", "name", *METRICS], rows, path)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
