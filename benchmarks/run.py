@@ -1,6 +1,6 @@
 """All benchmarks by one command, each part in a process of its own; what is measured goes into docs/performance.md.
 
-    python benchmarks/run.py [--only text training epochs predict store memory] [--quick] [--nyu ROOT]
+    python benchmarks/run.py [--only text training epochs predict photos store memory] [--quick] [--nyu ROOT]
 
 A part's figures are kept (docs/performance.json) and its tables written as soon as it is done, so a run that was cut off goes on with
 --only. --quick runs everything at toy sizes, prints the tables and writes nothing. `epochs` needs --nyu ROOT, the labelled NYUv2 tree,
@@ -67,6 +67,12 @@ def predict(args: argparse.Namespace) -> Tables:
     return {"predict": rows}
 
 
+def photos(args: argparse.Namespace) -> Tables:
+    import photos as part
+
+    return {"photos": part.measure(20) if args.quick else part.measure()}
+
+
 def store(args: argparse.Namespace) -> Tables:
     import store as part
 
@@ -81,9 +87,10 @@ def memory(args: argparse.Namespace) -> Tables:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], Tables]] = {
-    "text": text, "training": training, "epochs": epochs, "predict": predict, "store": store, "memory": memory,
+    "text": text, "training": training, "epochs": epochs, "predict": predict, "photos": photos, "store": store,
+    "memory": memory,
 }  # fmt: skip
-CPU_ONLY = {"predict", "store"}
+CPU_ONLY = {"predict", "photos", "store"}
 
 
 def run_part(name: str, device: str, passed: list[str]) -> dict[str, Any]:
