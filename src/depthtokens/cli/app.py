@@ -37,9 +37,6 @@ def main(arguments: Sequence[str]) -> None:
 
     from ..clip.device import find_device
     from ..demo import TOKENS
-    from ..deploy.extra import need
-
-    need("gradio", "app", "the page")
     from ..deploy.app.serve import serve
 
     model = args.load(args.tokens or TOKENS).to(find_device(args.device))

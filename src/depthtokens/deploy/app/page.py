@@ -98,7 +98,7 @@ def _depth(photos: Photos, sample: Sample, centres: tuple[float, ...], folder: P
 
     def written(given: Any, chosen: Any, degrees: Any) -> tuple[list[str] | None, str]:
         place = Path(tempfile.mkdtemp(dir=folder))
-        made = photos.files(_path(given), list(chosen or []), None if degrees is None else float(degrees), place)
+        made = photos.files(_path(given), list(chosen or []), float(degrees) if degrees else None, place)
         return [str(path) for path in made], ""
 
     listen = {**_one_at_a_time(), "preprocess": False}

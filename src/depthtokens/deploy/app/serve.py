@@ -9,15 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import gradio as gr
-import safehttpx
+from typing import NoReturn
 
 from ...depth.model import DepthTokens
 from ...errors import UsageError
 from ...progress import Notify, Progress, silent
 from ...report.html import TEMPLATES
-from .page import build
+from ..extra import need
 from .words import Sample
 
 LARGEST = "50mb"
@@ -41,9 +39,13 @@ def serve(
         notify: called before something is stored in the cache.
 
     Raises:
-        UsageError: for a port that is taken.
+        UsageError: for a port that is taken, or where gradio is not installed.
     """
     with kept_nothing() as folder:
+        import gradio as gr
+
+        from .page import build
+
         page = build(model, Sample(model, progress, notify), folder)
         try:
             _, address, _ = page.launch(
@@ -65,23 +67,33 @@ def serve(
 
 @contextmanager
 def kept_nothing() -> Iterator[Path]:
-    """A folder for all that gradio and the page write, which goes in the end; and no address that a client names is fetched."""
-    before, validate = os.environ.get("GRADIO_TEMP_DIR"), safehttpx.async_validate_url
+    """A folder for all that gradio and the page write, which goes in the end; and no address that a client names is fetched.
+
+    Raises:
+        UsageError: where gradio is not installed.
+    """
+    before = os.environ.get("GRADIO_TEMP_DIR")
     with tempfile.TemporaryDirectory(prefix="depthtokens-app-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder).resolve())
-        safehttpx.async_validate_url = _refuse
+        need("gradio", "app", "the page")  # loads it now, since it notes the folder
+        import safehttpx
+        from gradio import processing_utils
+
+        # Two doors lead out: that of files that a client names by their address, and that of addresses behind /file=.
+        fetch, validate = processing_utils.async_ssrf_protected_get, safehttpx.async_validate_url
+        processing_utils.async_ssrf_protected_get = safehttpx.async_validate_url = _refuse
         try:
             yield Path(folder).resolve()
         finally:
-            safehttpx.async_validate_url = validate
+            processing_utils.async_ssrf_protected_get, safehttpx.async_validate_url = fetch, validate
             os.environ.pop("GRADIO_TEMP_DIR")
             if before is not None:
                 os.environ["GRADIO_TEMP_DIR"] = before
 
 
-async def _refuse(hostname: str) -> str:
-    """What gradio asks before it fetches anything."""
-    raise ValueError(f"nothing is fetched, {hostname} neither")
+async def _refuse(address: str) -> NoReturn:
+    """What stands in the place of fetching."""
+    raise ValueError(f"{address}: nothing is fetched")
 
 
 def sweep(folder: Path, age: float) -> None:
