@@ -13,6 +13,7 @@ import gradio as gr
 from ...depth.model import DepthTokens
 from ...errors import DepthTokensError, UsageError
 from ...prompt.scales import SCALES
+from ...prompt.template import TEMPLATES
 from ...report.html import fragment
 from .facts import Facts
 from .photos import KINDS, NPY, PNG, Photos, heat_map, legend, measured, pair, uncertainty
@@ -38,8 +39,8 @@ def build(model: DepthTokens, sample: Sample, folder: Path) -> gr.Blocks:
         gr.HTML(fragment("app/head.html", settings=settings, clip=model.clip.name), padding=False)
         with gr.Tab("Depth"):
             _depth(photos, sample, settings.centres, folder)
-        with gr.Tab("Words"):
-            _words(words)
+        with gr.Tab("Words") as tab:
+            _words(words, tab)
         with gr.Tab("Tokens") as tab:
             _tokens(facts, tab)
     page.queue(max_size=WAITING, api_open=False)
@@ -48,7 +49,7 @@ def build(model: DepthTokens, sample: Sample, folder: Path) -> gr.Blocks:
 
 def _depth(photos: Photos, sample: Sample, centres: tuple[float, ...], folder: Path) -> None:
     """The view of a photo and its depth."""
-    gr.Markdown("Give a photo, then drag the line between it and its depth, or **click the photo** for metres.")
+    gr.Markdown("Give a photo or take a rendered scene; then drag the line between it and its depth, or **click the photo** for metres.")
     with gr.Row():
         with gr.Column(min_width=300):
             # Files are looked at by `Photos` alone: gradio would open them with whatever Pillow has.
@@ -78,10 +79,15 @@ def _depth(photos: Photos, sample: Sample, centres: tuple[float, ...], folder: P
     with gr.Accordion("Files of depth", open=False):
         with gr.Row():
             kinds = gr.CheckboxGroup(list(KINDS), value=[PNG, NPY], label="Files")
-            fov = gr.Number(None, label="Field of view in degrees", info="from left to right, for a point cloud", elem_id="fov")
+            fov = gr.Number(
+                None,
+                label="Field of view in degrees",
+                info="from left to right, for a point cloud; 0 where the photo says it",
+                elem_id="fov",
+            )
         make = gr.Button("Make files")
         wrong = _part("wrong")
-        files = gr.File(label="Download", interactive=False, visible=True, elem_id="files", file_count="multiple")
+        files = gr.File(label="Download", interactive=False, file_count="multiple", height=150, elem_id="files")
 
     def show(given: Any, number: Any) -> tuple[Any, ...]:
         if given is None:
@@ -110,14 +116,14 @@ def _depth(photos: Photos, sample: Sample, centres: tuple[float, ...], folder: P
         button.click(lambda number=number: sample.scenes.read(number)[0], None, photo, **_one_at_a_time())
 
 
-def _words(words: Words) -> None:
+def _words(words: Words, tab: gr.Tab) -> None:
     """The view of words beside the tokens."""
     gr.Markdown("Say it yourself: one word or phrase for each bin, from near to far. The map and the score show what CLIP makes of them.")
     with gr.Row():
         with gr.Column(min_width=300, scale=1):
             first = "\n".join(_first_words(len(words.model.centres)))
             text = gr.Textbox(first, lines=7, max_lines=12, label="Words, one a line", elem_id="words")
-            template = gr.Textbox("This object appears to be {depth}", label="Template", elem_id="template")
+            template = gr.Textbox(TEMPLATES["baseline"], label="Template", elem_id="template")
             layouts = ["linear", "log"]
             bins = gr.Dropdown(layouts, allow_custom_value=True, label="Bins", info="or metres: 1|2|4", elem_id="bins")
             scene = gr.Slider(1, SAMPLES, value=1, step=1, label="Scene", elem_id="scene")
@@ -128,7 +134,7 @@ def _words(words: Words) -> None:
     def answer(text: str, template: str, bins: str, scene: float) -> str:
         return words.answer(text or "", template or "", str(bins or ""), int(scene) - 1)
 
-    for event in (ask.click, template.submit, scene.release):
+    for event in (tab.select, ask.click, template.submit, scene.release):
         event(_answers(answer), [text, template, bins, scene], out, **_one_at_a_time())
 
 

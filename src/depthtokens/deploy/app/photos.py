@@ -29,7 +29,7 @@ KEPT = 30_000_000
 """Pixels of the maps that are kept for the next question about the same photo, together."""
 SIDE = 480
 """Pixels of the shorter side as CLIP is shown it, where the tokens do not say."""
-PICTURE = 1024
+PICTURE = 800
 """Pixels of the longer side of a picture on the page."""
 PNG, NPY, PLY = KINDS = ("16-bit PNG", "NPY", "PLY point cloud")
 """Files of depth that can be had."""
@@ -121,7 +121,10 @@ def _check_camera(photo: Path, fov: float | None) -> None:
 
 def pair(depth: DepthMap) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The photo and its depth in colour, of one size, RGB uint8 [h, w, 3] of at most `PICTURE` pixels a side."""
-    return _small(depth.image), _small(np.asarray(depth.colour()))
+    photo = Image.fromarray(depth.image)
+    photo.thumbnail((PICTURE, PICTURE))
+    colours = colourise(_thin(depth.metres), float(depth.metres.min()), float(depth.metres.max()))
+    return np.asarray(photo), np.asarray(Image.fromarray(colours).resize(photo.size))
 
 
 def measured(depth: DepthMap, x: int, y: int) -> Markup:
@@ -148,8 +151,7 @@ def legend(depth: DepthMap) -> Markup:
 
 def uncertainty(depth: DepthMap) -> Markup:
     """Uncertainty as a picture with its scale."""
-    thin = max(1, max(depth.metres.shape) // PICTURE)
-    metres = depth.uncertainty[::thin, ::thin]
+    metres = _thin(depth.uncertainty)
     lo, hi = float(metres.min()), float(metres.max())
     return fragment(
         "app/picture.html", png=as_png(colourise(metres, lo, hi, HEAT)), alt="uncertainty", scale=scale_bar(lo, hi, HEAT, "m"),
@@ -171,7 +173,7 @@ def heat_map(depth: DepthMap, token: int, centres: Sequence[float]) -> Markup:
     if not 0 <= token < len(centres):
         raise UsageError(f"tokens have numbers from 0 to {len(centres) - 1}")
     probs, (height, width) = depth.probs[token], depth.metres.shape
-    share = PICTURE / 2 / max(height, width)
+    share = PICTURE / max(height, width)
     size = max(1, round(width * share)), max(1, round(height * share))
     colours = Image.fromarray(colourise(probs, 0, float(probs.max()), HEAT)).resize(size, Image.Resampling.NEAREST)
     return fragment(
@@ -180,11 +182,10 @@ def heat_map(depth: DepthMap, token: int, centres: Sequence[float]) -> Markup:
     )  # fmt: skip
 
 
-def _small(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture with at most `PICTURE` pixels a side."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((PICTURE, PICTURE))
-    return np.asarray(image)
+def _thin(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Every second, third, ... value of a large map."""
+    step = max(1, max(values.shape) // PICTURE)
+    return values[::step, ::step]
 
 
 def scale_bar(lo: float, hi: float, colour_map: str, unit: str) -> Markup:

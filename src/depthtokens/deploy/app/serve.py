@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ...depth.model import DepthTokens
 from ...errors import UsageError
@@ -22,6 +22,9 @@ LARGEST = "50mb"
 """The largest file that is taken."""
 AGE = 900.0
 """Seconds after which what was uploaded or made is deleted."""
+
+SESSIONS = 32
+"""How many pages' last answers gradio keeps, a megabyte each; nothing here needs them."""
 
 
 def serve(
@@ -51,7 +54,7 @@ def serve(
             _, address, _ = page.launch(
                 server_name=host, server_port=port, inbrowser=browser, prevent_thread_lock=True, share=False, quiet=True, ssr_mode=False,
                 allowed_paths=[str(folder)], max_file_size=LARGEST, enable_monitoring=False, run_history=False, footer_links=[], pwa=False,
-                mcp_server=False, state_session_capacity=100, app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
+                mcp_server=False, state_session_capacity=SESSIONS, app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
                 theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]), css_paths=TEMPLATES / "app" / "style.css",
             )  # fmt: skip
         except OSError as error:
@@ -75,17 +78,16 @@ def kept_nothing() -> Iterator[Path]:
     before = os.environ.get("GRADIO_TEMP_DIR")
     with tempfile.TemporaryDirectory(prefix="depthtokens-app-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder).resolve())
-        need("gradio", "app", "the page")  # loads it now, since it notes the folder
+        processing: Any = need("gradio", "app", "the page").processing_utils  # loads it now, since it notes the folder
         import safehttpx
-        from gradio import processing_utils
 
         # Two doors lead out: that of files that a client names by their address, and that of addresses behind /file=.
-        fetch, validate = processing_utils.async_ssrf_protected_get, safehttpx.async_validate_url
-        processing_utils.async_ssrf_protected_get = safehttpx.async_validate_url = _refuse
+        fetch, validate = processing.async_ssrf_protected_get, safehttpx.async_validate_url
+        processing.async_ssrf_protected_get = safehttpx.async_validate_url = _refuse
         try:
             yield Path(folder).resolve()
         finally:
-            processing_utils.async_ssrf_protected_get, safehttpx.async_validate_url = fetch, validate
+            processing.async_ssrf_protected_get, safehttpx.async_validate_url = fetch, validate
             os.environ.pop("GRADIO_TEMP_DIR")
             if before is not None:
                 os.environ["GRADIO_TEMP_DIR"] = before

@@ -22,7 +22,7 @@ from ...experiment.source import Reading, open_source, scored_views
 from ...files import cache_folder
 from ...progress import Notify, Progress, silent
 from ...prompt.scales import SCALES
-from ...prompt.template import parse_template
+from ...prompt.template import TEMPLATES, parse_template
 from ...report.html import as_png, fragment
 from ...report.table import Cell, Table
 from ...scenes import Scenes
@@ -107,6 +107,7 @@ class Words:
         self._tokens = sample.score(self._head)
         self._scales = lru_cache(maxsize=16)(self._read_scales)
         self._scored = lru_cache(maxsize=64)(self._score_scale)
+        self._scales(TEMPLATES["baseline"])  # now, since the first answer should be as fast as the others
 
     def answer(self, text: str, template: str, bins: str, index: int) -> Markup:
         """Pictures of a scene and scores, for words.
