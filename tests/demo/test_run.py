@@ -130,5 +130,5 @@ def test_the_tokens_that_come_with_the_package():
     """They are what the demonstration learns with its usual settings, on the CLIP that comes too."""
     model, settings = DepthTokens.load(TOKENS), DemoSettings()
     assert model.clip.name == "bundled" and TOKENS.stat().st_size < 10_000
-    assert model.settings == settings.model(ROWS[LEARNED], DEPTH_RANGE["indoor"])
+    assert model.settings == DepthTokens.of(model.clip, settings.model(ROWS[LEARNED], DEPTH_RANGE["indoor"])).settings
     assert model.provenance.training == settings.training() and model.provenance.protocol == settings.protocol

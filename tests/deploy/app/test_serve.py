@@ -31,9 +31,13 @@ SECONDS = 120_000
 """Milliseconds to wait for an answer at most: machines may be busy."""
 
 
+COMMAND = "from depthtokens.deploy.app import words; words.SAMPLES = 6; from depthtokens.cli import main; main()"
+"""The command with fewer scenes, which are soon rendered."""
+
+
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory):
-    """The demonstration's tokens for small scenes, which are soon rendered."""
+    """The demonstration's tokens for small scenes."""
     model, path = DepthTokens.load(TOKENS), tmp_path_factory.mktemp("tokens") / "small.safetensors"
     model.settings = model.settings.changed(predict_side=64)
     model.save(path)
@@ -44,7 +48,7 @@ def tokens(tmp_path_factory):
 def server(tokens, tmp_path_factory):
     """Address of a page that runs, and the folder for its temporary files; in the end that is empty."""
     place = tmp_path_factory.mktemp("temporary")
-    command = [sys.executable, "-m", "depthtokens", "app", str(tokens)]
+    command = [sys.executable, "-c", COMMAND, "app", str(tokens)]
     environment = {**os.environ, "TMPDIR": str(place), "NO_PROXY": "*"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     address = process.stdout.readline().split()

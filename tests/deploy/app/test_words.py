@@ -38,7 +38,7 @@ def test_words_beside_tokens(words):
     answer = words.answer("\n".join(SCALES["depth-7"]), TEMPLATE, "linear", 3)
     spoken = words.spoken("|".join(SCALES["depth-7"]), TEMPLATE, "linear")
     score = words.sample.score(head_of(spoken))
-    assert spoken.settings.dense == "value" and spoken.settings.scale == 6 and spoken.depth_range == (0.5, 10.0)
+    assert spoken.settings.dense == "value" and spoken.settings.scale == 50 and spoken.depth_range == (0.5, 10.0)
     assert f"<b>{score:.3f}" in answer or f">{score:.3f}<" in answer
     assert "depth-7, the nearest hand-made scale (cosine 1.000)" in answer and f"{words.sample.constant:.3f}" in answer
     assert answer.count("data:image/png") == 5 and "very close: 1.18 m" in answer
