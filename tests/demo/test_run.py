@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from depthtokens import DataError, DepthTokens, DepthTokensError
+from depthtokens.demo import TOKENS
 from depthtokens.demo import run as module
-from depthtokens.demo.run import ROWS, DemoSettings, run_demo
+from depthtokens.demo.run import LEARNED, ROWS, DemoSettings, run_demo
 from depthtokens.depth.checkpoint import read, write
 from depthtokens.depth.metrics import METRICS
 from depthtokens.files import locked
 from depthtokens.progress import silent
+from depthtokens.scenes import DEPTH_RANGE
 from helpers import refused, run
 
 SMALL = DemoSettings(train=24, test=8, size=(96, 128), epochs=6)
@@ -122,3 +124,11 @@ def test_nowhere_to_write(tmp_path, capsys):
     with pytest.raises(DepthTokensError, match="cannot write to"):
         run_demo(SMALL, tmp_path / "file" / "demo", silent)
     assert "cannot write to" in refused(capsys, "demo", "--out", tmp_path / "file", code=1)
+
+
+def test_the_tokens_that_come_with_the_package():
+    """They are what the demonstration learns with its usual settings, on the CLIP that comes too."""
+    model, settings = DepthTokens.load(TOKENS), DemoSettings()
+    assert model.clip.name == "bundled" and TOKENS.stat().st_size < 10_000
+    assert model.settings == DepthTokens.of(model.clip, settings.model(ROWS[LEARNED], DEPTH_RANGE["indoor"])).settings
+    assert model.provenance.training == settings.training() and model.provenance.protocol == settings.protocol

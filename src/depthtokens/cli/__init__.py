@@ -21,6 +21,7 @@ VERBS = {
     "export": ("export", "tokens and image tower as one ONNX file, which `predict` runs without torch"),
     "push": ("push", "share tokens on the hub, with a model card"),
     "pull": ("pull", "fetch tokens from the hub, which every verb also takes as hf:USER/NAME"),
+    "app": ("app", "a page in the browser: depth of photos, words beside learned tokens, what tokens are like"),
     "demo": ("demo", "the whole method on rendered scenes with the CLIP that comes with the package"),
     "features": ("features", "compute a data set's patch features once, for every run to read"),
     "features check": ("features_check", "whether stored patch features are whole, and the data still the same"),

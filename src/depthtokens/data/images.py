@@ -355,11 +355,12 @@ def _other(start: bytes) -> str | None:
     return next((name for begin, name in _OTHERS.items() if start.startswith(begin)), None)
 
 
-def check_pixels(height: int, width: int, who: str) -> None:
-    """Raise DataError for a size beyond `MOST_PIXELS`; `who` is its sentence's subject."""
-    if width * height > MOST_PIXELS:
+def check_pixels(height: int, width: int, who: str, most: int | None = None) -> None:
+    """Raise DataError for a size beyond `most` pixels, `MOST_PIXELS` if not given; `who` is its sentence's subject."""
+    most = most or MOST_PIXELS
+    if width * height > most:
         size = f"{width * height / 1e6:.0f} megapixels ({height}x{width})"
-        raise DataError(f"{who} has {size}, more than the {MOST_PIXELS // 1_000_000} that are read: make it smaller")
+        raise DataError(f"{who} has {size}, more than the {most // 1_000_000} that are read: make it smaller")
 
 
 def _upright_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:

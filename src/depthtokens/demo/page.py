@@ -86,11 +86,11 @@ def scene_pictures(demo: Demo, index: int) -> dict[str, bytes]:
     words, learned = (protocol.full_size(head(patches), head(mirrored), size, (lo, hi))[0, 0].numpy() for head in heads)
     pictures = {
         "image": rgb,
-        "true depth": _masked(colourise(truth, lo, hi), truth),
+        "true depth": masked(colourise(truth, lo, hi), truth),
         f"{WORDS} (words)": colourise(words, lo, hi),
         LEARNED: colourise(learned, lo, hi),
-        "error of words": _masked(_error(words, truth), truth),
-        "error of learned": _masked(_error(learned, truth), truth),
+        "error of words": masked(_error(words, truth), truth),
+        "error of learned": masked(_error(learned, truth), truth),
     }
     return {title: as_png(picture) for title, picture in pictures.items()}
 
@@ -120,6 +120,6 @@ def _error(depth: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np
     return (colormaps["Reds"](share)[..., :3] * 255).round().astype(np.uint8)
 
 
-def _masked(picture: NDArray[np.uint8], truth: NDArray[np.float32]) -> NDArray[np.uint8]:
+def masked(picture: NDArray[np.uint8], truth: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Grey where there is no truth."""
     return np.where(truth[..., None] > 0, picture, np.uint8(200))

@@ -6,6 +6,7 @@ import base64
 import io
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page(template: str, **context: Any) -> str:
