@@ -114,9 +114,14 @@ class FrozenCLIP(Summarised, nn.Module):
         """Name, weights and fingerprint, as files keep them: of a path the last part."""
         return CLIPIdentity.of(self.name, self.weights, self.fingerprint)
 
-    def dense(self, images: Tensor, mode: str = "layer4") -> Tensor:
+    @property
+    def default_dense(self) -> str:
+        """The mode in which patch features are read where none is named."""
+        return self.image.default
+
+    def dense(self, images: Tensor, mode: str | None = None) -> Tensor:
         """Patch features [B, C, h, w] of normalised images [B, 3, H, W], read in `mode`; see `clip.image.dense_features`."""
-        return self.image.patches(images, mode)
+        return self.image.patches(images, self.default_dense if mode is None else mode)
 
     def train(self, mode: bool = True) -> FrozenCLIP:
         """Stay in eval mode, whatever is asked: frozen means that BatchNorm keeps CLIP's own statistics."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
-from .family import Family, Mode, resized_positions, unit_grid
+from .family import Family, Mode, resized_positions, thinned_channels, unit_grid
 
 
 def trunk(visual: Any, images: Tensor) -> Tensor:
@@ -35,11 +35,6 @@ def value(visual: Any, x: Tensor) -> Tensor:
     """The pool's value path alone, c_proj(v_proj(x)) (MaskCLIP); L2-normalised."""
     pool = visual.attnpool
     return unit_grid(pool.c_proj(pool.v_proj(x.flatten(2).transpose(1, 2))), x.shape[-2:])
-
-
-def thinned_channels(trunk_channels: int, joint_channels: int) -> Tensor:
-    """Which trunk channels a nearest resize of the channel axis keeps: [joint_channels] int64."""
-    return torch.arange(joint_channels) * trunk_channels // joint_channels
 
 
 def attention_pool(pool: Any, x: Tensor) -> Tensor:
