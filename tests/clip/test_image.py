@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from depthtokens import DepthTokens, UsageError
-from depthtokens.clip.family import Mode, resized_positions
+from depthtokens.clip.family import Mode, resized_positions, thinned_channels
 from depthtokens.clip.image import ImageTower, dense_features
-from depthtokens.clip.resnet import RESNET, attention_pool, thinned_channels, trunk
+from depthtokens.clip.resnet import RESNET, attention_pool, trunk
 from depthtokens.clip.vit import VIT
 from helpers import TINY_CONFIG
 

@@ -97,6 +97,11 @@ def thinned_channels(trunk_channels: int, joint_channels: int) -> Tensor:
     return torch.arange(joint_channels) * trunk_channels // joint_channels
 
 
+def thinned(x: Tensor, channels: int) -> Tensor:
+    """[B, D, h, w] -> [B, channels, h, w]: L2-normalised over D channels, thinned, and not normalised again; what both released codes read."""
+    return F.normalize(x.float(), dim=1)[:, thinned_channels(x.shape[1], channels).to(x.device)]
+
+
 def unit_grid(tokens: Tensor, size: tuple[int, ...]) -> Tensor:
     """[B, h*w, C] -> L2-normalised [B, C, h, w]."""
     return F.normalize(tokens.float(), dim=-1).transpose(1, 2).unflatten(2, size)

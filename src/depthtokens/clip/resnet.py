@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
-from .family import Family, Mode, resized_positions, thinned_channels, unit_grid
+from .family import Family, Mode, resized_positions, thinned, thinned_channels, unit_grid
 
 
 def trunk(visual: Any, images: Tensor) -> Tensor:
@@ -21,9 +21,8 @@ def trunk(visual: Any, images: Tensor) -> Tensor:
 
 
 def layer4(visual: Any, x: Tensor) -> Tensor:
-    """What both released codes read: L2-normalised over D channels, then thinned to C, and not normalised again."""
-    x = F.normalize(x.float(), dim=1)
-    return x[:, thinned_channels(x.shape[1], visual.output_dim).to(x.device)]
+    """What both released codes read: the trunk's output as it is, thinned."""
+    return thinned(x, visual.output_dim)
 
 
 def attnpool(visual: Any, x: Tensor) -> Tensor:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import torch.nn.functional as F
 from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
-from .family import Family, Mode, own_size, thinned_channels, unit_grid
+from .family import Family, Mode, own_size, thinned, thinned_channels, unit_grid
 
 
 def trunk(visual: Any, images: Tensor) -> Tensor:
@@ -48,9 +47,8 @@ def positions(visual: Any, x: Tensor) -> Tensor:
 
 
 def last(visual: Any, x: Tensor) -> Tensor:
-    """`layer4`'s counterpart: positions before norm and head, L2-normalised, thinned to C channels, and not normalised again."""
-    kept, _ = _last_channels(visual)
-    return F.normalize(x.float(), dim=1)[:, kept.to(x.device)]
+    """`layer4`'s counterpart: positions before norm and head, thinned."""
+    return thinned(x, _channels(visual))
 
 
 def _at(network: Any, grid: tuple[int, int]) -> Any:

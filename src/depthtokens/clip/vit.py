@@ -10,7 +10,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .family import Family, Mode, resized_positions, thinned_channels, unit_grid
+from .family import Family, Mode, resized_positions, thinned, thinned_channels, unit_grid
 
 Tokens = tuple[Tensor, tuple[int, ...]]
 """Tokens [B, 1 + h*w, width] and their grid (h, w)."""
@@ -48,12 +48,15 @@ def value(visual: Any, before: Tokens) -> Tensor:
     return _projected(visual, _finish(block, x, own), size)
 
 
-def last(visual: Any, before: Tokens) -> Tensor:
-    """`layer4`'s counterpart: the last block's tokens, L2-normalised, thinned to C channels, and not normalised again."""
-    x, size = before
-    x = F.normalize(_last_block(visual)(x)[:, 1:].float(), dim=-1)
-    kept = thinned_channels(x.shape[-1], visual.output_dim).to(x.device)
-    return x[..., kept].transpose(1, 2).unflatten(2, size)
+def last_tokens(visual: Any, images: Tensor) -> Tensor:
+    """[B, 3, H, W] -> patch tokens behind the last block [B, width, h, w]."""
+    x, size = trunk(visual, images)
+    return _last_block(visual)(x)[:, 1:].transpose(1, 2).unflatten(2, size)
+
+
+def last(visual: Any, x: Tensor) -> Tensor:
+    """`layer4`'s counterpart: the last block's tokens as they are, thinned."""
+    return thinned(x, visual.output_dim)
 
 
 def qq(visual: Any, before: Tokens) -> Tensor:
@@ -134,6 +137,11 @@ def _pool_value(pool: Any, x: Tensor) -> Tensor:
     return attn.out_proj(F.linear(pool.ln_k(x), weight, attn.in_proj_bias[-attn.embed_dim :]))
 
 
+def _last_channels(visual: Any) -> tuple[Tensor, int]:
+    width = int(visual.transformer.width)
+    return thinned_channels(width, visual.output_dim), width
+
+
 def _fits(visual: nn.Module) -> bool:
     return isinstance(visual, VisionTransformer) and (visual.attn_pool is None or visual.attn_pool_contrastive is None)
 
@@ -142,5 +150,12 @@ VIT = Family(
     fits=_fits,
     trunk=trunk,
     stride=lambda visual: int(visual.patch_size[0]),
-    modes={"tokens": Mode(tokens), "value": Mode(value), "last": Mode(last), "qq": Mode(qq), "kk": Mode(kk), "qqkk": Mode(qqkk)},
+    modes={
+        "tokens": Mode(tokens),
+        "value": Mode(value),
+        "qq": Mode(qq),
+        "kk": Mode(kk),
+        "qqkk": Mode(qqkk),
+        "last": Mode(last, trunk=last_tokens, kept=_last_channels),
+    },
 )
