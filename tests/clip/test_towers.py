@@ -32,7 +32,7 @@ def test_towers(name):
     stride = tower.trunk_stride
     own, other = torch.randn(2, 3, height, width), torch.randn(1, 3, 3 * stride + 5, 2 * stride)
     first = embedding(visual, own)
-    assert tower.channels == first.shape[1] and list(tower.modes)[0] == tower.default
+    assert tower.channels == first.shape[1] and next(iter(tower.modes)) == tower.default
     for mode in tower.modes:
         for images in (own, other):
             if images is other and tower.fixed_size:

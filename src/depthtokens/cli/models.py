@@ -43,7 +43,9 @@ def main(arguments: Sequence[str]) -> None:
     ]  # fmt: skip
     columns = ("model", "stride", "C", "width", "context", "image, M", "text, M", "sizes", "text tower", "dense", "weights")
     print_table(Table(columns, rows, words=4, less=("C", "context", "image, M", "text, M")))
-    print("stride: pixels per patch; C: channels of a patch; width: numbers of a vector in a prompt; M: million weights; sizes: images that")
+    print(
+        "stride: pixels per patch; C: channels of a patch; width: numbers of a vector in a prompt; M: million weights; sizes: images that"
+    )
     print("it takes, and those it was trained on; dense: the first is the default; empty: the hub alone knows")
 
 

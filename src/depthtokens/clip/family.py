@@ -98,7 +98,7 @@ def thinned_channels(trunk_channels: int, joint_channels: int) -> Tensor:
 
 
 def thinned(x: Tensor, channels: int) -> Tensor:
-    """[B, D, h, w] -> [B, channels, h, w]: L2-normalised over D channels, thinned, and not normalised again; what both released codes read."""
+    """[B, D, h, w] -> [B, channels, h, w]: L2-normalised over D channels, then thinned, and not normalised again (both released codes)."""
     return F.normalize(x.float(), dim=1)[:, thinned_channels(x.shape[1], channels).to(x.device)]
 
 

@@ -140,7 +140,7 @@ class FrozenCLIP(Summarised, nn.Module):
         """
         tower = self.image
         shown = shown_at(read_photo(photo), min(tower.image_size) if side is None else side, tower.trunk_stride)
-        pixels = torch.from_numpy(shown).to(self.text.embedding.weight.device).permute(2, 0, 1)[None].float() / 255
+        pixels = torch.tensor(shown, device=self.text.embedding.weight.device).permute(2, 0, 1)[None] / 255
         mean, std = (pixels.new_tensor(values)[:, None, None] for values in tower.own_statistics)
         return (pixels - mean) / std
 

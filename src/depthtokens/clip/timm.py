@@ -43,7 +43,7 @@ def positions(visual: Any, x: Tensor) -> Tensor:
         alone = alone[:, None]
     else:  # the position stands for class and register tokens too, whichever of them the head reads
         alone = alone.expand(-1, 1 + getattr(network, "num_prefix_tokens", 0), -1)
-    return visual.head(network.forward_head(alone)).unflatten(0, (len(x), -1))
+    return visual.head(network.forward_head(alone)).unflatten(0, (x.shape[0], -1))
 
 
 def last(visual: Any, x: Tensor) -> Tensor:
@@ -60,10 +60,11 @@ def _at(network: Any, grid: tuple[int, int]) -> Any:
         twin.dynamic_img_size = True
         twin.patch_embed = embed = _twin(network.patch_embed)
         embed.strict_img_size, embed.flatten, embed.output_fmt = False, False, "NHWC"
-        if getattr(network, "rope", None) is not None:
+        if getattr(getattr(network, "rope", None), "feat_shape", None) is not None:
             twin.rope = _twin(network.rope)
             twin.rope._buffers = {name: None if kept is None else kept.clone() for name, kept in network.rope._buffers.items()}
-            twin.rope.update_feat_shape(grid)  # writes into them
+            twin.rope.feat_shape = (0, 0)  # for another grid than this it writes into its buffers
+            twin.rope.update_feat_shape(grid)
     return twin
 
 

@@ -23,7 +23,7 @@ def trunk(visual: Any, images: Tensor) -> Tokens:
     x = visual.conv1(images)
     size = x.shape[-2:]
     x = x.flatten(2).transpose(1, 2)
-    x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+    x = torch.cat([visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
     x = visual.ln_pre(x + resized_positions(visual.positional_embedding, size[0], size[1], visual.grid_size).to(x.dtype))
     for block in list(visual.transformer.resblocks)[:-1]:
         x = block(x)
