@@ -53,6 +53,8 @@ def last(visual: Any, x: Tensor) -> Tensor:
 
 def _at(network: Any, grid: tuple[int, int]) -> Any:
     """A network that takes images of `grid` patches and leaves out its last norm. It shares all weights, and `network` stays as it is."""
+    if not hasattr(network, "norm") and not _resizes(network):
+        return network
     twin = _twin(network)
     if hasattr(network, "norm"):
         twin.norm = nn.Identity()
