@@ -69,8 +69,3 @@ def _stirred(visual):
         for weight in (*visual.parameters(), *(value for name, value in visual.named_buffers() if name.endswith("running_mean"))):
             weight += 0.05 * torch.randn(weight.shape, generator=generator)
     return visual.eval().requires_grad_(False)
-
-
-if __name__ == "__main__":
-    for model in kinds():
-        print(*kind(model), model)

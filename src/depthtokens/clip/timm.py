@@ -65,7 +65,7 @@ def _at(network: Any, grid: tuple[int, int]) -> Any:
         if getattr(getattr(network, "rope", None), "feat_shape", None) is not None:
             twin.rope = _twin(network.rope)
             twin.rope._buffers = {name: None if kept is None else kept.clone() for name, kept in network.rope._buffers.items()}
-            twin.rope.feat_shape = (0, 0)  # for another grid than this it writes into its buffers
+            twin.rope.feat_shape = (0, 0)  # no grid: it is made anew, into the buffers
             twin.rope.update_feat_shape(grid)
     return twin
 
