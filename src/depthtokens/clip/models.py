@@ -102,35 +102,27 @@ def _model(name: str, once: Callable[..., Any]) -> Model:
 
 
 def _image(joint: int, config: dict[str, Any]) -> tuple[ImageTower, int]:
-    """An image tower without weights, and how many it would have."""
-    build = partial(_build_vision_tower, joint)
-    with _NoWeights():
-        tower = ImageTower(build({**config, "layers": 1} if _blocks(config) else config))
-    return tower, _count(build, config)
+    visual, weights = _sketch(partial(_build_vision_tower, joint), config)
+    return ImageTower(visual), weights
 
 
 def _text(joint: int, config: dict[str, Any]) -> int:
-    return _count(partial(_build_text_tower, joint), config)
+    return _sketch(partial(_build_text_tower, joint), config)[1]
 
 
-def _blocks(config: dict[str, Any]) -> int:
-    """How many like blocks open_clip makes a tower of, 0 where it is none of its transformers."""
-    layers = config.get("layers", 12)
-    return layers if isinstance(layers, int) and "timm_model_name" not in config else 0
+def _sketch(build: Callable[[dict[str, Any]], nn.Module], config: dict[str, Any]) -> tuple[nn.Module, int]:
+    """A tower without weights, and how many it would have; of open_clip's transformers with one block of many alike."""
+    blocks = config.get("layers", 12)
+    with _NoWeights():
+        if "timm_model_name" in config or not isinstance(blocks, int):
+            tower = build(config)
+            return tower, _weights(tower)
+        one, two = (build({**config, "layers": count}) for count in (1, 2))
+    return one, _weights(one) + (blocks - 1) * (_weights(two) - _weights(one))
 
 
-def _count(build: Callable[[dict[str, Any]], nn.Module], config: dict[str, Any]) -> int:
-    """Weights of a tower; of like blocks the second alone is made."""
-    blocks = _blocks(config)
-
-    def weights(changed: dict[str, Any]) -> int:
-        with _NoWeights():
-            return sum(weight.numel() for weight in build({**config, **changed}).parameters())
-
-    if not blocks:
-        return weights({})
-    one = weights({"layers": 1})
-    return one + (blocks - 1) * (weights({"layers": 2}) - one)
+def _weights(tower: nn.Module) -> int:
+    return sum(weight.numel() for weight in tower.parameters())
 
 
 class _NoWeights(TorchFunctionMode):
