@@ -14,7 +14,7 @@ GROUND = ["errors", "files", "partial", "places", "progress", "schema", "spread"
 ORDER = [
     "data", "clip", "prompt", "features", "depth", "experiment", "report", "reproduce", "study", "scenes", "demo", "deploy", "cli",
 ]  # fmt: skip
-ONLY = {"clip": [], "data": [], "scenes": ["data"], "features": ["data", "clip"]}
+ONLY = {"clip": ["data"], "data": [], "scenes": ["data"], "features": ["data", "clip"]}
 """Rooms that know fewer others than stand below them."""
 FILES = sorted(ROOT.rglob("*.py"))
 

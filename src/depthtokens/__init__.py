@@ -12,6 +12,7 @@ from ._version import __version__ as __version__
 from .errors import DataError, DepthTokensError, TrainingError, UsageError, WeightsError
 
 if TYPE_CHECKING:
+    from .clip.image import dense_features as dense_features
     from .clip.load import FrozenCLIP as FrozenCLIP
     from .clip.load import load_clip as load_clip
     from .data.folder import Folder as Folder
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _HOME = {
     "load_clip": "clip.load",
     "FrozenCLIP": "clip.load",
+    "dense_features": "clip.image",
     "PromptEncoder": "prompt.encoder",
     "DepthTokens": "depth.model",
     "DepthMap": "depth.depthmap",

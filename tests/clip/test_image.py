@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from PIL import Image
 
 from depthtokens import DepthTokens, UsageError
-from depthtokens.clip.family import Mode, resized_positions
+from depthtokens.clip.family import Mode, resized_positions, thinned_channels
 from depthtokens.clip.image import ImageTower, dense_features
-from depthtokens.clip.resnet import RESNET, attention_pool, thinned_channels, trunk
+from depthtokens.clip.resnet import RESNET, attention_pool, trunk
 from depthtokens.clip.vit import VIT
-from helpers import TINY_CONFIG
+from depthtokens.clip.vit import trunk as vit_trunk
+from helpers import TINY_CONFIG, photo
 
 VIT_CONFIG = {**TINY_CONFIG, "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}}
 
@@ -208,3 +212,74 @@ def test_a_wide_image_is_as_open_clip_s_own_wide_model():
         expected = dense_features(wide.visual, images, "tokens")
         assert torch.allclose(dense_features(small.visual, images, "tokens"), expected, atol=1e-5)
         assert torch.allclose(expected.flatten(2).transpose(1, 2), F.normalize(own, dim=-1), atol=1e-5)
+
+
+def test_training_free_reads_are_their_formulas(vit):
+    """ClearCLIP, NACLIP and SCLIP written out head by head and patch by patch."""
+    images = torch.randn(1, 3, 64, 48)
+    (x, (h, w)), block = vit_trunk(vit, images), vit.transformer.resblocks[-1]
+    d = 32
+    y = block.ln_1(x)[0]
+    q, k, v = (part.split(d, dim=-1) for part in (y @ block.attn.in_proj_weight.T + block.attn.in_proj_bias).chunk(3, dim=-1))
+    places = [(row, column) for row in range(h) for column in range(w)]
+    near = torch.zeros(1 + h * w, 1 + h * w)
+    for i, (a, b) in enumerate(places):
+        for j, (e, f) in enumerate(places):
+            near[1 + i, 1 + j] = math.exp(-((a - e) ** 2 + (b - f) ** 2) / (2 * 5**2))
+
+    def own(t, extra=0.0):
+        return [torch.softmax(one @ one.T / d**0.5 + extra, dim=-1) for one in t]
+
+    def attended(weights):
+        return block.attn.out_proj(torch.cat([a @ value for a, value in zip(weights, v, strict=True)], dim=-1))
+
+    both = x[0] + attended([a + b for a, b in zip(own(q), own(k), strict=True)])
+    expected = {"qq": attended(own(q)), "kk": attended(own(k, near)), "qqkk": both + block.mlp(block.ln_2(both))}
+    for mode, tokens in expected.items():
+        read = F.normalize(vit.ln_post(tokens[1:]) @ vit.proj, dim=-1)
+        assert torch.allclose(dense_features(vit, images, mode)[0].flatten(1).T, read, atol=1e-5), mode
+
+
+@pytest.mark.parametrize("width", [64, 48])
+def test_coca_s_pool_sees_each_token_alone(width):
+    """Its weights lie together where tokens are as wide as features, and apart where they are not."""
+    torch.manual_seed(0)
+    vision = {**VIT_CONFIG["vision_cfg"], "attentional_pool": True, "attn_pooler_heads": 4}
+    visual = open_clip.CLIP(**{**VIT_CONFIG, "embed_dim": width, "vision_cfg": vision}).visual.eval().requires_grad_(False)
+    for bias in (visual.attn_pool.attn.in_proj_bias, visual.attn_pool.ln_k.bias):
+        bias += torch.randn_like(bias)
+    images = torch.randn(2, 3, 64, 64)
+    tokens = visual.transformer(visual._embeds(images))[:, 1:]
+    alone = torch.stack([visual._pool(token)[0] @ visual.proj for token in tokens.split(1, dim=1)], dim=1)
+    assert torch.allclose(dense_features(visual, images).flatten(2).transpose(1, 2), F.normalize(alone, dim=-1), atol=1e-5)
+
+
+def test_custom_blocks_have_tokens_alone():
+    visual = open_clip.CLIP(**{**VIT_CONFIG, "vision_cfg": {**VIT_CONFIG["vision_cfg"], "scale_fc": True}}).visual.eval()
+    assert dense_features(visual, torch.zeros(1, 3, 64, 64)).isfinite().all()
+    for mode in ("value", "qq", "kk", "qqkk"):
+        with pytest.raises(UsageError, match=f"'{mode}' needs open_clip's standard attention blocks: use 'tokens'"):
+            dense_features(visual, torch.zeros(1, 3, 64, 64), mode)
+
+
+def test_a_clip_names_its_default(tiny_clip, vit_clip):
+    images = torch.randn(1, 3, 64, 64)
+    for clip, mode in ((tiny_clip, "layer4"), (vit_clip, "tokens")):
+        assert clip.default_dense == mode == DepthTokens(clip).settings.dense
+        assert torch.equal(clip.dense(images), clip.dense(images, mode))
+        for whole in (clip, clip.model, clip.visual):
+            assert torch.equal(dense_features(whole, images), clip.dense(images, mode))
+
+
+def test_photos_come_as_the_clip_was_trained(vit_clip, tmp_path):
+    picture = photo(40, 60)
+    Image.fromarray(picture).save(tmp_path / "photo.png")
+    ready = vit_clip.preprocess(tmp_path / "photo.png")
+    assert ready.shape == (1, 3, 64, 96) and vit_clip.dense(ready).shape[2:] == (4, 6)
+    same = vit_clip.preprocess(picture, side=40)  # to whole patches
+    assert same.shape == (1, 3, 48, 64)
+    plain = vit_clip.preprocess(photo(48, 64), side=48)[0] * torch.tensor(OPENAI_DATASET_STD)[:, None, None]
+    plain = (plain + torch.tensor(OPENAI_DATASET_MEAN)[:, None, None]) * 255
+    assert np.array_equal(plain.permute(1, 2, 0).round().numpy(), photo(48, 64))
+    with pytest.raises(UsageError, match="at least 16, which is one patch"):
+        vit_clip.preprocess(picture, side=8)

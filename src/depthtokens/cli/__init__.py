@@ -25,6 +25,7 @@ VERBS = {
     "demo": ("demo", "the whole method on rendered scenes with the CLIP that comes with the package"),
     "features": ("features", "compute a data set's patch features once, for every run to read"),
     "features check": ("features_check", "whether stored patch features are whole, and the data still the same"),
+    "models": ("models", "the CLIP models there are: weights, towers, and how patch features are read"),
     "data scenes": ("data_scenes", "render scenes with exact depth into a folder"),
     "data check": ("data_check", "what is in a data set, and what is wrong with it"),
 }

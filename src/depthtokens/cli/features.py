@@ -29,8 +29,8 @@ class Features(JsonFlag, RunFlags, DataFlags, ClipFlags):
     """The folder to write; it must be new, empty, or hold this very store's unfinished work."""
     split: str = "train"
     """train, test or all."""
-    dense: tuple[str, ...] = ("layer4",)
-    """One or more of layer4, attnpool, value (ResNet), tokens, value (ViT); all come from one pass over the trunk."""
+    dense: tuple[str, ...] = ()
+    """One or more of the CLIP's modes (`depthtokens models` lists them), from one pass over the trunk; its default if not given."""
     views: int = 1
     """1 = the plain image; K = K random views of each, the augmentation of training."""
     mirror: bool = False
@@ -79,7 +79,9 @@ def main(arguments: Sequence[str]) -> None:
         nyu_depth=args.nyu_depth,
     )
     clip = load_clip(args.clip, args.weights)
-    planned = plan(clip, dataset, views, args.dense, args.dtype, precision=args.precision, list_file=args.list_file)
+    planned = plan(
+        clip, dataset, views, args.dense or (clip.default_dense,), args.dtype, precision=args.precision, list_file=args.list_file
+    )
     there = finished(planned, Path(args.out))
     if not there:
         notify(f"writing {planned.describe()} to {args.out}")
@@ -97,7 +99,8 @@ def main(arguments: Sequence[str]) -> None:
     if args.split == "test" and not args.mirror:
         print("evaluation averages with mirror images: run the same with --mirror, into another folder, to evaluate on it")
     else:
-        said = {"clip": args.clip, "weights": args.weights, "dense": args.dense[0], "normalisation": args.normalisation}
+        mode = args.dense[0] if args.dense else None
+        said = {"clip": args.clip, "weights": args.weights, "dense": mode, "normalisation": args.normalisation}
         other = [word for name, value in said.items() if value and value != getattr(Experiment, name) for word in (f"--{name}", value)]
         words, flags = (["train"], other) if args.split == "train" else (["evaluate", "TOKENS"], [])
         print(f"next: {command(*words, '--data', f'store:{store.path}', *flags)}")

@@ -84,5 +84,4 @@ def _model(args: StudyArguments) -> DepthTokens:
         raise UsageError(f"scores of '{args.tokens}' need a token file, which says how images are read: leave out --data")
     device = find_device(args.device)
     clip = load_clip(args.clip or "RN50", args.weights or "openai").to(device)
-    template, dense = args.settings.template or "baseline", "layer4" if hasattr(clip.visual, "layer4") else "tokens"
-    return DepthTokens(clip, template, args.tokens, dense=dense)
+    return DepthTokens(clip, args.settings.template or "baseline", args.tokens)

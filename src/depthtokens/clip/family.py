@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,11 @@ class Family:
         fits: whether an open_clip image module is of this kind.
         trunk: from a module and images [B, 3, H, W] to what modes read, unless they have a trunk of their own.
         stride: pixels per position of that trunk's output.
-        modes: name -> `Mode`.
+        modes: name -> `Mode`, the family's default first.
         drop: what comes behind the trunk is taken away from the module; None where nothing does.
+        channels: width of the joint embedding.
+        own: (H, W) of the images that the module was trained on.
+        fixed: (H, W) of the only images that the module takes, None where it takes any.
     """
 
     fits: Callable[[nn.Module], bool]
@@ -53,6 +56,9 @@ class Family:
     stride: Callable[[Any], int]
     modes: dict[str, Mode]
     drop: Callable[[Any], None] | None = None
+    channels: Callable[[Any], int] = lambda visual: int(visual.output_dim)
+    own: Callable[[Any], tuple[int, int]] = lambda visual: own_size(visual.image_size)
+    fixed: Callable[[Any], tuple[int, int] | None] = lambda visual: None
 
     def trunk_of(self, mode: str) -> Callable[[Any, Tensor], Any]:
         """The trunk that a mode reads."""
@@ -78,6 +84,22 @@ def resized_positions(positions: Tensor, h: int, w: int, own: tuple[int, int] | 
     grid = positions[1:].T.reshape(1, -1, *own)
     grid = F.interpolate(grid.float(), size=(h, w), mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([positions[:1], grid[0].flatten(1).T.to(positions.dtype)])
+
+
+def own_size(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width, as open_clip writes them: two numbers, or one for both."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def thinned_channels(trunk_channels: int, joint_channels: int, device: torch.device | None = None) -> Tensor:
+    """Which trunk channels a nearest resize of the channel axis keeps, some of them twice where it makes more: [joint_channels] int64."""
+    return torch.arange(joint_channels, device=device) * trunk_channels // joint_channels
+
+
+def thinned(x: Tensor, channels: int) -> Tensor:
+    """[B, D, h, w] -> [B, channels, h, w]: L2-normalised over D channels, then thinned, and not normalised again (both released codes)."""
+    return F.normalize(x.float(), dim=1)[:, thinned_channels(x.shape[1], channels, x.device)]
 
 
 def unit_grid(tokens: Tensor, size: tuple[int, ...]) -> Tensor:

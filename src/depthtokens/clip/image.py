@@ -16,9 +16,10 @@ from ..errors import UsageError, unknown
 from . import NORMALISATIONS
 from .device import autocast, may_read
 from .resnet import RESNET
+from .timm import TIMM
 from .vit import VIT
 
-FAMILIES = (RESNET, VIT)
+FAMILIES = (RESNET, VIT, TIMM)
 CPU_PIXELS = 480 * 640
 """Pixels that go through a tower together on a CPU: as many as leave its caches some use."""
 _FOLDED = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1"))  # "0", "1": a bottleneck's `downsample`
@@ -31,8 +32,10 @@ class ImageTower:
         visual: open_clip's module, which owns the weights.
         modes: name -> `family.Mode`.
         trunk_stride: pixels per position of the family's trunk's output.
+        default: the mode that is taken where none is named.
         channels: width C of the joint embedding, and so of patch features.
         image_size: (H, W) of the images that the tower was trained on.
+        fixed_size: (H, W) of the only images that it takes, None where it takes any.
 
     Args:
         visual: the image module of an open_clip model.
@@ -44,14 +47,13 @@ class ImageTower:
     def __init__(self, visual: nn.Module) -> None:
         family = next((family for family in FAMILIES if family.fits(visual)), None)
         if family is None:
-            raise UsageError(f"no dense features for a {type(visual).__name__} image tower: use a CLIP ResNet or an open_clip ViT")
+            raise UsageError(f"no dense features for a {type(visual).__name__} image tower: use CLIP's ResNets, open_clip's ViTs or timm's")
         self.visual: Any = visual
         self.family, self.modes = family, family.modes
         module: Any = visual
-        self.trunk_stride, self.channels = family.stride(module), int(module.output_dim)
-        own = getattr(module, "image_size", 224)
-        height, width = own if isinstance(own, tuple | list) else (own, own)
-        self.image_size = (int(height), int(width))
+        self.default = next(iter(family.modes))
+        self.trunk_stride, self.channels = family.stride(module), family.channels(module)
+        self.image_size, self.fixed_size = family.own(module), family.fixed(module)
 
     def check_mode(self, mode: str) -> None:
         """Raise UsageError unless this tower can be read in `mode`."""
@@ -117,17 +119,18 @@ class ImageTower:
         return {mode: same[0] if len(same) == 1 else torch.cat(same) for mode, same in zip(modes, zip(*parts, strict=True), strict=True)}
 
     def check_size(self, images: Tensor, mode: str) -> None:
-        """Raise UsageError for images [..., H, W] that are smaller than one of a mode's patches."""
+        """Raise UsageError for images [..., H, W] that are smaller than one of a mode's patches, or not of the only size that there is."""
         (height, width), stride = images.shape[-2:], self.stride(mode)
         if min(height, width) < stride:
             raise UsageError(f"image of {height}x{width} pixels is smaller than one {stride}x{stride} patch")
+        if self.fixed_size and (height, width) != self.fixed_size:
+            h, w = self.fixed_size
+            raise UsageError(f"image of {height}x{width} pixels: this tower's relative positions are for images of {h}x{w} alone")
 
     @property
     def _first(self) -> Tensor:
         """The weight that pixels meet first, [D, 3, k, k]."""
-        weight = self.visual.conv1.weight
-        assert isinstance(weight, Tensor)
-        return weight
+        return next(weight for weight in self.visual.parameters() if weight.ndim == 4)
 
     def check_images(self, images: Tensor) -> None:
         """Raise UsageError for what is no batch of images [B, 3, H, W] of floating-point numbers, each at least as large as one patch."""
@@ -270,30 +273,45 @@ class Folded(nn.Module):
         """[N, C] -> [N, D]: what correlates with this module's vectors as `features` do with the mode's own."""
         if self.kept is None:
             return features
-        return features.new_zeros(len(features), self.width).index_copy(1, self.kept.to(features.device), features)
+        return features.new_zeros(len(features), self.width).index_add(1, self.kept.to(features.device), features)
 
 
-def dense_features(visual: nn.Module, images: Tensor, mode: str) -> Tensor:
-    """Patch features of an open_clip image module, in one of the ways to read it (METHOD: section 3 of the paper, MaskCLIP).
+def dense_features(clip: nn.Module, images: Tensor, mode: str | None = None) -> Tensor:
+    """Patch features of images in the space of a CLIP's text features, in one of the ways to read its image tower.
 
-    For CLIP's ResNets (stride 32): `layer4`, what both released codes read, the trunk before its attention pool, L2-normalised over its
-    channels, then thinned to C by a nearest resize of the channel axis, and not normalised again; `attnpool`, every position as a query
-    of the attention pool, its position embedding resized to the grid; `value`, the pool's value path alone. For open_clip's ViTs
-    (stride = patch size): `tokens`, ln_post(patch tokens) @ proj, position embedding resized in two dimensions; `value`, the same with
-    the last block's attention replaced by its value path. All but `layer4` come out L2-normalised.
+    CLIP's ResNets (stride 32):
+        layer4 (the default): what both released codes read, the trunk before its attention pool, L2-normalised over its channels, then
+            thinned to C by a nearest resize of the channel axis, and not normalised again. Never trained to match text.
+        attnpool: every position as a query of the attention pool, its position embedding resized to the grid.
+        value: the pool's value path alone (MaskCLIP).
+    open_clip's ViTs (stride = patch size; the position embedding is resized in two dimensions):
+        tokens (the default): the tower's own head applied to each patch token alone: ln_post(token) @ proj, behind the value path of the
+            attention pool in CoCa.
+        value: the same with the last block's attention replaced by its value path (MaskCLIP).
+        qq: with its attention from queries to queries, without residual and MLP (ClearCLIP).
+        kk: likewise from keys to keys, plus a Gaussian of the patches' distance (NACLIP).
+        qqkk: with the sum of both attentions, residual and MLP staying (SCLIP).
+        last: `layer4`'s counterpart: the last tokens before norm and head, L2-normalised, thinned, and not normalised again.
+    timm's towers (SigLIP, PE, EVA, ViTamin, ConvNeXt, MobileCLIP, Swin):
+        tokens (the default): the tower's own head applied to each position alone; of attention pools that is their value path.
+        last: as above.
+
+    All but `layer4` and `last` come out L2-normalised.
 
     Args:
-        visual: the image module of an open_clip model.
-        images: [B, 3, H, W], normalised.
-        mode: the way to read.
+        clip: a `FrozenCLIP`, an open_clip model, or the image module of one.
+        images: [B, 3, H, W], normalised as the tower is to see them; `FrozenCLIP.preprocess` makes such.
+        mode: the way to read; None takes the default.
 
     Returns:
         [B, C, h, w] float32; C is the joint embedding's width, h = H // stride.
 
     Raises:
-        UsageError: for a mode that the tower does not have, or images smaller than one patch.
+        UsageError: for a mode that the tower does not have, images smaller than one patch or of a size that the tower does not take.
     """
-    return ImageTower(visual).patches(images, mode)
+    visual = getattr(clip, "visual", clip)
+    tower = ImageTower(visual)
+    return tower.patches(images, tower.default if mode is None else mode)
 
 
 def check_finite(features: Tensor, images: Tensor, visual: nn.Module) -> None:

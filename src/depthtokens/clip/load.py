@@ -25,6 +25,7 @@ from open_clip.model import (
 )
 from torch import Tensor, nn
 
+from ..data.images import Photo, read_photo, shown_at
 from ..errors import UsageError, WeightsError, first_line, unknown
 from ..files import user_path
 from ..summary import Summarised, Summary
@@ -114,9 +115,34 @@ class FrozenCLIP(Summarised, nn.Module):
         """Name, weights and fingerprint, as files keep them: of a path the last part."""
         return CLIPIdentity.of(self.name, self.weights, self.fingerprint)
 
-    def dense(self, images: Tensor, mode: str = "layer4") -> Tensor:
+    @property
+    def default_dense(self) -> str:
+        """The mode in which patch features are read where none is named."""
+        return self.image.default
+
+    def dense(self, images: Tensor, mode: str | None = None) -> Tensor:
         """Patch features [B, C, h, w] of normalised images [B, 3, H, W], read in `mode`; see `clip.image.dense_features`."""
-        return self.image.patches(images, mode)
+        return self.image.patches(images, self.default_dense if mode is None else mode)
+
+    def preprocess(self, photo: Photo, side: int | None = None) -> Tensor:
+        """A photo as `dense` reads it: in whole patches, in its own proportions, normalised as the CLIP was trained.
+
+        Args:
+            photo: a path, the bytes of an image file, a file object, a PIL image, an array or a tensor; see `data.images.read_photo`.
+            side: pixels of the shorter side; None for that of the images that the CLIP was trained on.
+
+        Returns:
+            [1, 3, H, W] float32, where the CLIP is.
+
+        Raises:
+            DataError: for a file that is no image, or a photo that is too small or too large.
+            UsageError: for what is no photo, or a side of less than a patch.
+        """
+        tower = self.image
+        shown = shown_at(read_photo(photo), min(tower.image_size) if side is None else side, tower.trunk_stride)
+        pixels = torch.tensor(shown, device=self.text.embedding.weight.device).permute(2, 0, 1)[None] / 255
+        mean, std = (pixels.new_tensor(values)[:, None, None] for values in tower.own_statistics)
+        return (pixels - mean) / std
 
     def train(self, mode: bool = True) -> FrozenCLIP:
         """Stay in eval mode, whatever is asked: frozen means that BatchNorm keeps CLIP's own statistics."""

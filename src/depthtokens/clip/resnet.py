@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
-from .family import Family, Mode, resized_positions, unit_grid
+from .family import Family, Mode, resized_positions, thinned, thinned_channels, unit_grid
 
 
 def trunk(visual: Any, images: Tensor) -> Tensor:
@@ -21,9 +21,8 @@ def trunk(visual: Any, images: Tensor) -> Tensor:
 
 
 def layer4(visual: Any, x: Tensor) -> Tensor:
-    """What both released codes read: L2-normalised over D channels, then thinned to C, and not normalised again."""
-    x = F.normalize(x.float(), dim=1)
-    return x[:, thinned_channels(x.shape[1], visual.output_dim, x.device)]
+    """What both released codes read: the trunk's output as it is, thinned."""
+    return thinned(x, visual.output_dim)
 
 
 def attnpool(visual: Any, x: Tensor) -> Tensor:
@@ -35,11 +34,6 @@ def value(visual: Any, x: Tensor) -> Tensor:
     """The pool's value path alone, c_proj(v_proj(x)) (MaskCLIP); L2-normalised."""
     pool = visual.attnpool
     return unit_grid(pool.c_proj(pool.v_proj(x.flatten(2).transpose(1, 2))), x.shape[-2:])
-
-
-def thinned_channels(trunk_channels: int, joint_channels: int, device: torch.device | None = None) -> Tensor:
-    """Which trunk channels a nearest resize of the channel axis keeps: [joint_channels] int64."""
-    return torch.arange(joint_channels, device=device) * trunk_channels // joint_channels
 
 
 def attention_pool(pool: Any, x: Tensor) -> Tensor:

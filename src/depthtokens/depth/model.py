@@ -58,7 +58,7 @@ class DepthTokens(Summarised, nn.Module):
         depth: "learned:N", "random:N", "path:K:N" (N vectors on a line through K learned anchors), a scale's name, or words, one per bin.
         bins: "linear:N", "log:N", "const80:N", "depthclip", or centres in metres; see `bins.bin_centres`.
         depth_range: (lo, hi) metres.
-        dense: how patch features are read, see `clip.image.dense_features`.
+        dense: how patch features are read, see `clip.image.dense_features`; None takes the CLIP's default.
         scale: factor on the cosine similarities: "auty2023" (1000 / sqrt(N), the released code's), "depthclip" (1000), a number, or
             "learned" (from auty2023's).
         batchnorm: "frozen", or "adapt": the trunk's BatchNorm layers follow the training data, as in the released run.
@@ -78,7 +78,7 @@ class DepthTokens(Summarised, nn.Module):
         depth: str | Sequence[str] = "learned:7",
         bins: str | Sequence[float] = "linear",
         depth_range: tuple[float, float] = (0.001, 10.0),
-        dense: str = "layer4",
+        dense: str | None = None,
         scale: str | float = "auty2023",
         batchnorm: str = "frozen",
         seed: int = 42,
@@ -90,10 +90,11 @@ class DepthTokens(Summarised, nn.Module):
         self.dtype = torch.float32
         lo, hi = depth_range
         self.settings = settings = ModelSettings(
-            template=parse_template(template).text, depth=spoken(depth), init=spoken(init), bins=spoken(bins), dense=dense, scale=scale,
+            template=parse_template(template).text, depth=spoken(depth), init=spoken(init), bins=spoken(bins), scale=scale,
+            dense=clip.default_dense if dense is None else dense,
             normalisation=normalisation, batchnorm=batchnorm, seed=seed, depth_range=(lo, hi), predict_side=predict_side,
         )  # fmt: skip
-        clip.image.check_mode(dense)
+        clip.image.check_mode(settings.dense)
         words, parsed, scale = settings.words, settings.parsed, settings.scale
         self.depth_range = settings.depth_range
         self.words = [str(word) for word in words.words]

@@ -42,8 +42,9 @@ class ModelOptions:
     """What learned depth tokens start from: random, a scale, or words."""
     bins: str = "linear"
     """Bin centres: linear, log, const80 (one bin per depth word), depthclip, or metres: '1|2|4'."""
-    dense: str = "layer4"
-    """Patch features: layer4, attnpool, value (ResNets); tokens, value (ViTs)."""
+    dense: str | None = None
+    """Patch features: layer4, attnpool, value (ResNets); tokens, value, qq, kk, qqkk, last (ViTs); tokens, last (SigLIP, ConvNeXt and all
+    others of timm). `depthtokens models` says which a CLIP has; its first is the default."""
     scale: str | float = "auty2023"
     """Factor on similarities: auty2023 (1000 / sqrt(N)), depthclip (1000), a number, or learned."""
     normalisation: str = "imagenet"
@@ -84,6 +85,8 @@ class ModelOptions:
             UsageError: for what is unknown, or does not fit together.
         """
         options = {field.name: getattr(self, field.name) for field in fields(ModelOptions)}
+        if self.dense is None:
+            del options["dense"]
         return ModelSettings(**options, depth_range=depth_range, predict_side=predict_side)
 
 
@@ -92,6 +95,7 @@ class ModelSettings(ModelOptions):
     """All settings of a model: what `DepthTokens.settings` is, and what token files, ONNX files and studies keep.
 
     Attributes:
+        dense: how patch features are read; as released where options leave it open.
         depth_range: (lo, hi) metres.
         predict_side: shorter side of the images it was trained on, pixels, to which `predict` brings that of photos; None leaves them as
             large as they are.
@@ -100,6 +104,7 @@ class ModelSettings(ModelOptions):
         UsageError: for what is unknown, or does not fit together.
     """
 
+    dense: str = "layer4"
     depth_range: tuple[float, float] = (0.001, 10.0)
     predict_side: int | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def train(
             if resume:
                 run.restore(out)
             else:
-                write_text(out / CONFIG, experiment.to_toml())
+                write_text(out / CONFIG, run.experiment.to_toml())
             return run.go(out)
         finally:
             if not resume and run.step == 0 and (not existed or not any(out.glob("*.safetensors"))):
@@ -202,10 +202,13 @@ class _Run:
     def __init__(
         self, experiment: Experiment, clip: FrozenCLIP | None, device: torch.device, progress: Progress, notify: Notify, force: bool
     ) -> None:
-        self.experiment, self.progress, self.notify = experiment, progress, notify
+        self.progress, self.notify = progress, notify
         data, side = training_data(experiment)
         check_truth(data, notify, force)
         clip = clip or load_clip(experiment.clip, experiment.weights)
+        if experiment.dense is None:
+            experiment = replace(experiment, dense=clip.default_dense)
+        self.experiment = experiment
         self.model = DepthTokens.of(clip, experiment.model_settings(data.depth_range, side)).to(device)
         self.steps_per_epoch = -(-len(data) // experiment.batch_size)
         self.steps = experiment.epochs * self.steps_per_epoch

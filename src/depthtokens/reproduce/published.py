@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 
-from ..depth.settings import ModelOptions
 from ..errors import unknown
-from .rows import Row
+from .rows import BASE, Row
 
 _SETTINGS = {"table", "dataset", "template", "depth", "bins", "row"}  # columns that are no figures
 
@@ -49,13 +49,13 @@ def _paper(line: dict[str, str]) -> Row:
         short = f"{line['template']}-{short}"
     if line["bins"] != "linear":
         short = f"{short}-{line['bins']}"
-    options = ModelOptions(template=line["template"], depth=line["depth"], bins=line["bins"])
+    options = replace(BASE, template=line["template"], depth=line["depth"], bins=line["bins"])
     name, label = f"paper/t{line['table']}/{line['dataset']}/{short}", f"t{line['table']}/{short}"
     return Row(name, label, line["dataset"], options, table=line["table"], published=_figures(line))
 
 
 def _depthclip(line: dict[str, str]) -> Row:
-    options = ModelOptions(template="depthclip", depth=line["depth"], bins=line["bins"], scale="depthclip")
+    options = replace(BASE, template="depthclip", depth=line["depth"], bins=line["bins"], scale="depthclip")
     name, label = f"depthclip/nyu/{line['row']}", f"depthclip/{line['row']}"
     return Row(name, label, "nyu", options, "depthclip", table="depthclip", published=_figures(line))
 

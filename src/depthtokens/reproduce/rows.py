@@ -129,7 +129,7 @@ class Row:
         return Experiment(data=data, **(settings | overrides))
 
 
-BASE = ModelOptions()
+BASE = ModelOptions(dense="layer4")
 WORDS = replace(BASE, depth="depth-7")
 
 EFFECTS: dict[str, tuple[ModelOptions, str, str]] = {

@@ -148,7 +148,7 @@ class Reproduction(RunFlags, ClipFlags):
         for row in rows:
             for split in ("train", "test"):
                 if not self.from_images(row) and (split == "test" or row.learns):
-                    found.setdefault(self.need(row, split), set()).add(row.model.dense)
+                    found.setdefault(self.need(row, split), set()).add(row.model.on(row.depth_range).dense)
         return {need: sorted(modes) for need, modes in found.items()}
 
 
