@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from .._version import __version__
 from ..errors import DataError, UsageError, printable
 from ..files import file_sha256, user_path
 from .console import ProgressBar, command, notify, parse, print_json, print_table
-from .flags import JsonFlag, TokenFlags
+from .flags import JsonFlag, SpreadFlags, TokenFlags
 
 if TYPE_CHECKING:
     from ..data.images import Photo
@@ -37,7 +38,7 @@ FORMATS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict(JsonFlag, TokenFlags):
+class Predict(JsonFlag, SpreadFlags, TokenFlags):
     """Predict depth for photos and films: files, folders and globs."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -100,10 +101,16 @@ def main(arguments: Sequence[str]) -> None:
     batch = Batch(list(photos), out, wanted, photos)
     if not args.resume and not args.overwrite:
         batch.refuse_existing()
-    predict, settings = predictor(args)
     try:
-        with ProgressBar() as progress:
-            batch.run(predict, settings, args.resume, progress)
+        if args.cluster is None:
+            predict, settings = predictor(args)
+            with ProgressBar() as progress:
+                batch.run(predict, settings, args.resume, progress)
+        else:
+            from ..deploy.many import run_on
+
+            with ProgressBar() as progress:
+                run_on(args.cluster, batch, partial(predictor, args), args.resume, progress)
     except KeyboardInterrupt:
         words = [word for word in arguments if word not in ("--overwrite", "--resume")]
         notify(f"{len(batch.rows)} of {len(photos)} images are done; go on with: {command('predict', *words, '--resume')}")
