@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import signal
@@ -12,6 +11,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,17 @@ import depthtokens
 import pieces
 from depthtokens import DepthTokensError, UsageError, spread
 from depthtokens.deploy import many
+from depthtokens.deploy.found import find_images
+from depthtokens.deploy.log import LOG
+from depthtokens.deploy.photos import Batch
+from depthtokens.deploy.written import Wanted
 from depthtokens.features.plan import plan
 from depthtokens.features.views import Views
-from depthtokens.features.write import write
+from depthtokens.features.write import Making, _Maker, write
 from depthtokens.reproduce.run import reproduce
 from depthtokens.reproduce.settings import Reproduction
 from depthtokens.spread import Cluster, here, on_cluster
-from helpers import TESTS, make_model, photo, run
+from helpers import TESTS, make_model, photo, refused, run
 from stores import make_folder, opened, small_shards
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'depthtokens[ray]'")
@@ -67,12 +71,6 @@ def three(nodes):
     return nodes
 
 
-def test_square(three, tmp_path):
-    with on_cluster(three.cluster, pieces.square, tmp_path) as run:
-        assert sorted(run(range(5))) == [(n, n * n) for n in range(5)]
-    assert not list(tmp_path.iterdir())
-
-
 def bytes_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
@@ -107,30 +105,53 @@ def test_features_are_those_of_one_process(three, dead, tiny_clip, tmp_path):
     assert bytes_of(tmp_path / "many") == bytes_of(tmp_path / "one")
 
 
-def test_depth_is_that_of_one_process(three, dead, tiny_clip, tmp_path, capsys, monkeypatch):
-    """And the log as well, so that a later run knows what is there."""
+def test_depth_is_that_of_one_process(three, dead, tmp_path, monkeypatch, capsys):
+    """And the log as well, by which a later run knows what is there."""
     monkeypatch.setattr(many, "PHOTOS", 2)
     (tmp_path / "photos" / "inner").mkdir(parents=True)
     for i in range(12):
         Image.fromarray(photo(40, 50) // (i + 1)).save(tmp_path / "photos" / ("inner" if i % 2 else "") / f"{i}.png")
     (tmp_path / "photos" / "torn.png").write_bytes(b"no photo")
-    make_model(tiny_clip).save(tmp_path / "tokens.safetensors")
-    words = ["predict", tmp_path / "tokens.safetensors", tmp_path / "photos", "--formats", "npy", "--device", "cpu", "--json"]
-    one = run(capsys, *words, "--out", tmp_path / "one")
+    photos, _ = find_images([str(tmp_path / "photos")], tmp_path / "one")
+    one, other, later = (Batch(list(photos), tmp_path / name, Wanted(["npy"]), photos) for name in ("one", "many", "many"))
+    one.run(*pieces.mean())
     (tmp_path / "many").mkdir()
     (tmp_path / "many" / "0_depth.npy").write_bytes(b"of before")
-    spread_words = [*words, "--out", tmp_path / "many", "--ray", three.cluster.address]
-    found = run(capsys, *spread_words, "--overwrite")
-    assert found[0] == 1 == one[0] and len(dead) == 1 and "torn.png" in found[2]
-    rows, others = (json.loads(text.replace("/many/", "/one/")) for text in (found[1], one[1]))
-    assert rows["images"] == others["images"] and rows["failed"] == others["failed"]
-    counts = ("images", "predicted", "kept", "failed", "shown", "min", "max")
-    assert all(rows["summary"][name] == others["summary"][name] for name in counts)
+    many.run_on(three.cluster, other, pieces.mean)
+    assert len(dead) == 1 and other.failed == one.failed and "torn.png" in one.failed[0]
+    assert [{**row, "files": 0} for row in other.rows] == [{**row, "files": 0} for row in one.rows]
+    changing = {"seconds": 0, "images_per_second": 0}
+    assert other.summary() | changing == one.summary() | changing and one.summary()["predicted"] == 12
     maps = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.npy")]
     assert len(maps) == 12 and all((tmp_path / "many" / name).read_bytes() == (tmp_path / "one" / name).read_bytes() for name in maps)
-    (tmp_path / "many" / "0_depth.npy").unlink()
-    again = json.loads(run(capsys, *spread_words, "--resume")[1])["summary"]
-    assert (again["predicted"], again["kept"], again["failed"]) == (1, 11, 1)
+    later.run(*pieces.mean(), resume=True)
+    assert later.kept == 12 and later.rows == other.rows
+
+
+def test_predict(three, tiny_clip, tmp_path, capsys):
+    """The command: what was done before stays, and other settings are refused before any node is asked."""
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        Image.fromarray(photo(40, 50)).save(tmp_path / "photos" / f"{i}.png")
+    make_model(tiny_clip).save(tmp_path / "tokens.safetensors")
+    words = [
+        "predict",
+        tmp_path / "tokens.safetensors",
+        tmp_path / "photos",
+        "--formats",
+        "npy",
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path / "out",
+    ]
+    assert run(capsys, *words)[0] == 0
+    expected = bytes_of(tmp_path / "out")
+    (tmp_path / "out" / "1_depth.npy").unlink()
+    code, out, err = run(capsys, *words, "--resume", "--ray", three.cluster.address)
+    assert code == 0 and "1 of 2 images predicted" in out and "1 were there before" in out, err
+    assert {**bytes_of(tmp_path / "out"), LOG: 0} == {**expected, LOG: 0}
+    assert "of other flip than" in refused(capsys, *words, "--resume", "--flip", "--ray", three.cluster.address)
 
 
 def kitti_tree(root):
@@ -165,34 +186,41 @@ def test_figures_are_those_of_one_process(three, dead, nyu_tree, tiny_file, tmp_
     assert bytes_of(tmp_path / "many" / "tokens") == bytes_of(tmp_path / "one" / "tokens")
 
 
-def test_what_sees_other_files_is_refused(three, tiny_clip, tmp_path, message, monkeypatch):
-    """By name; and nobody is left waiting for it."""
+def test_other_data_or_another_clip_is_refused(tiny_clip, tmp_path, message):
     folder = make_folder(tmp_path / "data", [(64, 96)] * 4)
-    planned = small_shards(plan(tiny_clip, opened(folder), Views(), ["value"]))
-    one = Cluster(three.cluster.address, 1)
-
-    def refused(**changes):
-        return message(lambda: write(planned, tmp_path / "store", workers=0, cluster=one, **changes))
-
+    planned = plan(tiny_clip, opened(folder), Views(), ["value"])
+    recipe = _Maker.of(planned, Making(tmp_path, 2, 1, 0, "cpu"))
     (folder / "depth" / "000.png").write_bytes((folder / "depth" / "001.png").read_bytes())
-    other = refused()
-    assert other.startswith("node ") and platform.node() in other and "cannot take part: it sees other data than this machine" in other
-    planned.clip.fingerprint, kept = "another", planned.clip.fingerprint
-    assert "it sees other CLIP and data than" in refused()
-    planned.clip.fingerprint = kept
-    monkeypatch.setattr(spread, "_code", lambda: "depthtokens 9.9 (00000000)")
-    assert f"it has depthtokens {depthtokens.__version__} (" in (said := refused()) and "this machine depthtokens 9.9 (00000000)" in said
-    monkeypatch.undo()
-    monkeypatch.setattr(spread, "temporary", lambda target: spread.contextmanager(lambda: iter([(tmp_path / "gone", None)]))())
+    assert message(recipe).startswith("it sees other data than this machine")
+    recipe.seen["CLIP"] = "another"
+    assert message(recipe).startswith("it sees other CLIP and data than")
+
+
+def test_what_sees_other_files_is_refused(three, tmp_path, message, monkeypatch):
+    """By name: the node's, and of what differs."""
+
+    def said(recipe=pieces.square):
+        with on_cluster(three.cluster, recipe, tmp_path) as run:
+            return message(lambda: list(run([1])))
+
+    other = said(pieces.elsewhere)
+    assert other.startswith("node ") and f"({platform.node()}) cannot take part: it sees other CLIP and data than this machine" in other
+    with monkeypatch.context() as patched:
+        patched.setattr(spread, "_code", lambda: "depthtokens 9.9 (00000000)")
+        other = said()
+        assert f"it has depthtokens {depthtokens.__version__} (" in other and "this machine depthtokens 9.9 (00000000)" in other
+    job, unseen = spread._Job, partial(replace, seen=str(tmp_path / "gone" / "file"))
+    monkeypatch.setattr(spread, "_Job", lambda *values: unseen(job(*values)))
     monkeypatch.setattr(spread.os, "utime", lambda path: None)
-    assert f"it does not see {tmp_path} of this machine: give a folder that all nodes share" in refused()
+    assert f"it does not see {tmp_path / 'gone'} of this machine: give a folder that all nodes share" in said()
 
 
 def test_pieces_that_fail(three, tmp_path, message):
-    def run(recipe):
+    def run(recipe, count=1):
         with on_cluster(three.cluster, recipe, tmp_path) as run:
-            list(run(range(4)))
+            return sorted(run(range(count)))
 
+    assert run(pieces.square, 4) == [(number, number * number) for number in range(4)] and not list(tmp_path.iterdir())
     assert message(lambda: run(pieces.faulty)).endswith("cannot be read")
     assert "3 workers died of one piece of work" in message(lambda: run(pieces.fatal), DepthTokensError)
     with pytest.raises(UsageError, match="no node of the cluster has 2 cores, which a worker takes"), \
@@ -204,45 +232,45 @@ def test_pieces_that_fail(three, tmp_path, message):
 
 
 STOPPED = """
-import sys
+import signal, sys
 from pathlib import Path
 import pieces
 from depthtokens.cli import _terminate
 from depthtokens.spread import Cluster, on_cluster
-import signal
 signal.signal(signal.SIGTERM, _terminate)
-with on_cluster(Cluster(sys.argv[1]), pieces.endless, Path(sys.argv[2])) as run:
-    import ray
-    print(ray.get_runtime_context().get_node_id(), flush=True)
+with on_cluster(Cluster(sys.argv[1]), pieces.Endless(sys.argv[2]), Path(sys.argv[2])) as run:
     for _ in run([1, 2]):
         pass
 """
 
 
 def processes(word):
+    """Processes that name it in their command line or environment."""
     found = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if word in path.read_bytes().decode(errors="replace"):
-                found.add(path.parent.name)
+            if word.encode() in (path / "cmdline").read_bytes() + (path / "environ").read_bytes():
+                found.add(path.name)
     return found
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks at processes in /proc")
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_leaves_no_process(nodes, by, tmp_path):
-    """Of a cluster that it started itself: Ctrl-C goes to all processes in the terminal's group, SIGTERM to one."""
-    environment = {**os.environ, "TMPDIR": tempfile.mkdtemp(prefix="r")}
-    command = [sys.executable, "-c", STOPPED, "local", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True, start_new_session=True) as process:
-        assert process.stdout.readline()
+@pytest.mark.parametrize("address", ["local", None])
+def test_stopped_leaves_no_process(nodes, address, tmp_path):
+    """Neither workers nor a cluster that was started for them: Ctrl-C goes to all processes of a terminal's group, SIGTERM to one."""
+    mark = f"mark{tmp_path.name}{os.getpid()}"
+    short = tempfile.mkdtemp(prefix="r")  # sockets are opened in there
+    environment = {**os.environ, "TMPDIR": short, "MARK": mark}
+    command = [sys.executable, "-c", STOPPED, address or nodes.cluster.address, str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         deadline = time.monotonic() + 60
-        while not any(b"ray::" in line for line in [b""]) and time.monotonic() < deadline and not processes("_Worker"):
+        while not (at_work := list(tmp_path.glob("at-work-*"))) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert processes(environment["TMPDIR"])
-        os.killpg(process.pid, by) if by == signal.SIGINT else process.send_signal(by)
+        assert at_work, process.stderr.read()
+        assert len(processes(mark)) > 5 or not address
+        os.killpg(process.pid, signal.SIGINT) if address else process.terminate()
         process.wait(30)
-    deadline = time.monotonic() + 10
-    while (left := processes(environment["TMPDIR"])) and time.monotonic() < deadline:
+    workers = [path.name.removeprefix("at-work-") for path in at_work]
+    while (left := processes(mark) | {name for name in workers if Path("/proc", name).exists()}) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left
