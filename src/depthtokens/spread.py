@@ -178,6 +178,7 @@ class _Crew(Generic[P, R]):
         self.beginning: dict[Any, Any] = {}  # call under way -> worker
         self.lost = 0  # workers in a row that died before they had begun
         self.look = 0.0  # when nodes are to be counted again
+        self.space = 0  # workers that they have room for
         gpus = cluster.gpus if cluster.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in self.nodes()))
         self.kind = self.ray.remote(num_cpus=cluster.cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(_Worker)
         self.needs = {"CPU": cluster.cpus, **({"GPU": gpus} if gpus else {})}
@@ -199,7 +200,8 @@ class _Crew(Generic[P, R]):
             return
         self.look = time.monotonic() + _LOOK
         os.utime(self.job.seen)  # still in use
-        for _ in range(min(most, self.room()) - len(self.hired)):
+        self.space = self.room()
+        for _ in range(min(most, self.space) - len(self.hired)):
             worker = self.kind.remote()
             self.hired.add(worker)
             self.beginning[worker.begin.remote(self.job)] = worker
@@ -214,7 +216,7 @@ class _Crew(Generic[P, R]):
                 worker, place = self.ready.pop(), waiting.popleft()
                 begun[place] += 1
                 busy[worker.do.remote(pieces[place])] = worker, place
-            if not busy and not self.beginning:
+            if not busy and not self.space:
                 raise DepthTokensError("the cluster has no node left: what is done is kept, so run the same command again")
             done, _ = self.ray.wait([*busy, *self.beginning], timeout=_LOOK)
             for call in done:
@@ -264,15 +266,20 @@ class _Crew(Generic[P, R]):
             raise _Died(first_line(error)) from error
 
     def bury(self, worker: Any) -> None:
-        """Note that a worker is dead, for another to be hired at once."""
+        """Let go of a worker that is dead, or out of reach, for another to be hired at once."""
+        self.end(worker)
         self.hired.discard(worker)
         self.look = 0.0
+
+    def end(self, worker: Any) -> None:
+        """End a worker, where it is still there."""
+        with suppress(Exception):
+            self.ray.kill(worker)
 
     def dismiss(self) -> None:
         """End all workers."""
         for worker in self.hired:
-            with suppress(Exception):  # a cluster that is gone has none
-                self.ray.kill(worker)
+            self.end(worker)
 
 
 class _Died(Exception):
@@ -284,12 +291,14 @@ def _join(address: str) -> bool:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # what is done here is nobody else's business
     try:
         import ray
-        from ray._private import worker
     except ImportError as error:
         raise UsageError("--ray needs Ray: pip install 'depthtokens[ray]'") from error
     if ray.is_initialized():
         return False
-    worker._worker_logs_enabled = False  # pages of a raylet's state, whenever a node is lost
+    with suppress(ImportError):
+        from ray._private import worker
+
+        worker._worker_logs_enabled = False  # pages of a node's state, whenever one is lost
     handled = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if handled else None
     options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}

@@ -50,8 +50,9 @@ def run_on(
         batch.forget(photo)
     shown = 0
     if todo:
-        with on_cluster(cluster, _Predicting(load, settings, batch.out, batch.wanted, batch.folders), batch.out) as run:
-            for photos, part in run(_pieces(todo)):
+        with on_cluster(cluster, _Predicting(load, settings, batch.out, batch.wanted), batch.out) as run:
+            pieces = [{photo: batch.folders.get(photo, Path()) for photo in photos} for photos in _pieces(todo)]
+            for photos, part in run(pieces):
                 for record in part.records or ():
                     batch.log(record)
                 batch.rows += part.rows
@@ -71,14 +72,13 @@ class _Predicting:
     settings: Mapping[str, Any]
     out: Path
     wanted: Wanted
-    folders: Mapping[Path, Path]
 
-    def __call__(self) -> Callable[[Sequence[Path]], Batch]:
+    def __call__(self) -> Callable[[Mapping[Path, Path]], Batch]:
         predict, settings = self.load()
         check_same(self.settings, settings)
 
-        def work(photos: Sequence[Path]) -> Batch:
-            part = Batch(photos, self.out, self.wanted, {photo: self.folders.get(photo, Path()) for photo in photos}, records=[])
+        def work(photos: Mapping[Path, Path]) -> Batch:
+            part = Batch(list(photos), self.out, self.wanted, photos, records=[])
             part.run(predict, settings)
             return part
 
