@@ -86,7 +86,7 @@ def dead(three, monkeypatch):
             if number == 0 and len(three.others) == 2:
                 wanted = 3 - (
                     len(crew.hired) - len(crew.beginning)
-                )  # a node that was just killed may have been counted, and one hired for it
+                )  # one may be waiting for a node that is dead
                 if wanted > 0:
                     crew.ray.wait(list(crew.beginning), num_returns=wanted)
                 three.kill()
