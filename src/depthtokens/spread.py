@@ -218,7 +218,9 @@ class _Crew(Generic[P, R]):
                 busy[worker.do.remote(pieces[place])] = worker, place
             if not busy and not self.space:
                 raise DepthTokensError("the cluster has no node left: what is done is kept, so run the same command again")
-            done, _ = self.ray.wait([*busy, *self.beginning], timeout=_LOOK)
+            calls = [*busy, *self.beginning]
+            self.ray.wait(calls, timeout=_LOOK)
+            done, _ = self.ray.wait(calls, num_returns=len(calls), timeout=0)  # all: short pieces would hold up workers that have begun
             for call in done:
                 if call in self.beginning:
                     self._begun(call)
