@@ -28,11 +28,11 @@ from depthtokens import load_clip
 from depthtokens.data import open_dataset
 from depthtokens.features.plan import Plan, plan
 from depthtokens.features.views import Views
-from depthtokens.features.write import Making, _Maker, make_shards
+from depthtokens.features.write import Making, _Maker
 from depthtokens.spread import Cluster, on_cluster
 from store import make_data
 
-SIZE, ROUNDS, EMPTY = (208, 272), 3, 300
+SIZE, ROUNDS, EMPTY = (208, 272), 2, 300
 
 
 NOTHING = partial(partial, abs)
@@ -80,12 +80,8 @@ def main() -> None:
             warnings.simplefilter("ignore")
             clip = load_clip("RN50", None)
         planned = plan(clip, dataset, Views(), ["layer4"])
-        here = partial(make_shards, planned, Making(folder / "store", args.images, 8, 0, "cpu"), range(args.shards))
-        here(done={})
         times: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
-        alone = []
         for _ in range(ROUNDS):
-            alone.append(timed(lambda: here(done={})))
             for workers in times:
                 rows["start a cluster, s"] = started(workers)
                 times[workers].append(shards(planned, folder / "store", workers, args.shards, args.images))
@@ -95,10 +91,10 @@ def main() -> None:
             rows["a piece that is no work, ms"] = 1e3 * timed(lambda: list(run(range(EMPTY)))) / EMPTY
         ray.shutdown()
     rows["start a worker, with its CLIP, and its first shard, s"] = statistics.median(begun for begun, _ in times[1])
-    rows[f"{args.shards} shards of {args.images} images in one process, s"] = statistics.median(alone)
     for workers, some in times.items():
-        rows[f"the same by {workers} worker{'s'[: workers - 1]}, s"] = statistics.median(seconds for _, seconds in some)
-    rows["one process / 1 worker"] = statistics.median(one / other for one, (_, other) in zip(alone, times[1], strict=True))
+        rows[f"{args.shards} shards of {args.images} images by {workers} worker{'s'[: workers - 1]}, s"] = statistics.median(
+            seconds for _, seconds in some
+        )
     rows["1 worker / 2 workers"] = statistics.median(one / two for (_, one), (_, two) in zip(times[1], times[2], strict=True))
     print(f"Ray {ray.__version__}, torch {torch.__version__}, {os.cpu_count()} cores\n\n| what | figure |\n|---|---:|")
     for what, figure in rows.items():

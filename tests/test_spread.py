@@ -31,7 +31,7 @@ from depthtokens.features.views import Views
 from depthtokens.features.write import Making, _Maker, write
 from depthtokens.reproduce.run import reproduce
 from depthtokens.reproduce.settings import Reproduction
-from depthtokens.spread import Cluster, here, on_cluster
+from depthtokens.spread import Cluster, on_cluster
 from helpers import TESTS, make_model, photo, refused, run
 from stores import make_folder, opened, small_shards
 
@@ -95,10 +95,6 @@ def dead(three, monkeypatch):
     monkeypatch.setattr(spread._Crew, "run", deadly)
     monkeypatch.setattr(spread._Crew, "bury", lambda crew, worker: dead.append(worker) or bury(crew, worker))
     return dead
-
-
-def test_here():
-    assert list(here(pieces.square())([3, 1])) == [(3, 9), (1, 1)]
 
 
 def test_features_are_those_of_one_process(three, dead, tiny_clip, tmp_path):

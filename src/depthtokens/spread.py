@@ -1,4 +1,4 @@
-"""Independent pieces of work, here or on the nodes of a Ray cluster, whose results come as they are done. Only this module knows Ray.
+"""Independent pieces of work on the nodes of a Ray cluster, whose results come as they are done. Only this module knows Ray.
 
 A recipe goes to every worker, which makes of it what does one piece after the other: it loads what all pieces need, once. What a worker
 sees must be what the process that spreads the work sees: the same code, the same shared folder, and whatever else the recipe compares.
@@ -57,11 +57,6 @@ class Cluster:
     def __post_init__(self) -> None:
         if not self.cpus > 0 or not (self.gpus is None or self.gpus >= 0):
             raise UsageError("a worker needs more than 0 cores, and no less than 0 GPUs")
-
-
-def here(work: Callable[[P], R]) -> Run[P, R]:
-    """Does pieces in this process."""
-    return lambda pieces: ((piece, work(piece)) for piece in pieces)
 
 
 @contextmanager
