@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from depthtokens.features.store import FeatureStore
-from helpers import load_script, run
+from helpers import load_script, refused, run
 
 
 @pytest.fixture
@@ -70,6 +70,18 @@ def test_verbs_on_stores(capsys, command, nyu_tree, tiny_file, tmp_path):
     assert code == 0 and "storing" not in err
     for one, other in zip(stored, json.loads(out)["rows"], strict=True):
         assert one["scores"]["abs_rel"] == pytest.approx(other["scores"]["abs_rel"], abs=1e-4)
+
+
+def test_shares(capsys, command, tmp_path):
+    code, out, _ = run(capsys, *command, "--shard", "2/2")
+    assert code == 0 and "0 of 1 shards" in out and "--finish" in out
+    assert "lacks 1 of 1 shards (0)" in refused(capsys, *command, "--finish", code=1)
+    assert json.loads(run(capsys, *command, "--shard", "1/2", "--json")[1])["shards"] == 1
+    code, out, _ = run(capsys, *command, "--finish")
+    assert code == 0 and "3 images" in out
+    for words, said in ((["--shard", "2"], "--shard 2: write 1/4"), (["--shard", "1/2", "--finish"], "give one"),
+                        (["--ray", "auto", "--per-task-cpus", 0], "more than 0 cores")):  # fmt: skip
+        assert said in refused(capsys, *command, *words)
 
 
 def test_random_views_and_a_protocols_crop(capsys, command, tmp_path):

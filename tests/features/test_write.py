@@ -16,6 +16,7 @@ from depthtokens.features.plan import plan
 from depthtokens.features.store import FeatureStore
 from depthtokens.features.views import Views
 from depthtokens.features.write import finished, write
+from depthtokens.partial import _machine
 from forked import Python, python
 from stores import make, make_folder, message, opened, small_shards
 
@@ -135,7 +136,8 @@ def test_killed_and_resumed(half_done, tiny_clip, folder, tmp_path):
     assert "another process is writing" in message(lambda: make(tiny_clip, opened(folder), out))
     half_done.kill()
     assert "unfinished" in message(lambda: FeatureStore(out))
-    (out / ".00002-ab.safetensors.1.partial").write_bytes(b"torn")
+    torn = out / f".00002-ab.safetensors.{_machine()}-{16 * 'a'}.partial"  # of this machine, and nobody holds it
+    torn.write_bytes(b"torn")
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
     assert len(before) == 2
     seen = []

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from ..errors import UsageError
 from ..experiment.config import DataFlags, RunFlags
+from ..spread import Cluster
 from .console import notify
 
 if TYPE_CHECKING:
@@ -24,6 +27,23 @@ class JsonFlag:
 
     json: bool = False
     """Print JSON, for machines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadFlags:
+    """Over which machines work is spread."""
+
+    ray: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Spread over a Ray cluster: HOST:PORT of its head, auto (the one that runs here, else a new one) or local (a new one)."""
+    per_task_cpus: float = 1.0
+    """Cores that each of its workers takes."""
+    per_task_gpus: float | None = None
+    """GPUs that each takes; by default one where a machine has any."""
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """What --ray names; None without it. Raises UsageError for workers that take nothing."""
+        return None if self.ray is None else Cluster(self.ray, self.per_task_cpus, self.per_task_gpus)
 
 
 @dataclass(frozen=True, kw_only=True)

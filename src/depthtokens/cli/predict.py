@@ -15,10 +15,11 @@ from .._version import __version__
 from ..errors import DataError, UsageError, printable
 from ..files import file_sha256, user_path
 from .console import ProgressBar, command, notify, parse, print_json, print_table
-from .flags import JsonFlag, TokenFlags
+from .flags import JsonFlag, SpreadFlags, TokenFlags
 
 if TYPE_CHECKING:
     from ..deploy.photos import Batch
+    from ..deploy.pipeline import Depths
     from ..depth.batches import Engine
 
 
@@ -37,7 +38,7 @@ FORMATS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict(JsonFlag, TokenFlags):
+class Predict(JsonFlag, SpreadFlags, TokenFlags):
     """Predict depth for photos and films: files, folders and globs."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -93,7 +94,6 @@ def main(arguments: Sequence[str]) -> None:
     from ..deploy.cloud import Lens
     from ..deploy.found import find_images
     from ..deploy.photos import Batch
-    from ..deploy.pipeline import depths
     from ..deploy.written import Wanted
 
     wanted = Wanted(args.formats, args.colour_range, args.colour_map, Lens(args.fov, args.intrinsics), args.smooth)
@@ -107,10 +107,15 @@ def main(arguments: Sequence[str]) -> None:
     batch = Batch(list(photos), out, wanted, photos)
     if not args.resume and not args.overwrite:
         batch.refuse_existing()
-    engine, settings = predictor(args)
     try:
         with ProgressBar() as progress:
-            batch.run(partial(depths, engine=engine, batch_size=args.batch_size), settings, args.resume, progress)
+            if args.cluster is None:
+                depths, settings = predictor(args)
+                batch.run(depths, settings, args.resume, progress)
+            else:
+                from ..deploy.many import run_on
+
+                run_on(args.cluster, batch, partial(predictor, args), args.resume, progress)
     except KeyboardInterrupt:
         words = [word for word in arguments if word not in ("--overwrite", "--resume")]
         notify(f"{len(batch.rows)} of {len(photos)} images are done; go on with: {command('predict', *words, '--resume')}")
@@ -158,7 +163,15 @@ def print_summary(batch: Batch) -> None:
         print(f"16-bit PNG: metres are values divided by {' or '.join(map(str, scales))} (each file's text field depth_scale)")
 
 
-def predictor(args: Predict) -> tuple[Engine, dict[str, Any]]:
+def predictor(args: Predict) -> tuple[Depths, dict[str, Any]]:
+    """What predicts photos, and all that their depth depends on. Raises UsageError as `_engine`."""
+    from ..deploy.pipeline import depths
+
+    engine, settings = _engine(args)
+    return partial(depths, engine=engine, batch_size=args.batch_size), settings
+
+
+def _engine(args: Predict) -> tuple[Engine, dict[str, Any]]:
     """The engine asked for, and all that its depth depends on.
 
     Raises UsageError for a file or flags that are not that engine's.

@@ -10,11 +10,11 @@ import tyro
 from ..errors import UsageError
 from ..reproduce.settings import Reproduction
 from .console import ProgressBar, notify, parse, print_json, print_table
-from .flags import JsonFlag
+from .flags import JsonFlag, SpreadFlags
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reproduce(JsonFlag, Reproduction):
+class Reproduce(JsonFlag, SpreadFlags, Reproduction):
     """Run the paper's tables, and the effects it leaves mixed, beside the published figures and two controls that need no image."""
 
     as_written: bool = False
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     if not args.json:
         notify(settings.cost())
     with ProgressBar() as progress:
-        done = reproduce(settings, progress, notify)
+        done = reproduce(settings, progress, notify, args.cluster)
     paths = save(done)
     if args.json:
         print_json(to_json(done))

@@ -35,6 +35,7 @@ class Batch:
         kept: how many photos were done before.
         shown: how many photos and frames the others are.
         seconds: that the others took.
+        records: what would be written to the log, where somebody else writes it; None where the batch does.
 
     Args:
         photos: as above.
@@ -55,6 +56,7 @@ class Batch:
     kept: int = 0
     shown: int = 0
     seconds: float = 0.0
+    records: list[Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         if any(map(is_film, self.photos)):
@@ -94,9 +96,8 @@ class Batch:
             UsageError: where `resume` meets results of other settings or other photos.
             DepthTokensError: where a file cannot be written.
         """
-        settings = json.loads(json.dumps({**settings, **self.wanted.settings()}))
-        known = read_log(self.out / LOG)
-        done = {photo: record for photo in self.photos if (record := self._record(photo, known, settings))} if resume else {}
+        done = self.kept_of(settings) if resume else {}
+        settings = self._plain(settings)
         make_folder(self.out)
         start = time.monotonic()
         sources: dict[Path, str | None] = {}
@@ -118,6 +119,21 @@ class Batch:
                     self.failed.append(str(error))
                 self.seconds = time.monotonic() - start
                 progress("predicting", count, len(self.photos))
+
+    def kept_of(self, settings: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
+        """What the log says of each photo whose results are there, with these settings. Raises UsageError where they are of others."""
+        known, settings = read_log(self.out / LOG), self._plain(settings)
+        return {photo: record for photo in self.photos if (record := self._record(photo, known, settings))}
+
+    def _plain(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings and what is wanted, as the log has them."""
+        return json.loads(json.dumps({**settings, **self.wanted.settings()}))
+
+    def forget(self, photo: Path) -> None:
+        """Take note that a photo's results, where there are any, will no longer be what the log said."""
+        targets = self.targets[photo].values()
+        if any(path.exists() for path in targets):
+            self.log({"files": dict.fromkeys(map(self._name, targets))})
 
     def summary(self) -> dict[str, Any]:
         """What there is to say of all photos together, as plain values: counts, seconds, and the depths (metres) among them."""
@@ -144,10 +160,8 @@ class Batch:
 
     def _begin(self, photo: Path) -> None:
         """Have folders for results, and no line of the log that speaks for results of before."""
-        targets = self.targets[photo].values()
-        if any(path.exists() for path in targets):
-            self._log({"files": dict.fromkeys(map(self._name, targets))})
-        for path in targets:
+        self.forget(photo)
+        for path in self.targets[photo].values():
             make_folder(path.parent)
 
     def _end(
@@ -155,7 +169,7 @@ class Batch:
     ) -> dict[str, Any]:
         """Have the log speak for results that are whole; returns their figures."""
         sizes = {self._name(path): path.stat().st_size for path in files}
-        self._log({"photo": photo.name, "files": sizes, "source": source, "settings": settings, "figures": figures})
+        self.log({"photo": photo.name, "files": sizes, "source": source, "settings": settings, "figures": figures})
         return figures
 
     def _record(self, photo: Path, known: Mapping[str, dict[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -193,8 +207,12 @@ class Batch:
         """What the log calls a result."""
         return path.relative_to(self.out).as_posix()
 
-    def _log(self, record: Mapping[str, Any]) -> None:
-        add_to_log(self.out / LOG, record)
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Add a line to the log, or to `records`."""
+        if self.records is None:
+            add_to_log(self.out / LOG, record)
+        else:
+            self.records.append(record)
 
     def _written(self) -> list[Path]:
         return [path for paths in self.targets.values() for path in paths.values()]

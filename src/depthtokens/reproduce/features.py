@@ -59,6 +59,10 @@ class RowFeatures:
             self._stores |= {(need, other): source.store for other in (mode, *missing)}
         return source
 
+    def stores(self) -> list[FeatureStore]:
+        """Those that are used, each once."""
+        return list({store.path: store for store in self._stores.values()}.values())
+
     def stored(self, row: Row, split: str) -> bool:
         """Whether some row reads the features that this one would."""
         return self.settings.need(row, split) in self.needs

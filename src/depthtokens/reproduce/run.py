@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._version import versions
 from ..clip.device import find_device
@@ -30,6 +30,7 @@ from ..experiment.source import Reading, Source, open_source
 from ..experiment.train import CONFIG, train
 from ..files import atomic, locked, make_folder, sealed, unsealed, write_text
 from ..progress import Notify, Progress, silent
+from ..spread import Cluster, check_same, on_cluster
 from .features import RowFeatures
 from .measured import Measured, slug
 from .rows import CONSTANT, LINEAR, MEAN_MAP, Row, control_row
@@ -54,13 +55,14 @@ class Reproduced:
     rows: list[Measured]
 
 
-def reproduce(settings: Reproduction, progress: Progress = silent, notify: Notify = silent) -> Reproduced:
+def reproduce(settings: Reproduction, progress: Progress = silent, notify: Notify = silent, cluster: Cluster | None = None) -> Reproduced:
     """Run every row of the tables asked for; `out` keeps each as soon as it is done, so that a stopped run goes on there.
 
     Args:
         settings: what to run.
         progress: called with the row and what is being done for it.
         notify: called with a line before features are stored.
+        cluster: whose nodes run rows, with the same figures; None for this process. Stored features are still made by this process.
 
     Raises:
         UsageError: for rows without data, seeds that are none, or an `out` that holds a reproduction of another version, CLIP, data or
@@ -74,12 +76,28 @@ def reproduce(settings: Reproduction, progress: Progress = silent, notify: Notif
     with locked(run.out):
         run.begin()
         run.read()
+        if cluster is not None:
+            run.spread(cluster)
         rows = []
         for number, row in enumerate(run.rows):
             run.step = f"{number + 1}/{len(run.rows)} {row.name}"
             rows.append(run.measured(row))
         controls = [control for role in run.data for control in run.controls(role)]
     return Reproduced(settings, run.facts, [*rows, *controls])
+
+
+class Part(NamedTuple):
+    """What running some seeds of a row gave.
+
+    Attributes:
+        scores: one for each seed.
+        parameters: how many numbers one run trains.
+        minutes: that it took.
+    """
+
+    scores: list[Scores]
+    parameters: int
+    minutes: float
 
 
 class _Run:
@@ -159,17 +177,68 @@ class _Run:
         """Run a row, or take it from the folder, where a row of other name may be the same."""
         path, twin = self._file(row), self._twin(row)
         if twin is None:
-            started = time.monotonic()
-            seeds = self.seeds if row.seeded else self.seeds[:1]
-            scores, parameters = self._run(row, seeds)
-            minutes = (time.monotonic() - started) / 60
-            Measured(row, Result.of(scores, seeds=seeds, parameters=parameters, minutes=minutes, digits=DIGITS)).write(path)
+            self._keep(row, [self.run(row, self._seeds(row))])
         elif twin is not row:
             for own, lent in zip(self._owed(row), self._owed(twin), strict=True):
                 with atomic(own) as file:
                     file.write(lent.read_bytes())
             replace(Measured.read(self._file(twin), twin), row=row).write(path)  # last, as above: it says that all is there
         return Measured.read(path, row)
+
+    def run(self, row: Row, seeds: Sequence[int]) -> Part:
+        """Run some seeds of a row."""
+        started = time.monotonic()
+        scores, parameters = self._run(row, seeds)
+        return Part(scores, parameters, (time.monotonic() - started) / 60)
+
+    def _keep(self, row: Row, parts: Sequence[Part]) -> None:
+        """Write a row, all seeds of which have been run."""
+        scores, minutes = [score for part in parts for score in part.scores], sum(part.minutes for part in parts)
+        result = Result.of(scores, seeds=self._seeds(row), parameters=parts[-1].parameters, minutes=minutes, digits=DIGITS)
+        Measured(row, result).write(self._file(row))
+
+    def _seeds(self, row: Row) -> list[int]:
+        """The seeds that a row is run with."""
+        return self.seeds if row.seeded else self.seeds[:1]
+
+    def spread(self, cluster: Cluster) -> None:
+        """Run on a cluster what is still to be run, but once of rows that are the same, and those that borrow tokens after the others."""
+        todo: list[Row] = []
+        for row in self.rows:
+            if self._twin(row) is None and not any(row.same(other) for other in todo):
+                todo.append(row)
+        if not todo:
+            return
+        stores = tuple(str(store.path.absolute()) for store in self.features.stores())
+        settings = replace(self.settings, stores=stores)
+        with on_cluster(cluster, _Running(settings, self._seen()), self.out) as do:
+            self.step, parts = "rows", 0
+            for rows in ([row for row in todo if not row.source], [row for row in todo if row.source]):
+                found: dict[str, dict[tuple[int, ...], Part]] = {row.name: {} for row in rows}
+                pieces = [(row, seeds) for row in sorted(rows, key=self._cost, reverse=True) for seeds in self._apart(row)]
+                for (row, seeds), part in do(pieces):
+                    found[row.name][seeds] = part
+                    if len(found[row.name]) == len(self._apart(row)):
+                        self._keep(row, [found[row.name][some] for some in self._apart(row)])
+                        parts += 1
+                        self.progress(row.name, parts, len(todo))
+                for row in self.rows:
+                    if self._twin(row) is not None:
+                        self.measured(row)  # tokens that rows of the next round borrow
+
+    def _apart(self, row: Row) -> list[tuple[int, ...]]:
+        """Which seeds of a row are a piece of work: all that train side by side, and each that has an image trunk of its own."""
+        seeds = self._seeds(row)
+        return [(seed,) for seed in seeds] if self.settings.from_images(row) else [tuple(seeds)]
+
+    def _cost(self, row: Row) -> tuple[bool, bool, int]:
+        """Rows that take longer come later in this order."""
+        return self.settings.from_images(row), row.learns, row.model.words.count
+
+    def _seen(self) -> dict[str, Any]:
+        """What a node must see as well."""
+        data = {f"{self.data[role]} {split}": self.facts["data"][f"{role} {split}"] for role, split in self.sets}
+        return {"CLIP": self.facts["clip"], **data, **{name: self.facts[name] for name in ("recipe", "versions")}}
 
     def _twin(self, row: Row) -> Row | None:
         """A row that is the same run and finished, with its tokens: at best the row itself; None where it is still to be run."""
@@ -290,6 +359,24 @@ class _Run:
 
     def _tokens(self, row: Row, seed: int) -> Path:
         return self.out / "tokens" / f"{slug(row.name)}-seed{seed}.safetensors"
+
+
+@dataclass(frozen=True)
+class _Running:
+    """The recipe of a worker that runs rows.
+
+    Attributes:
+        settings: with the stores of features that rows read.
+        seen: what the process that spreads the work sees.
+    """
+
+    settings: Reproduction
+    seen: dict[str, Any]
+
+    def __call__(self) -> Callable[[tuple[Row, tuple[int, ...]]], Part]:
+        run = _Run(self.settings, silent, silent)
+        check_same(self.seen, run._seen())
+        return lambda piece: run.run(*piece)
 
 
 def _of(clip: FrozenCLIP, row: Row) -> Row:
