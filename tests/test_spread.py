@@ -44,9 +44,13 @@ class Nodes:
     def __init__(self):
         from ray.cluster_utils import Cluster as Processes
 
-        self.processes = Processes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        self.others = [self.processes.add_node(num_cpus=1) for _ in range(2)]
+        self.node = {"num_cpus": 1, "object_store_memory": 10**8}  # what goes from node to node is small
+        self.processes = Processes(initialize_head=True, head_node_args={**self.node, "include_dashboard": False})
+        self.others = [self.add() for _ in range(2)]
         self.cluster = Cluster(self.processes.address)
+
+    def add(self):
+        return self.processes.add_node(**self.node)
 
     def kill(self):
         """As a machine that goes off."""
@@ -68,7 +72,7 @@ def nodes():
 def three(nodes):
     """With three nodes, whatever the test before has killed."""
     while len(nodes.others) < 2:
-        nodes.others.append(nodes.processes.add_node(num_cpus=1))
+        nodes.others.append(nodes.add())
     return nodes
 
 
