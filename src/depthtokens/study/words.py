@@ -91,7 +91,7 @@ def word_candidates(
         UsageError: as `vocabulary_features`.
     """
     names, features = vocabulary_features(encoder, template, tokens, context=context, progress=progress)
-    entries = vocabulary_entries(encoder.clip.tokenizer, tokens)[1]
+    entries = vocabulary_entries(encoder.clip, tokens)[1]
     single = {index: place for place, index in enumerate(entries)}
     places: dict[Word, int] = {}
     phrases: list[Word] = []
