@@ -18,12 +18,7 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.convert import convert_state_dict
-from open_clip.model import (
-    build_model_from_openai_state_dict,
-    convert_to_custom_text_state_dict,
-    resize_pos_embed,
-    resize_text_pos_embed,
-)
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsError, first_line, unknown
@@ -33,6 +28,7 @@ from . import CLIPIdentity
 from .bundled import checked_folder
 from .folder import check_config, check_room, find_weights
 from .image import ImageTower
+from .openai import TOWERS, build_openai
 from .remembered import remember
 from .text import TextTower
 from .tokenizer import Tokenizer
@@ -290,18 +286,18 @@ def _from_file(path: Path) -> FrozenCLIP:
     words = weights.tensors.get("token_embedding.weight")
     if words is not None and words.ndim == 2 and len(words) < VOCABULARY:
         raise WeightsError(f"{path} has a vocabulary of {len(words)}, CLIP's has {VOCABULARY}: give --clip MODEL --weights {path}")
-    state = {key: value for key, value in weights.tensors.items() if key.split(".")[0] in _OPENAI}
+    state = {key: value for key, value in weights.tensors.items() if key.split(".")[0] in TOWERS}
     try:
         with torch.device("meta"):
-            sketch = build_model_from_openai_state_dict({key: value.to("meta") for key, value in state.items()})
+            sketch = build_openai(state)
         check_room(sketch, state, path)
-        model = build_model_from_openai_state_dict(state, cast_dtype=torch.float32).float()
+        sketch.load_state_dict({key: value.to("meta") for key, value in state.items()})
     except KeyError as error:
         raise WeightsError(_not_openai(path, f"{error} is missing")) from error
-    except (AttributeError, IndexError, AssertionError, RuntimeError, ValueError, ZeroDivisionError) as error:
+    except (AttributeError, IndexError, AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         reason = first_line(error).removeprefix("Error(s) in loading state_dict for CLIP: ")
         raise WeightsError(_not_openai(path, reason)) from error
-    # The builder passes through half precision; load once more so that a float32 file loses nothing.
+    model = build_openai(state)
     fill(model, weights.tensors, path, "CLIP in OpenAI's layout", stacklevel=5)
     if not weights.openai:
         example = "ViT-B-32" if "visual.proj" in state else "RN50"
@@ -311,10 +307,6 @@ def _from_file(path: Path) -> FrozenCLIP:
             stacklevel=4,
         )
     return FrozenCLIP(model, str(path), None, copied=False)
-
-
-_OPENAI = {"visual", "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection", "logit_scale"}
-"""How names of tensors begin in OpenAI's layout."""
 
 
 def _not_openai(path: Path, reason: str) -> str:

@@ -252,7 +252,8 @@ class PromptEncoder(nn.Module):
             tokenizer = self.clip.tokenizer
             missing = text.context_length - ids.shape[1]
             ids = F.pad(ids, (0, missing - len(tokenizer.closing)), value=tokenizer.pad)
-            ids = torch.cat([ids, ids.new_tensor(tokenizer.closing).expand(len(ids), -1)], dim=1)
+            for index in tokenizer.closing:
+                ids = F.pad(ids, (0, 1), value=index)
             slots = F.pad(slots, (0, missing), value=-1)
         return text.full_length(ids, slots, vectors)
 
