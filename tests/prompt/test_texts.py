@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from depthtokens import PromptEncoder, UsageError, load_clip
+from depthtokens import DepthTokens, PromptEncoder, UsageError, load_clip
 from depthtokens.clip import text as towers
 from depthtokens.clip.load import fingerprint
 from depthtokens.prompt.scales import Token
 from depthtokens.prompt.tokens import vectors_from_words
+from depthtokens.study.run import run_study
+from depthtokens.study.settings import StudySettings
 from depthtokens.study.vocabulary import vocabulary_entries, vocabulary_features
 from vocabularies import kind, make_text_model, make_tokenizer
 
@@ -117,3 +119,14 @@ def test_words_and_vectors(side, monkeypatch):
     assert encoder(["close"]).dtype == torch.float64
     with pytest.raises(UsageError, match="longer than this CLIP's context"):
         encoder(["far " * 100])
+
+
+@pytest.mark.parametrize("side", ["ViT-B-16-SigLIP2"], indirect=True)
+def test_a_study_leaves_out_what_a_vocabulary_lacks(side):
+    """The random words of the paper are entries of CLIP's BPE."""
+    model = DepthTokens(side, depth="learned:7", dense="value")
+    study = run_study(model, StudySettings(template="this object is {depth}"))
+    assert list(study.scale_words) == ["depth-7", "size-7", "colour-7", "depthclip"] and not study.fragments
+    assert study.vocabulary == len(vocabulary_entries(side)[0])
+    with pytest.raises(UsageError, match="'summer' is not a single token"):
+        DepthTokens(side, depth="rand-txt-7", dense="value")

@@ -91,3 +91,13 @@ def word_ids(clip: FrozenCLIP, word: Word, first: bool = False) -> list[int]:
         UsageError: for a `Token` that is not in the vocabulary.
     """
     return [clip.tokenizer.token_id(word.text)] if isinstance(word, Token) else clip.tokenizer.ids(word, first)
+
+
+def has_words(clip: FrozenCLIP, words: Sequence[Word]) -> bool:
+    """Whether a CLIP's vocabulary has all the `Token`s among words: those of the hand-made scales are CLIP's BPE's."""
+    try:
+        for word in words:
+            word_ids(clip, word)
+    except UsageError:
+        return False
+    return True

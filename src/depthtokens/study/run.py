@@ -17,6 +17,7 @@ from ..errors import UsageError
 from ..progress import Progress, prefixed, silent
 from ..prompt.scales import SCALES, depth_words
 from ..prompt.template import parse_template
+from ..prompt.tokens import has_words
 from . import TOKENS, geometry
 from .ablations import KINDS, chosen_ablations
 from .data import StudyData
@@ -194,10 +195,11 @@ def _entries(model: DepthTokens, settings: StudySettings) -> Sequence[int] | Non
 
 
 def _scale_names(model: DepthTokens, settings: StudySettings) -> list[str]:
-    """The human scales to study: those asked for, or every hand-made one that fits."""
+    """The human scales to study: those asked for, or every hand-made one that fits and that the CLIP has the words of."""
     if settings.scales is not None:
         return list(dict.fromkeys(settings.scales))
-    return [name for name, words in SCALES.items() if len(words) == len(model.centres) and name != model.settings.depth]
+    fitting = [name for name, words in SCALES.items() if len(words) == len(model.centres) and has_words(model.clip, words)]
+    return [name for name in fitting if name != model.settings.depth]
 
 
 def _context(model: DepthTokens, template: str) -> Tensor | None:
