@@ -107,7 +107,7 @@ def test_words_and_vectors(side, monkeypatch):
     batched = encoder([*prompts, *SENTENCES])
     same(batched[:3], found)
     same(torch.autograd.grad((batched[:3] * weights).sum(), vector)[0], gradient)
-    assert side.text.causal or (side.text.masks_padding or max(few) == 2)
+    assert side.text.causal or side.text.masks_padding or max(few) == 2
     # The vocabulary: an entry by its own name, and all of it.
     names, ids = vocabulary_entries(side)
     assert ids == list(range(len(ids))) and names[tokenizer.token_id("close")].strip("▁Ġ").removesuffix("</w>") == "close"
