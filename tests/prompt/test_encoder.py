@@ -1,9 +1,8 @@
-"""Prompts of words and vectors: equal to open_clip where it can follow, exact gradients where it cannot."""
+"""Prompts of words and vectors: gradients, layouts, and what is refused; `test_texts` has every kind of text tower."""
 
 from __future__ import annotations
 
 import copy
-import warnings
 
 import numpy as np
 import open_clip
@@ -12,86 +11,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from depthtokens import PromptEncoder, UsageError, load_clip
+from depthtokens import PromptEncoder, UsageError
 from depthtokens.clip.load import FrozenCLIP
-from depthtokens.clip.tokenizer import Tokenizer
 from depthtokens.prompt.encoder import joined
 from depthtokens.prompt.scales import Token
 from helpers import TINY_CONFIG
-
-SENTENCES = [
-    "This object appears to be very close",
-    "This object appears to be close",
-    "This object appears to be neither close nor distant",
-    "a small red ball, close to the camera!",
-    "far",
-]
-
-
-def random_clip(name):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        clip = load_clip(name, None)
-    # New models have zero biases and unit norms: give every part of a block something to be wrong about.
-    generator = torch.Generator().manual_seed(0)
-    for key, value in clip.model.state_dict().items():
-        if "transformer.resblocks" in key and "visual" not in key and value.ndim == 1:
-            value.add_(0.1 * torch.randn(value.shape, generator=generator))
-    return clip
-
-
-@pytest.mark.parametrize("name", ["RN50", "ViT-B-32", "CustomTextCLIP", "coca_ViT-B-32"])
-def test_equal_to_open_clip_for_words(name):
-    if name == "CustomTextCLIP":
-        config = open_clip.get_model_config("RN50")
-        torch.manual_seed(0)
-        clip = FrozenCLIP(open_clip.CustomTextCLIP(**config), "RN50", None)
-    else:
-        clip = random_clip(name)
-    encoder = PromptEncoder(clip)
-    assert clip.text.causal == (not name.startswith("coca"))
-    with torch.no_grad():
-        expected = clip.model.encode_text(open_clip.get_tokenizer("RN50")(SENTENCES)[:, : clip.text.context_length])
-        found = encoder(SENTENCES)
-        assert (found - expected).abs().max() < 1e-5
-        # One at a time, the shared prefix is another one; the features are the same.
-        alone = torch.cat([encoder([sentence]) for sentence in SENTENCES])
-        assert (alone - expected).abs().max() < 1e-5
-        # Words given as vectors are the words.
-        tokens = clip.tokenizer.ids("close")
-        vector = clip.text.embedding.weight[tokens]
-        assert (encoder([["This object appears to be", vector]]) - expected[1:2]).abs().max() < 1e-5
-
-
-class SigLIPTokenizer:
-    """Stands in for SigLIP's sentence-piece tokenizer, which only the hub has: words to ids, an end token, no start token, padding 1."""
-
-    def ids(self, text):
-        return [10 + hash_word(word) for word in text.split()]
-
-
-def hash_word(word):
-    return sum(ord(c) * 31**i for i, c in enumerate(word)) % 30_000
-
-
-def test_siglip_geometry_takes_the_full_length_pass():
-    clip = random_clip("ViT-B-16-SigLIP")
-    stand_in = SigLIPTokenizer()
-    clip.tokenizer = Tokenizer(stand_in, (), (1,), 1)
-    object.__setattr__(clip.tokenizer, "ids", stand_in.ids)
-    encoder = PromptEncoder(clip)
-    assert not clip.text.causal
-    ids = [[*stand_in.ids(sentence), 1] for sentence in SENTENCES]
-    ids = torch.tensor([row + [1] * (64 - len(row)) for row in ids])
-    with torch.no_grad():
-        expected = clip.model.encode_text(ids)
-        assert (encoder(SENTENCES) - expected).abs().max() < 1e-5
-    vector = clip.text.embedding.weight[stand_in.ids("close")].clone().requires_grad_()
-    found = encoder([["This object appears to be", vector]])
-    assert (found - expected[1:2]).abs().max() < 1e-5
-    found.sum().backward()
-    assert vector.grad.abs().max() > 0
-    assert not clip.text.embedding._forward_hooks
 
 
 def test_gradients_equal_those_of_the_full_pass(tiny_clip):

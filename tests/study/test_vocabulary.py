@@ -19,11 +19,11 @@ def test_the_vocabulary_is_what_the_encoder_gives_word_by_word(tiny_clip):
     assert torch.allclose(features[:2], F.normalize(encoder(plain), dim=-1), atol=1e-6)
     assert torch.allclose(features[2], F.normalize(encoder(["This object appears to be a"]), dim=-1)[0], atol=1e-6)
     assert torch.allclose(features.norm(dim=1), torch.ones(4))
-    entries, ids = vocabulary_entries(tiny_clip.tokenizer)
+    entries, ids = vocabulary_entries(tiny_clip)
     assert len(entries) == 49408 and ids == list(range(49408)) and entries[320] == "a</w>"
-    assert vocabulary_entries(tiny_clip.tokenizer, [ids[entries.index("black")], "black"])[1][0] == entries.index("black")
+    assert vocabulary_entries(tiny_clip, [ids[entries.index("black")], "black"])[1][0] == entries.index("black")
     with pytest.raises(UsageError, match="no entry 49408"):
-        vocabulary_entries(tiny_clip.tokenizer, [49408])
+        vocabulary_entries(tiny_clip, [49408])
 
 
 def test_the_vocabulary_in_a_template_with_learned_context(tiny_clip):

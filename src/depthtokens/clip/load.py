@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib.util
 import logging
 import os
 import re
@@ -17,12 +18,7 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.convert import convert_state_dict
-from open_clip.model import (
-    build_model_from_openai_state_dict,
-    convert_to_custom_text_state_dict,
-    resize_pos_embed,
-    resize_text_pos_embed,
-)
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 from torch import Tensor, nn
 
 from ..data.images import Photo, read_photo, shown_at
@@ -33,6 +29,7 @@ from . import CLIPIdentity
 from .bundled import checked_folder
 from .folder import check_config, check_room, find_weights
 from .image import ImageTower
+from .openai import TOWERS, build_openai
 from .remembered import remember
 from .text import TextTower
 from .tokenizer import Tokenizer
@@ -106,9 +103,8 @@ class FrozenCLIP(Summarised, nn.Module):
         """The CLIP's own tokenizer; made on first use, since some need the hub. Raises WeightsError where it cannot be had."""
         try:
             return Tokenizer.of(_tokenizer(self._tokenizer))
-        except (ImportError, OSError) as error:
-            reason = f"it needs `transformers` and the hub ({first_line(error)})"
-            raise WeightsError(f"the tokenizer of {self.name} cannot be had: {reason}") from error
+        except (ImportError, OSError, ValueError) as error:
+            raise WeightsError(f"the tokenizer of {self.name} cannot be had: {_lacking(error)}") from error
 
     @property
     def identity(self) -> CLIPIdentity:
@@ -193,7 +189,7 @@ def load_clip(name: str | os.PathLike[str] = "RN50", weights: str | os.PathLike[
         warnings.warn(f"{name} with random weights: good for benchmarks and tests, not for depth", stacklevel=2)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return _remembered(FrozenCLIP(_create(name), name, None, name, copied=False))
+            return _remembered(FrozenCLIP(_create_named(name), name, None, name, copied=False))
     path, tags = user_path(weights), open_clip.list_pretrained_tags_by_model(name)
     if weights not in tags:  # first: a file that is called as a tag does not stand for it
         if path.is_file():
@@ -275,7 +271,7 @@ def _fetched(name: str, tag: str | None) -> nn.Module:
         with quiet():
             return open_clip.create_model(name, pretrained=tag, force_quick_gelu=bool(config.get("quick_gelu")), require_pretrained=True)
     except Exception as error:
-        raise WeightsError(f"cannot fetch {name} {tag or ''} from the hub ({first_line(error)}): give a file with --weights") from error
+        raise WeightsError(f"cannot fetch {name} {tag or ''} from the hub ({_lacking(error)}): give a file with --weights") from error
 
 
 def _from_folder(path: Path, name: str | None = None) -> FrozenCLIP:
@@ -316,18 +312,18 @@ def _from_file(path: Path) -> FrozenCLIP:
     words = weights.tensors.get("token_embedding.weight")
     if words is not None and words.ndim == 2 and len(words) < VOCABULARY:
         raise WeightsError(f"{path} has a vocabulary of {len(words)}, CLIP's has {VOCABULARY}: give --clip MODEL --weights {path}")
-    state = {key: value for key, value in weights.tensors.items() if key.split(".")[0] in _OPENAI}
+    state = {key: value for key, value in weights.tensors.items() if key.split(".")[0] in TOWERS}
     try:
         with torch.device("meta"):
-            sketch = build_model_from_openai_state_dict({key: value.to("meta") for key, value in state.items()})
+            sketch = build_openai(state)
         check_room(sketch, state, path)
-        model = build_model_from_openai_state_dict(state, cast_dtype=torch.float32).float()
+        sketch.load_state_dict({key: value.to("meta") for key, value in state.items()})
     except KeyError as error:
         raise WeightsError(_not_openai(path, f"{error} is missing")) from error
-    except (AttributeError, IndexError, AssertionError, RuntimeError, ValueError, ZeroDivisionError) as error:
+    except (AttributeError, IndexError, AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         reason = first_line(error).removeprefix("Error(s) in loading state_dict for CLIP: ")
         raise WeightsError(_not_openai(path, reason)) from error
-    # The builder passes through half precision; load once more so that a float32 file loses nothing.
+    model = build_openai(state)
     fill(model, weights.tensors, path, "CLIP in OpenAI's layout", stacklevel=5)
     if not weights.openai:
         example = "ViT-B-32" if "visual.proj" in state else "RN50"
@@ -339,10 +335,6 @@ def _from_file(path: Path) -> FrozenCLIP:
     return FrozenCLIP(model, str(path), None, copied=False)
 
 
-_OPENAI = {"visual", "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection", "logit_scale"}
-"""How names of tensors begin in OpenAI's layout."""
-
-
 def _not_openai(path: Path, reason: str) -> str:
     return f"{path} is not a CLIP in OpenAI's layout ({reason}): for another layout give --clip MODEL --weights {path}"
 
@@ -351,7 +343,7 @@ def _from_named_file(name: str, path: Path) -> FrozenCLIP:
     """An open_clip model by name, with the weights in a file."""
     weights = read_weights(path)
     openai = weights.openai or bool(NOT_WEIGHTS & weights.tensors.keys())
-    model = _create(name, force_quick_gelu=openai)
+    model = _create_named(name, force_quick_gelu=openai)
     fill(model, weights.tensors, path, name, stacklevel=4)
     if not openai and isinstance(model, open_clip.CLIP) and "quickgelu" not in name and f"{name}-quickgelu" in open_clip.list_models():
         warnings.warn(f"{path.name} is read as a {name} with GELU; if these are OpenAI's weights say {name}-quickgelu", stacklevel=3)
@@ -379,6 +371,21 @@ def _create(name: str, force_quick_gelu: bool = False, device: str = "cpu") -> n
     if isinstance(decoder := getattr(model, "text_decoder", None), nn.Module):  # CoCa's, of which open_clip leaves this as the memory was
         nn.init.zeros_(decoder.get_parameter("text_projection"))
     return model
+
+
+def _create_named(name: str, force_quick_gelu: bool = False) -> nn.Module:
+    """One of open_clip's models, without weights. Raises WeightsError where its text model, which Hugging Face has, cannot be had."""
+    try:
+        return _create(name, force_quick_gelu)
+    except (RuntimeError, OSError) as error:
+        raise WeightsError(f"cannot make {name}: {_lacking(error)}") from error
+
+
+def _lacking(error: Exception) -> str:
+    """What an error means that came as something was wanted of Hugging Face: the package that is missing, or the error itself."""
+    if "transformers" in str(error) and importlib.util.find_spec("transformers") is None:
+        return "it needs the package transformers: pip install 'depthtokens[hf]'"
+    return first_line(error)
 
 
 @contextmanager

@@ -1,17 +1,22 @@
 """Embeddings to text features: the text tower of any open_clip model, entered after the token lookup.
 
 open_clip's `encode_text` takes ids only and always runs the full context. Here a prompt may hold vectors that have no id; causal
-towers are run up to the end-of-text token and no further; and what all prompts of a call share (their prefix) is computed once.
+towers are run up to the end-of-text token and no further; and what all prompts of a call share (their prefix) is computed once. Other
+towers run their own forward pass, in batches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from open_clip.hf_model import HFTextEncoder
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH
 from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .device import stamp
 
@@ -21,6 +26,8 @@ PREFIXES_KEPT = 16
 """Prefixes of ordinary words whose states a tower keeps; the oldest goes first."""
 FEW = 4
 """Own positions per prompt up to which attention is written out position by position, which is then faster than matrix products."""
+POSITIONS = 2048
+"""Positions that a tower's own forward pass is given at a time, which bounds its memory."""
 
 
 class TextTower:
@@ -29,9 +36,10 @@ class TextTower:
     Attributes:
         model: the whole open_clip model.
         tower: its text side: the model itself in open_clip's `CLIP` layout, `model.text` in its `CustomTextCLIP` layout.
-        embedding: the token embedding.
+        embedding: the token embedding, with the scaling that some towers put on it; a vector stands for what comes out of it.
         width: numbers per token embedding, and so per vector in a prompt.
         context_length: positions in its longest prompt.
+        masks_padding: whether padding changes nothing, as in Hugging Face's text models, so that `full_length` takes prompts without it.
         causal: whether features can be read from a sequence cut at end-of-text, with the prefix shared (`after_prefix`); towers that
             are bidirectional, pool elsewhere, append a class token or are not open_clip's own take `full_length`.
 
@@ -46,7 +54,9 @@ class TextTower:
         self.tower = tower
         self.embedding: nn.Embedding = tower.token_embedding if hasattr(tower, "token_embedding") else transformer.get_input_embeddings()
         self.width = self.embedding.embedding_dim
-        context: Any = getattr(tower, "context_length", None) or self.model.context_length
+        self.masks_padding = isinstance(tower, HFTextEncoder)
+        # Text models of Hugging Face have positions for more, or no end of them: open_clip trains all at the length it has for CLIP's own.
+        context: Any = DEFAULT_CONTEXT_LENGTH if self.masks_padding else getattr(tower, "context_length", None) or model.context_length
         self.context_length = int(context)
         pool = getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", None)
         self.causal = (
@@ -65,9 +75,16 @@ class TextTower:
 
     def stamp(self) -> tuple[Any, ...]:
         """What tells a prefix's weights from changed ones; see `device.stamp`."""
+        if not self.causal:  # nothing is kept
+            return ()
         parts = (self.embedding, self.tower.transformer)
         weights = (self.tower.positional_embedding, *(weight for part in parts for weight in part.parameters()))
         return stamp(weights)
+
+    def lookup(self, ids: Sequence[int]) -> Tensor:
+        """What the tower looks up for n ids: [n, width], without gradient, where the tower is."""
+        with torch.no_grad():
+            return cast(Tensor, self.embedding(torch.tensor(ids, device=self.embedding.weight.device)))
 
     def prefix_states(self, prefix: Tensor) -> PrefixStates:
         """What later positions read of a prefix: each block's keys and values.
@@ -139,14 +156,30 @@ class TextTower:
     def full_length(self, ids: Tensor, slots: Tensor, vectors: Tensor | None) -> Tensor:
         """Features by the tower's own forward pass, with vectors put in behind its token lookup.
 
+        Prompts go through it a few at a time. Where a gradient is asked for and they are more than that, each batch is computed once more
+        for it instead of being remembered.
+
         Args:
-            ids: [N, context_length]; where a vector goes, any word's id stands in for it, and what that looks up is replaced.
-            slots: [N, context_length], index into `vectors`, -1 where a word stands.
+            ids: [N, L], where L is the context length unless the tower masks padding. Where a vector goes, `Tokenizer.stand_in` stands,
+                and what that looks up is replaced.
+            slots: [N, L], index into `vectors`, -1 where a word stands.
             vectors: [V, width], None where there are only words.
 
         Returns:
             [N, C], not normalised.
         """
+        size = max(1, POSITIONS // ids.shape[1])
+        if len(ids) <= size:
+            return self._own_pass(ids, slots, vectors)
+        batches = zip(ids.split(size), slots.split(size), strict=True)
+        if vectors is None or not (torch.is_grad_enabled() and vectors.requires_grad):
+            return torch.cat([self._own_pass(*batch, vectors) for batch in batches])
+        return torch.cat([
+            checkpoint(self._own_pass, *batch, vectors, use_reentrant=False, preserve_rng_state=False) for batch in batches
+        ])  # fmt: skip
+
+    def _own_pass(self, ids: Tensor, slots: Tensor, vectors: Tensor | None) -> Tensor:
+        """`full_length` of one batch."""
 
         def replace(_module: nn.Module, _inputs: Any, embedded: Tensor) -> Tensor:
             return put(embedded, slots, vectors)

@@ -28,8 +28,8 @@ class PromptLayout:
     Vectors have no id of their own.
 
     Attributes:
-        ids: [N, L] int64, L the length of the longest prompt with its end token. Where a vector stands, the id is the start token's
-            and of no effect: what it looks up is replaced.
+        ids: [N, L] int64, L the length of the longest prompt with its end token. Where a vector stands, the id is the tokenizer's
+            `stand_in` and of no effect: what it looks up is replaced.
         slots: [N, L] int64, index of the vector that stands there, -1 for a word.
         end: [N] int64, position of end-of-text, where causal towers are read.
         shared: number of positions at the beginning in which all prompts agree; all lie before end-of-text.
@@ -92,8 +92,8 @@ def _layout(ids: Tensor, slots: Tensor, end: Tensor) -> PromptLayout:
 class PromptEncoder(nn.Module):
     """Text features of prompts made of any mix of words and vectors, from a frozen CLIP of any kind that open_clip loads.
 
-    Equal to open_clip's `encode_text` for plain words. Causal towers (all of OpenAI's) run cut at end-of-text with the prompts'
-    common prefix computed once; other towers run at full length.
+    Equal to open_clip's `encode_text` for plain words, and for text in pieces, which a space joins, where the tokenizer works word by word.
+    Causal towers (all of OpenAI's) run cut at end-of-text with the prompts' common prefix computed once; other towers run at full length.
 
     Args:
         clip: from `load_clip`.
@@ -168,22 +168,22 @@ class PromptEncoder(nn.Module):
         if not len(prompts):
             raise UsageError("no prompts to encode")
         tokenizer = self.clip.tokenizer
-        stand_in = tokenizer.start[0] if tokenizer.start else 0  # under a vector; never looked up
+        most = self.clip.text.context_length - len(tokenizer.closing)
         rows: list[tuple[list[int], list[int]]] = []
         for prompt in prompts:
             ids, slots = list(tokenizer.start), [-1] * len(tokenizer.start)
             for segment in _pieces(prompt):
                 if not isinstance(segment, Word):
-                    ids.append(stand_in)
+                    ids.append(tokenizer.stand_in)
                     slots.append(_slot(segment))
                 else:
-                    words = word_ids(self.clip, segment)
+                    words = word_ids(self.clip, segment, first=len(ids) == len(tokenizer.start))
                     ids += words
                     slots += [-1] * len(words)
             ids += tokenizer.end
             slots += [-1] * len(tokenizer.end)
-            if len(ids) > self.clip.text.context_length:
-                raise UsageError(f"a prompt of {len(ids)} tokens is longer than this CLIP's context of {self.clip.text.context_length}")
+            if len(ids) > most:
+                raise UsageError(f"a prompt of {len(ids)} tokens is longer than this CLIP's context of {most}")
             if max(ids) >= self.clip.text.embedding.num_embeddings:
                 raise UsageError(f"a word of id {max(ids)} is not in this CLIP's vocabulary of {self.clip.text.embedding.num_embeddings}")
             rows.append((ids, slots))
@@ -248,8 +248,14 @@ class PromptEncoder(nn.Module):
                 states = text.prefix_states(put(text.embedding(ids[0, :shared]), slots[0, :shared], vectors))
             suffix = put(text.embedding(ids[:, shared:]), slots[:, shared:], vectors)
             return text.after_prefix(states, suffix, end - shared)
-        missing = (0, text.context_length - ids.shape[1])
-        return text.full_length(F.pad(ids, missing, value=self.clip.tokenizer.pad), F.pad(slots, missing, value=-1), vectors)
+        if not text.masks_padding:
+            tokenizer = self.clip.tokenizer
+            missing = text.context_length - ids.shape[1]
+            ids = F.pad(ids, (0, missing - len(tokenizer.closing)), value=tokenizer.pad)
+            for index in tokenizer.closing:
+                ids = F.pad(ids, (0, 1), value=index)
+            slots = F.pad(slots, (0, missing), value=-1)
+        return text.full_length(ids, slots, vectors)
 
 
 def _pieces(prompt: Any) -> Iterable[Any]:

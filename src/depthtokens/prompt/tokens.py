@@ -58,11 +58,10 @@ def vectors_from_words(clip: FrozenCLIP, spec: str | Sequence[Word], count: int)
     words = depth_words(spec).words
     if len(words) != count:
         raise UsageError(f"init needs one word or phrase for each of {count} tokens, '{spec}' has {len(words)}")
-    weight = clip.text.embedding.weight.detach()
     ids = [word_ids(clip, word) for word in words]
     if empty := [str(word) for word, found in zip(words, ids, strict=True) if not found]:
         raise UsageError(f"init has a word without any token of this CLIP's vocabulary: {empty[0]!r}")
-    return torch.stack([weight[found].mean(dim=0) for found in ids]).float().cpu()
+    return torch.stack([clip.text.lookup(found).mean(dim=0) for found in ids]).float().cpu()
 
 
 def path_matrix(anchors: int, count: int) -> Tensor:
@@ -80,6 +79,25 @@ def path_matrix(anchors: int, count: int) -> Tensor:
     return matrix.float()
 
 
-def word_ids(clip: FrozenCLIP, word: Word) -> list[int]:
-    """Vocabulary ids of a word or phrase, or the one id of a `Token`. Raises UsageError for one that is not in the vocabulary."""
-    return [clip.tokenizer.token_id(word.text)] if isinstance(word, Token) else clip.tokenizer.ids(word)
+def word_ids(clip: FrozenCLIP, word: Word, first: bool = False) -> list[int]:
+    """Vocabulary ids of a word or phrase, or the one id of a `Token`.
+
+    Args:
+        clip: whose vocabulary.
+        word: the word.
+        first: whether a prompt begins with it; some tokenizers have another entry for it then.
+
+    Raises:
+        UsageError: for a `Token` that is not in the vocabulary.
+    """
+    return [clip.tokenizer.token_id(word.text)] if isinstance(word, Token) else clip.tokenizer.ids(word, first)
+
+
+def has_words(clip: FrozenCLIP, words: Sequence[Word]) -> bool:
+    """Whether a CLIP's vocabulary has all the `Token`s among words: those of the hand-made scales are CLIP's BPE's."""
+    try:
+        for word in words:
+            word_ids(clip, word)
+    except UsageError:
+        return False
+    return True

@@ -83,7 +83,7 @@ def nearest_words(
     if space == TOKEN:
         if position is not None:
             raise UsageError("a position is where a sentence is read: the space of tokens has none")
-        names, ids = vocabulary_entries(model.clip.tokenizer, vocabulary)
+        names, ids = vocabulary_entries(model.clip, vocabulary)
         return nearest_tokens(model, ids, names, count)
     own = depth_features(model, position)
     names, features = vocabulary_features(model.encoder, template, vocabulary, chunk, position, progress=progress)
@@ -156,4 +156,4 @@ def depth_vectors(model: DepthTokens) -> Tensor:
 
 def embeddings(model: DepthTokens, ids: Sequence[int]) -> Tensor:
     """Token embeddings [V, width] float32 of vocabulary entries, by their ids."""
-    return model.clip.text.embedding.weight.detach()[torch.tensor(ids)].float()
+    return model.clip.text.lookup(ids).float()

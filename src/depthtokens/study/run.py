@@ -17,13 +17,14 @@ from ..errors import UsageError
 from ..progress import Progress, prefixed, silent
 from ..prompt.scales import SCALES, depth_words
 from ..prompt.template import parse_template
+from ..prompt.tokens import has_words
 from . import TOKENS, geometry
 from .ablations import KINDS, chosen_ablations
 from .data import StudyData
 from .neighbours import NeighbourTable, depth_features, depth_vectors, embeddings, neighbour_tables
 from .scores import StudyRow, TokenMaps, score, token_maps
 from .settings import StudySettings
-from .vocabulary import marks_ends, vocabulary_entries, vocabulary_features
+from .vocabulary import vocabulary_entries, vocabulary_features
 from .words import Candidates, WordSearch, search_best_words, word_candidates
 
 
@@ -80,7 +81,7 @@ class Study:
     @property
     def fragments(self) -> bool:
         """Whether an entry of the vocabulary without a mark at its end is a fragment of a word, as in CLIP's BPE."""
-        return marks_ends(self.model.clip.tokenizer)
+        return self.model.clip.tokenizer.marks_ends
 
 
 def run_study(model: DepthTokens, settings: StudySettings, data: StudyData | None = None, progress: Progress = silent) -> Study:
@@ -106,7 +107,7 @@ def run_study(model: DepthTokens, settings: StudySettings, data: StudyData | Non
         scales={**SCALES, **{name: depth_words(name).words for name in scales}}, progress=progress,
     )  # fmt: skip
     studied = {TOKENS: model, **scales}
-    names, ids = vocabulary_entries(model.clip.tokenizer, entries)
+    names, ids = vocabulary_entries(model.clip, entries)
     spoken = candidates.features[: len(names)]
     if settings.template is not None or settings.position is not None:  # the table of neighbours reads other sentences
         template = settings.template or model.settings.template
@@ -194,10 +195,11 @@ def _entries(model: DepthTokens, settings: StudySettings) -> Sequence[int] | Non
 
 
 def _scale_names(model: DepthTokens, settings: StudySettings) -> list[str]:
-    """The human scales to study: those asked for, or every hand-made one that fits."""
+    """The human scales to study: those asked for, or every hand-made one that fits and that the CLIP has the words of."""
     if settings.scales is not None:
         return list(dict.fromkeys(settings.scales))
-    return [name for name, words in SCALES.items() if len(words) == len(model.centres) and name != model.settings.depth]
+    fitting = [name for name, words in SCALES.items() if len(words) == len(model.centres) and has_words(model.clip, words)]
+    return [name for name in fitting if name != model.settings.depth]
 
 
 def _context(model: DepthTokens, template: str) -> Tensor | None:

@@ -8,44 +8,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..clip.tokenizer import Tokenizer
+from ..clip.load import FrozenCLIP
 from ..errors import UsageError
 from ..progress import Progress, silent
 from ..prompt.encoder import PromptEncoder, PromptLayout
 from ..prompt.template import parse_template
 
 
-def vocabulary_entries(tokenizer: Tokenizer, tokens: Sequence[str | int] | None = None) -> tuple[list[str], list[int]]:
+def vocabulary_entries(clip: FrozenCLIP, tokens: Sequence[str | int] | None = None) -> tuple[list[str], list[int]]:
     """Names and ids of vocabulary entries.
 
     Args:
-        tokenizer: whose vocabulary it is.
-        tokens: the entries wanted; None means all of them, in the order of ids. A token is an id, or a text as `prompt.scales.Token`
-            takes it: the word-final form unless there is only a fragment. In CLIP's BPE a final form is called "close</w>", and a
-            fragment, which other letters follow, "close".
+        clip: whose vocabulary it is.
+        tokens: the entries wanted; None means all that the text tower has an embedding for, in the order of ids. A token is an id, or a
+            text as `prompt.scales.Token` takes it: the word-final form unless there is only a fragment. In CLIP's BPE a final form is
+            called "close</w>", and a fragment, which other letters follow, "close".
 
     Raises:
         UsageError: for one that is unknown.
     """
-    inner = tokenizer.tokenizer
-    table: dict[str, int] = inner.encoder if marks_ends(tokenizer) else inner.tokenizer.get_vocab()
+    rows = clip.text.embedding.num_embeddings
+    by_id = {index: name for name, index in clip.tokenizer.vocabulary().items() if index < rows}
     if tokens is None:
-        names = sorted(table, key=table.__getitem__)
-        return names, [table[name] for name in names]
-    by_id = {index: name for name, index in table.items()}
+        ids = sorted(by_id)
+        return [by_id[index] for index in ids], ids
     names, ids = [], []
     for token in tokens:
-        index = tokenizer.token_id(token) if isinstance(token, str) else token
+        index = clip.tokenizer.token_id(token) if isinstance(token, str) else token
         if index not in by_id:
             raise UsageError(f"this CLIP's vocabulary has no entry {index}: ids go from 0 to {max(by_id)}")
         names.append(token if isinstance(token, str) else by_id[index])
         ids.append(index)
     return names, ids
-
-
-def marks_ends(tokenizer: Tokenizer) -> bool:
-    """Whether the vocabulary marks the ends of words, as CLIP's BPE does, so that an entry without a mark is a fragment."""
-    return hasattr(tokenizer.tokenizer, "encoder")
 
 
 def vocabulary_features(
@@ -78,19 +72,21 @@ def vocabulary_features(
     parsed = parse_template(template)
     if parsed.contexts != (0 if context is None else len(context)):
         raise UsageError(f"the template '{parsed.text}' has {parsed.contexts} {{ctx}} slots: give as many context vectors")
-    names, ids = vocabulary_entries(encoder.clip.tokenizer, tokens)
+    names, ids = vocabulary_entries(encoder.clip, tokens)
     # All prompts are alike but for one id, so one layout with a marked place serves them all
     pattern = encoder.layout([parsed.fill([parsed.contexts])])
     place = int((pattern.slots[0] == parsed.contexts).nonzero())
-    rows: list[Tensor] = []
+    table = torch.empty(0)
     for start in range(0, len(ids), chunk):
         part = torch.tensor(ids[start : start + chunk])
         layout = _filled(pattern, place, part)
         with torch.inference_mode():
             features = encoder.encode(layout, context) if position is None else features_at(encoder, layout, position, context)
-            rows.append(F.normalize(features.float(), dim=-1).cpu())
+            if not start:
+                table = torch.empty(len(ids), features.shape[1])
+            table[start : start + chunk] = F.normalize(features.float(), dim=-1)
         progress("encoding the vocabulary", start + len(part), len(ids))
-    return names, torch.cat(rows)
+    return names, table
 
 
 def features_at(encoder: PromptEncoder, layout: PromptLayout, position: int, vectors: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from ..progress import Progress, silent
 from ..prompt.encoder import PromptEncoder
 from ..prompt.scales import SCALES, Word
 from ..prompt.template import parse_template
-from ..prompt.tokens import word_ids
+from ..prompt.tokens import has_words, word_ids
 from . import BEST, TOKENS
 from .ablations import removed
 from .neighbours import depth_features
@@ -84,14 +84,15 @@ def word_candidates(
         tokens: the entries wanted, as in `vocabulary_entries`; None for all. Phrases with other entries in them are then left out, and
             so are the scales that need one.
         context: vectors [slots, width] for the template's {ctx} slots.
-        scales: where phrases come from; the hand-made ones if not given.
+        scales: where phrases come from; the hand-made ones if not given. Those with a `Token` that the vocabulary lacks are left out.
         progress: called as the vocabulary is encoded.
 
     Raises:
         UsageError: as `vocabulary_features`.
     """
+    scales = {name: words for name, words in scales.items() if has_words(encoder.clip, words)}
     names, features = vocabulary_features(encoder, template, tokens, context=context, progress=progress)
-    entries = vocabulary_entries(encoder.clip.tokenizer, tokens)[1]
+    entries = vocabulary_entries(encoder.clip, tokens)[1]
     single = {index: place for place, index in enumerate(entries)}
     places: dict[Word, int] = {}
     phrases: list[Word] = []

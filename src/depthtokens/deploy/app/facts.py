@@ -14,7 +14,6 @@ from ...report.html import fragment
 from ...study.geometry import pairwise, path
 from ...study.neighbours import Neighbour, depth_features, nearest_words
 from ...study.plots import distance_map, path_plot
-from ...study.vocabulary import marks_ends
 
 
 class Facts:
@@ -49,7 +48,7 @@ class Facts:
             seen = [index for index, token in trained_tokens().items() if not token.startswith("<")] if bundled else None
             self._neighbours = nearest_words(self.model, seen, progress=progress)
         rows = list(zip(self._names(), centres, self._neighbours, strict=True))
-        return fragment("app/neighbours.html", rows=rows, seen=bundled, fragments=marks_ends(self.model.clip.tokenizer))
+        return fragment("app/neighbours.html", rows=rows, seen=bundled, fragments=self.model.clip.tokenizer.marks_ends)
 
     def _names(self) -> list[str]:
         """What the tokens are called."""
