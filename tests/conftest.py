@@ -23,7 +23,7 @@ SHARED = []
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Home, caches and the temporary folder of all tests, and of what they start, are one folder that goes with them, so that nothing is written
 # elsewhere; what pytest keeps of the last runs stays where it keeps it. The name is short, since sockets are opened in there.
-_place = tempfile.TemporaryDirectory(prefix="dtokens-", ignore_cleanup_errors=True)
+_place = tempfile.TemporaryDirectory(prefix="dtokens-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"), ignore_cleanup_errors=True)
 _around = Path(_place.name).parent
 for _left in _around.glob("dtokens-*"):
     with suppress(OSError):

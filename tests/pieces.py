@@ -13,6 +13,7 @@ from depthtokens.data.images import read_photo
 from depthtokens.depth.depthmap import DepthMap
 from depthtokens.errors import DataError
 from depthtokens.spread import check_same
+from helpers import one_by_one
 
 
 def square():
@@ -56,4 +57,4 @@ def mean():
         metres = np.full(rgb.shape[:2], rgb.mean() / 50, np.float32)
         return DepthMap(metres, metres, np.ones((1, 1, 1), np.float32), (0.1, 10.0), rgb)
 
-    return predict, {"side": 3}
+    return one_by_one(predict), {"side": 3}

@@ -116,7 +116,8 @@ def test_images_to_depth(clip):
         assert silog(depth, there(2, 1, 64, 96)).device == CUDA and not gpu.waits
 
 
-def test_extraction_reads_features_and_nothing_else(clip, tmp_path):
+def test_extraction_reads_features_and_nothing_else(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("depthtokens.features.write.find_device", torch.device)
     data = opened(make_folder(tmp_path / "data", [(64, 96)] * 3))
     planned = plan(clip, data, Views(1, mirrored=True), list(clip.image.modes))
     with pretended() as gpu:

@@ -306,7 +306,7 @@ def _join(address: str) -> bool:
             if address != "auto":
                 raise
             ray.init("local", **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:  # nobody there, of another version, no address
+    except (OSError, RuntimeError, ValueError) as error:  # nobody there, no room for its sockets' names, another version, no address
         raise DepthTokensError(f"cannot join a Ray cluster at {address}: {first_line(error)}") from error
     finally:
         if before is not None:
