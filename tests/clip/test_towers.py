@@ -84,6 +84,16 @@ def test_positions_are_resized_as_timm_does_it_when_it_builds_for_any_size(name)
     assert_close(dense_features(anysize, images), dense_features(visual, images), atol=1e-5, rtol=1e-5)
 
 
+def test_a_vit_exports_for_any_size():
+    """Its own grid, another with as many rows, and one that has nothing in common with it."""
+    tower = ImageTower(towers.shrunk("ViT-B-16"))
+    folded, free = tower.folded("tokens"), dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    exported = torch.export.export(folded, (torch.randn(2, 3, 97, 161),), dynamic_shapes=(free,)).module()
+    for size in (tower.image_size, (48, 80), (64, 33)):
+        images = torch.randn(3, 3, *size)
+        assert_close(exported(images), folded(images), atol=1e-5, rtol=1e-5)
+
+
 if __name__ == "__main__":  # not one of each kind but every single model, which takes a minute
     for model in open_clip.list_models():
         test_towers(model)

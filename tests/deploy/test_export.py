@@ -13,10 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
+import towers
 from depthtokens import DataError, DepthTokens, DepthTokensError, UsageError, WeightsError
+from depthtokens.clip.image import ImageTower
 from depthtokens.deploy import export
 from depthtokens.deploy.onnxfile import graph_sha256
 from depthtokens.deploy.runtime import GRAPH, OnnxDepth, resized
+from depthtokens.depth.fused import FusedDepth
 from depthtokens.files import sealed
 from helpers import killed, photo, run
 
@@ -98,9 +101,35 @@ def test_many_are_as_one_by_one(graph):
         opened.predict([photos[0], photo(1, 9000)])
 
 
-def test_a_models_type_is_no_matter(model, graph, tmp_path):
+@pytest.fixture
+def asked(graph, monkeypatch):
+    """The precisions in which towers come to the exporter, which gives the same model's graph for each, in float32."""
+    precisions = []
+    monkeypatch.setattr(export, "to_onnx", lambda module, _: precisions.append(module.fused.precision) or onnx.load(graph))
+    return precisions
+
+
+def test_a_models_type_is_no_matter(model, asked, tmp_path):
     export.export_onnx(copy.deepcopy(model).half(), tmp_path / "half.onnx")
-    agree(OnnxDepth(tmp_path / "half.onnx").predict(photo(96, 96)), OnnxDepth(graph).predict(photo(96, 96)))
+    assert asked == ["float32"] and OnnxDepth(tmp_path / "half.onnx").precision == "float32"
+
+
+def test_half_by_the_verb(capsys, asked, tokens, tmp_path):
+    code, stdout, _ = run(capsys, "export", tokens, "--onnx", tmp_path / "m.onnx", "--half", "--json")
+    assert code == 0 and asked == ["float16"] and 0 < json.loads(stdout)["max_difference_m"] < 2e-3 and json.loads(stdout)["half"]
+    opened = OnnxDepth(tmp_path / "m.onnx")
+    assert opened.precision == "float16" and "float16 on the CPU" in repr(opened)
+
+
+def test_what_float16_does_not_hold_is_not_written(model, asked, tmp_path, monkeypatch):
+    large = copy.deepcopy(model)
+    large.visual.layer4[-1].bn3.weight.data *= 1e6
+    with pytest.raises(DepthTokensError, match="not written: .*float16.* pass 65504.*: export without --half"):
+        export.export_onnx(large, tmp_path / "m.onnx", half=True)
+    monkeypatch.setattr(export, "max_difference", lambda *_: 0.5)
+    with pytest.raises(DepthTokensError, match=r"within 0.2 m .it differs by 0.5 m.: it may without --half"):
+        export.export_onnx(model, tmp_path / "m.onnx", half=True)
+    assert asked == ["float16"] and not list(tmp_path.iterdir())
 
 
 def test_metadata(model, graph):
@@ -129,6 +158,22 @@ def test_position_embeddings_are_resized_in_the_graph(request, tmp_path, clip, d
     opened = OnnxDepth(tmp_path / "m.onnx")
     for size in ((64, 64), (33, 80), (130, 161)):
         agree(opened.predict(photo(*size)), model.predict(photo(*size)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "precision"), [("ViT-B-16", "float16"), ("ViT-B-16-SigLIP", "float32"), ("convnext_base", "float32")])
+def test_towers_of_other_families(model, name, precision):
+    """At their own size and others, in one graph; where float16 is all that differs, by little."""
+    tower = ImageTower(towers.shrunk(name))
+    settings = model.settings.changed(dense=tower.default)
+    text = 100 * torch.nn.functional.normalize(torch.randn(7, tower.channels, generator=torch.Generator().manual_seed(0)), dim=-1)
+    exact, tried = (export.Graph(FusedDepth(settings, tower, text, model.centres, kind)) for kind in ("float32", precision))
+    proto = export.to_onnx(tried, None)
+    sizes = [tower.image_size, (3 * exact.fused.stride + 5, 80), (exact.fused.stride, 64)]
+    difference = export.max_difference(exact, proto.SerializeToString(), sizes)
+    assert 0 < difference < (export.HALF_TOLERANCE * 10 if precision == "float16" else export.TOLERANCE)
+    types = {tensor.data_type for tensor in proto.graph.initializer if tensor.name.startswith("fused.tower")}
+    assert types == {onnx.TensorProto.FLOAT16 if precision == "float16" else onnx.TensorProto.FLOAT}
 
 
 def test_fixed_size(model, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from depthtokens import WeightsError
-from depthtokens.deploy.onnxfile import graph_sha256, has_external_data
+from depthtokens.deploy.onnxfile import graph_sha256, has_external_data, has_float16
 from depthtokens.deploy.runtime import OnnxDepth, open_session
 
 onnx = pytest.importorskip("onnx")
@@ -133,3 +133,11 @@ def test_checksum_of_all_but_the_metadata():
             assert graph_sha256(bytes(broken)) != expected
         except ValueError:
             continue
+
+
+def test_float16_is_seen_wherever_it_is():
+    for type_, half in ((np.float32, False), (np.float16, True)):
+        weight = onnx.numpy_helper.from_array(np.ones(4, type_), "w")
+        within = helper.make_node("If", ["c"], ["y"], then_branch=branch(ADD, weight), else_branch=branch(ADD, weight))
+        assert has_float16(model([ADD], [weight]).SerializeToString()) is half
+        assert has_float16(model([within]).SerializeToString()) is half

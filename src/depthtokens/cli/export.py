@@ -24,6 +24,8 @@ class Export(JsonFlag, TokenFlags):
     """The .onnx file to write."""
     size: tuple[int, int] | None = None
     """Height and width of the only images that the graph will take; else it takes any."""
+    half: bool = False
+    """Keep the image tower in float16: half the file, and depth that differs a little more; how much is measured and said."""
     overwrite: bool = False
     """Replace the file if it is there."""
 
@@ -36,11 +38,11 @@ def main(arguments: Sequence[str]) -> None:
 
     target = user_path(args.onnx)
     check_target(target, args.overwrite)  # before CLIP is loaded, which takes a while
-    done = export_onnx(args.load(args.tokens), target, args.size, args.overwrite)
+    done = export_onnx(args.load(args.tokens), target, args.size, args.overwrite, args.half)
     if args.json:
         print_json({
             "file": str(done.path), "bytes": done.bytes, "max_difference_m": done.max_difference, "sizes": done.sizes,
-            "size": args.size,
+            "size": args.size, "half": args.half,
         })  # fmt: skip
         return
     sizes = ", ".join(f"{height}x{width}" for height, width in done.sizes)

@@ -79,7 +79,8 @@ def resized_positions(positions: Tensor, h: int, w: int, own: tuple[int, int] | 
     """
     side = round((len(positions) - 1) ** 0.5)
     own = own or (side, side)
-    if (h, w) == own:
+    # A graph that is exported for any size must not ask whether it is this one; at its own size the resize below changes nothing.
+    if not torch.compiler.is_exporting() and (h, w) == own:
         return positions
     grid = positions[1:].T.reshape(1, -1, *own)
     grid = F.interpolate(grid.float(), size=(h, w), mode="bicubic", antialias=True, align_corners=False)

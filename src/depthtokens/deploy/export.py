@@ -27,6 +27,8 @@ from .runtime import FORMAT, GRAPH, KEY, OnnxDepth, open_session
 
 TOLERANCE = 2e-3
 """Metres by which a graph's depth may differ from torch's at any pixel; rounding alone makes a hundred times less."""
+HALF_TOLERANCE = 0.02
+"""The same of a float16 graph, as a part of the farthest depth that the model can say."""
 LARGEST = 2**31 - 2**24
 """Bytes of weights that one ONNX file holds: protobuf ends at 2 GiB, and a graph needs some beside its weights."""
 OPSET = 18
@@ -42,7 +44,7 @@ class Exported:
     Attributes:
         path: the file.
         bytes: its size.
-        max_difference: metres, the largest difference from torch's depth that was seen.
+        max_difference: metres, the largest difference from torch's float32 depth that was seen.
         sizes: (H, W) of the images that it was compared on.
     """
 
@@ -68,21 +70,25 @@ class Graph(nn.Module):
         return self.fused.maps(image, (image.shape[1], image.shape[2]))
 
 
-def export_onnx(model: DepthTokens, path: str | Path, size: tuple[int, int] | None = None, overwrite: bool = False) -> Exported:
+def export_onnx(
+    model: DepthTokens, path: str | Path, size: tuple[int, int] | None = None, overwrite: bool = False, half: bool = False
+) -> Exported:
     """Write a model as one ONNX file, which needs neither torch nor CLIP.
 
     The graph's input is `image`, uint8 [B, H, W, 3] RGB; its outputs are `depth` [B, 1, H, W] and `uncertainty` [B, 1, H, W] in metres,
     and `probs` [B, N, h, w]. Its metadata `depthtokens` says what the model is (JSON). Before the file is written, the graph is run on
-    images of several sizes and compared with torch.
+    images of several sizes and compared with torch in float32.
 
     Args:
         model: what is exported.
         path: the file, ending in .onnx.
-        size: (H, W), the only size of image that the graph is to take; None for any size from one patch on.
+        size: (H, W), the only size of image that the graph is to take; None for any from one patch on, where the image tower takes any.
         overwrite: whether a file that exists may be replaced.
+        half: whether the image tower is float16, which halves the file; what follows it, from the similarities on, stays float32.
 
     Raises:
-        DepthTokensError: where graph and torch differ by more than `TOLERANCE`, or the file cannot be written (found out first).
+        DepthTokensError: where graph and torch differ by more than `TOLERANCE` (`HALF_TOLERANCE` of a float16 graph), float16 does not
+            hold the tower's values, or the file cannot be written (found out first).
         UsageError: for a size below one patch, a missing package, a bad or taken file name, a model that exports only with a fixed
             size, or an image tower that passes what one file holds (2 GiB).
     """
@@ -90,21 +96,27 @@ def export_onnx(model: DepthTokens, path: str | Path, size: tuple[int, int] | No
     check_target(path, overwrite)
     for package in ("onnx", "onnxscript", "onnxruntime"):
         need(package, "onnx", "ONNX")
-    check_bytes(model)
-    graph = Graph(model.folded("float32").cpu())
+    check_bytes(model, half)
+    size = size or model.tower.fixed_size
+    exact = Graph(model.folded("float32").cpu())
+    graph = Graph(model.folded("float16").cpu()) if half else exact
     if size is not None and min(size) < graph.fused.stride:
         raise UsageError(f"size {size[0]}x{size[1]} is smaller than one {graph.fused.stride}x{graph.fused.stride} patch")
+    if half:
+        check_float16(graph, size or model.tower.image_size)
     proto = to_onnx(graph, size)
     sizes = [size] if size else _sizes(model, graph.fused.stride)
     try:
-        difference = max_difference(graph, proto.SerializeToString(), sizes)
+        difference = max_difference(exact, proto.SerializeToString(), sizes)
     except Exception as error:  # the exporter may fix in silence what was to be free; onnxruntime's errors have no base class
         raise DepthTokensError(f"not written: onnxruntime cannot run the graph ({first_line(error)}){_hint(size)}") from error
-    if not difference <= TOLERANCE:
+    tolerance = HALF_TOLERANCE * model.settings.depth_range[1] if half else TOLERANCE
+    if not difference <= tolerance:
         raise DepthTokensError(
-            f"not written: the graph does not give torch's depth within {TOLERANCE:g} m (it differs by {difference:.2g} m){_hint(size)}"
+            f"not written: the graph does not give torch's depth within {tolerance:g} m (it differs by {difference:.2g} m)"
+            f"{': it may without --half' if half else _hint(size)}"
         )
-    described = _describe(model, graph.fused.stride, size) | {
+    described = _describe(model, graph.fused, size) | {
         "verified": {"max_difference_m": difference, "sizes": sizes}, GRAPH: graph_sha256(proto.SerializeToString())
     }  # fmt: skip
     proto.metadata_props.add(key=KEY, value=json.dumps(sealed(described)))
@@ -132,14 +144,24 @@ def check_target(path: Path, overwrite: bool) -> None:
     check_writable(path)
 
 
-def check_bytes(model: DepthTokens) -> None:
+def check_bytes(model: DepthTokens, half: bool = False) -> None:
     """Raise UsageError for an image tower that one ONNX file cannot hold, before the work of writing it."""
-    size = sum(value.numel() * 4 for value in model.visual.parameters())
+    size = sum(value.numel() * (2 if half else 4) for value in model.visual.parameters())
     if size > LARGEST:
         raise UsageError(
             f"this CLIP's image tower takes {size / 2**30:.2f} GiB, and one ONNX file holds 2 GiB at most: "
-            "predict it with torch, or export the tokens of a smaller CLIP"
+            f"{'' if half else 'try --half, '}predict it with torch, or export the tokens of a smaller CLIP"
         )
+
+
+def check_float16(graph: Graph, size: tuple[int, int]) -> None:
+    """Raise DepthTokensError where float16 does not hold what a tower makes of an image (H, W); onnxruntime may keep more on the CPU."""
+    with torch.inference_mode():
+        image = torch.randint(0, 256, (1, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        try:
+            graph(image)
+        except UsageError as error:
+            raise DepthTokensError(f"not written: {error}: export without --half") from error
 
 
 def to_onnx(graph: nn.Module, size: tuple[int, int] | None, outputs: tuple[str, ...] = OUTPUTS) -> Any:
@@ -186,7 +208,7 @@ def max_difference(graph: nn.Module, content: bytes, sizes: list[tuple[int, int]
     """By how much full-size depth from onnxruntime differs from torch's, on one image of each size and a batch of three.
 
     Args:
-        graph: in torch.
+        graph: in torch, in float32.
         content: the same as an ONNX file.
         sizes: (H, W) of the images.
 
@@ -218,15 +240,16 @@ def _sizes(model: DepthTokens, stride: int) -> list[tuple[int, int]]:
     return [(stride, stride), (3 * stride + 5, 4 * stride + 7), model.tower.image_size, (480, 640)]
 
 
-def _describe(model: DepthTokens, stride: int, size: tuple[int, int] | None) -> dict[str, Any]:
+def _describe(model: DepthTokens, fused: FusedDepth, size: tuple[int, int] | None) -> dict[str, Any]:
     """What the file says of the model, as plain values."""
     return {
         "format": FORMAT,
         "versions": versions("torch"),
         "model": {**model.settings.to_header(), "logit_scale": float(model.log_scale.exp())},
         "clip": asdict(model.clip.identity),
-        "stride": stride,
+        "stride": fused.stride,
         "size": size,
+        "precision": fused.precision,
     }
 
 

@@ -1,4 +1,4 @@
-"""What an ONNX file is made of, without an engine: whether it names other files, and the checksum of its graph. Needs no package."""
+"""What an ONNX file is made of, without an engine: other files that it names, float16, the checksum of its graph. Needs no package."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ _METADATA = 14
 """A model's field for texts of anybody's, which the checksum of its graph stands in."""
 _EXTERNAL, _LOCATION = 13, 14
 """A tensor's fields that say where else it is: a name, and that the name counts."""
+_TYPE, _FLOAT16 = 2, 10
+"""A tensor's field that says the type of its numbers, and what it says of float16."""
 
 
 def has_external_data(content: bytes) -> bool:
@@ -27,16 +29,13 @@ def has_external_data(content: bytes) -> bool:
     Raises:
         ValueError: for bytes that are no such file.
     """
-    left = [("model", memoryview(content))]
-    while left:
-        kind, message = left.pop()
-        for field, value in _fields(message):
-            if kind == "tensor":
-                if field == _EXTERNAL or (field == _LOCATION and value != 0):
-                    return True
-            elif (inner := _WITHIN[kind].get(field)) and isinstance(value, memoryview):
-                left.append((inner, value))
-    return False
+    of_tensors = (field for tensor in _tensors(content) for field in _fields(tensor))
+    return any(field == _EXTERNAL or (field == _LOCATION and value != 0) for field, value in of_tensors)
+
+
+def has_float16(content: bytes) -> bool:
+    """Whether an ONNX file holds float16 tensors. Raises ValueError for bytes that are no such file."""
+    return any((_TYPE, _FLOAT16) in _fields(tensor) for tensor in _tensors(content))
 
 
 def graph_sha256(content: bytes) -> str:
@@ -47,6 +46,19 @@ def graph_sha256(content: bytes) -> str:
             digest.update(f"{field} {value if isinstance(value, int) else len(value)};".encode())
             digest.update(value if isinstance(value, memoryview) else b"")
     return digest.hexdigest()
+
+
+def _tensors(content: bytes) -> Iterator[memoryview]:
+    """All tensors in an ONNX file."""
+    left = [("model", memoryview(content))]
+    while left:
+        kind, message = left.pop()
+        if kind == "tensor":
+            yield message
+            continue
+        for field, value in _fields(message):
+            if (inner := _WITHIN[kind].get(field)) and isinstance(value, memoryview):
+                left.append((inner, value))
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:

@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ..clip import PRECISIONS
 from ..data.images import Photo, shown_at
 from ..depth.batches import Engine, Many, predicted
 from ..depth.depthmap import DepthMap
@@ -22,7 +23,7 @@ from ..files import unsealed, user_path
 from ..schema import check_plain
 from ..summary import Summarised, Summary
 from .extra import need
-from .onnxfile import graph_sha256, has_external_data
+from .onnxfile import graph_sha256, has_external_data, has_float16
 
 FORMAT = 1
 """Version of the JSON in a graph's metadata."""
@@ -42,6 +43,7 @@ class OnnxDepth(Summarised):
         metadata: what the file says of itself: "model" (the settings, with centres in metres), "clip" (name, fingerprint), "verified"
             (largest difference from torch, metres), ...
         predict_side: shorter side of the training images, pixels, to which `predict` brings that of photos; None leaves them as they are.
+        precision: of the image tower in it, float32 or float16.
         centres: [N] metres.
         depth_range: (lo, hi) metres.
         stride: pixels per patch.
@@ -85,6 +87,9 @@ class OnnxDepth(Summarised):
                 self.centres = np.array(self.settings.centres, np.float32)
                 self.depth_range: tuple[float, float] = self.settings.depth_range
                 self.stride: int = _pixels(self.metadata["stride"])
+                self.precision: str = self.metadata.get("precision", "float32")  # files of earlier versions do not say it
+                if self.precision not in PRECISIONS:
+                    raise ValueError(f"{cut(repr(self.precision), 80)} is no precision")
                 size = self.metadata["size"]
                 self.size: list[int] | None = None if size is None else [_pixels(side) for side in size]
                 if self.size is not None and len(self.size) != 2:
@@ -104,7 +109,7 @@ class OnnxDepth(Summarised):
             ("template", settings.template),
             ("depth", settings.depth),
             ("bins", f"{len(self.centres)} from {lo:g} to {hi:g} m: {', '.join(f'{centre:.3g}' for centre in self.centres)}"),
-            ("image tower", f"{settings.dense}, float32 on the CPU, {self.stride} pixels per patch"),
+            ("image tower", f"{settings.dense}, {self.precision} on the CPU, {self.stride} pixels per patch"),
             ("photos", f"shown {side}{' at {}x{} only'.format(*self.size) if self.size else ''}"),
         ]
         return Summary(f"OnnxDepth of tokens on {self.clip}", rows)
@@ -182,7 +187,8 @@ class OnnxDepth(Summarised):
         except Exception as error:  # onnxruntime's errors have no base class
             raise DataError(f"onnxruntime cannot run the graph on it ({first_line(error)}): show it smaller, with --side") from error
         if not np.isfinite(maps[2]).all():
-            raise DataError("the graph gives no numbers for this photo, so there is no depth: is the file whole?")
+            why = "export it without --half" if self.precision == "float16" else "is the file whole?"
+            raise DataError(f"the graph gives no numbers for this photo, so there is no depth: {why}")
         return maps
 
     def _depth(self, probs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -206,7 +212,9 @@ def open_session(content: bytes, threads: int | None = None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     options.add_session_config_entry("session.load_model_format", "ONNX")  # never its own format, which is not looked through
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    # Bringing layers into blocks of channels (NCHWc) kills the process on some float16 graphs, ViTs' among them (onnxruntime 1.32).
+    left_out = ["NchwcTransformer"] if has_float16(content) else None
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out)
 
 
 def _pixels(value: Any) -> int:
