@@ -1,7 +1,7 @@
 # make demo: the method on rendered scenes. make test: everything a change must pass, set up from nothing but Python 3.11, make and a package index.
 PYTHON ?= python3
 BIN := .venv/bin
-# One thread per process: more of both would wait for each other. In the order of files: the longest test would come last otherwise.
+# One thread per process: more of both would wait for each other. In the order of tests/conftest.py, the longest files first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test fast faults lint benchmark clean

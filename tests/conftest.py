@@ -20,6 +20,9 @@ from helpers import REFERENCE, TINY_CONFIG, load_script
 SHARED = []
 """CLIPs that tests share, each loaded from a file that stays."""
 
+LONGEST = ("test_spread.py", "test_faults.py", "test_export.py")
+"""Files of tests that take minutes."""
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Home, caches and the temporary folder of all tests, and of what they start, are one folder that goes with them, so that nothing is written
 # elsewhere; what pytest keeps of the last runs stays where it keeps it. The name is short, since sockets are opened in there.
@@ -37,6 +40,11 @@ os.environ |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), _place.name)
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_around))
 tempfile.tempdir = _place.name
 Path(os.environ["HOME"]).mkdir()
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: processes share the work by files, and all but one would be idle at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def shared(path):
