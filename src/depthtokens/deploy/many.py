@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ def run_on(
         UsageError: as `Batch.run`.
         DepthTokensError: where a file cannot be written, or as `spread.on_cluster` says.
     """
+    start = time.monotonic()
     depths, settings = load()
     kept = batch.kept_of(settings) if resume else {}
     todo = [photo for photo in batch.photos if photo not in kept]
@@ -59,7 +61,7 @@ def run_on(
                 progress("predicting", len(batch.photos) - len(todo), len(batch.photos))
     batch.rows.clear()
     batch.run(depths, settings, resume=True)  # reads the log, and says of photos that failed why
-    batch.kept, batch.shown = len(kept), batch.shown + shown
+    batch.kept, batch.shown, batch.seconds = len(kept), batch.shown + shown, time.monotonic() - start
 
 
 @dataclass(frozen=True)
