@@ -80,6 +80,7 @@ def test_shares(capsys, command, tmp_path):
     code, out, _ = run(capsys, *command, "--finish")
     assert code == 0 and "3 images" in out
     for words, said in ((["--shard", "2"], "--shard 2: write 1/4"), (["--shard", "1/2", "--finish"], "give one"),
+                        (["--per-task-cpus", "2"], "give --ray"),
                         (["--ray", "auto", "--per-task-cpus", 0], "more than 0 cores")):  # fmt: skip
         assert said in refused(capsys, *command, *words)
 

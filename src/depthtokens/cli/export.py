@@ -46,5 +46,5 @@ def main(arguments: Sequence[str]) -> None:
         })  # fmt: skip
         return
     sizes = ", ".join(f"{height}x{width}" for height, width in done.sizes)
-    print(f"{done.path}: {done.bytes / 1e6:.1f} MB, depth within {done.max_difference:.2g} m of torch's at {sizes}")
+    print(f"{done.path}: {done.bytes / 1e6:.1f} MB, depth within {done.max_difference:.2g} m of torch's on made-up images of {sizes}")
     print(f"next: {command('predict', done.path, 'PHOTO.jpg')}")

@@ -42,8 +42,12 @@ class SpreadFlags:
 
     @property
     def cluster(self) -> Cluster | None:
-        """What --ray names; None without it. Raises UsageError for workers that take nothing."""
-        return None if self.ray is None else Cluster(self.ray, self.per_task_cpus, self.per_task_gpus)
+        """What --ray names; None without it. Raises UsageError for workers that take nothing, or that there are none of."""
+        if self.ray is None:
+            if (self.per_task_cpus, self.per_task_gpus) != (1.0, None):
+                raise UsageError("--per-task-cpus and --per-task-gpus are for the workers of a cluster: give --ray")
+            return None
+        return Cluster(self.ray, self.per_task_cpus, self.per_task_gpus)
 
 
 @dataclass(frozen=True, kw_only=True)
