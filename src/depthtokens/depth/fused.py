@@ -41,6 +41,17 @@ class Output(NamedTuple):
     depth: Tensor
     probs: Tensor
 
+    @classmethod
+    def of(cls, logits: Tensor, centres: Tensor) -> Output:
+        """Softmax over bins, and the expectation of their centres.
+
+        Args:
+            logits: [B, N, h, w].
+            centres: [N] metres.
+        """
+        probs = logits.softmax(dim=1)
+        return cls(F.conv2d(probs, centres[None, :, None, None]), probs)
+
 
 class FusedDepth(nn.Module):
     """What `DepthTokens(images)` gives, for inference alone: equal up to float rounding, at about the cost of the bare image tower.

@@ -55,7 +55,8 @@ class DepthTokens(Summarised, nn.Module):
     Args:
         clip: from `load_clip`.
         template: text with {depth} and {ctx} slots, or a name in `prompt.template.TEMPLATES`.
-        depth: "learned:N", "random:N", "path:K:N" (N vectors on a line through K learned anchors), a scale's name, or words, one per bin.
+        depth: "learned:N", "random:N", "path:K:N" (N vectors on a line through K learned anchors), a scale's name, "metres:N" (bin centres
+            as words), or words, one per bin.
         bins: "linear:N", "log:N", "const80:N", "depthclip", or centres in metres; see `bins.bin_centres`.
         depth_range: (lo, hi) metres.
         dense: how patch features are read, see `clip.image.dense_features`; None takes the CLIP's default.
@@ -63,7 +64,7 @@ class DepthTokens(Summarised, nn.Module):
             "learned" (from auty2023's).
         batchnorm: "frozen", or "adapt": the trunk's BatchNorm layers follow the training data, as in the released run.
         seed: of vectors that are drawn.
-        init: what learned depth tokens start from: "random", a scale's name, or words.
+        init: what learned depth tokens start from: "random", a scale's name, "metres", or words.
         predict_side: shorter side of the training images in pixels, to which `predict` brings that of photos.
         normalisation: "imagenet" (as released) or "clip", whose mean and standard deviation the trunk sees pixels in.
 
@@ -111,8 +112,8 @@ class DepthTokens(Summarised, nn.Module):
         if words.kind != "words":
             count = words.anchors or words.count
             vectors = random_vectors(count, clip.text.width, seed, stream=1)
-            if words.kind == "learned" and settings.init != "random":
-                vectors = vectors_from_words(clip, settings.init, count)
+            if words.kind == "learned" and settings.start != "random":
+                vectors = vectors_from_words(clip, settings.start, count)
             self.tokens["depth"] = nn.Parameter(vectors, requires_grad=words.kind == "learned")
         self.path: Tensor | None  # [N, K]: each depth vector's place between the K learned anchors of a path
         self.register_buffer("path", path_matrix(words.anchors, words.count) if words.anchors else None, persistent=False)
@@ -218,11 +219,14 @@ class DepthTokens(Summarised, nn.Module):
         Raises:
             UsageError: for features of other shapes, or that do not fit together.
         """
-        need_features(patches, text, len(self.centres))
         with torch.autocast(patches.device.type, enabled=False):  # half precision would cost millimetres here, and gain nothing
-            kernel = (self.log_scale.exp() * text.float())[:, :, None, None]
-            probs = F.conv2d(patches.float(), kernel).softmax(dim=1)
-            return Output(F.conv2d(probs, self.centres[None, :, None, None]), probs)
+            return Output.of(self.logits(patches, text), self.centres)
+
+    def logits(self, patches: Tensor, text: Tensor) -> Tensor:
+        """[B, N, h, w]: what `depth_from` takes the softmax of. Arguments and errors are its own."""
+        need_features(patches, text, len(self.centres))
+        with torch.autocast(patches.device.type, enabled=False):
+            return F.conv2d(patches.float(), (self.log_scale.exp() * text.float())[:, :, None, None])
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What training changes, by name: tokens, and the logit scale if it is learned."""
