@@ -34,7 +34,8 @@ def test_numbers_as_words():
 
 
 @pytest.mark.parametrize(("spec", "message"), [
-    ("depth-8", "did you mean 'depth-7'"), ("learned", "say how many"), ("learned:1", "at least two"), ("metres", "as in 'metres:7'"), ("random:x", "say how many"),
+    ("depth-8", "did you mean 'depth-7'"), ("learned", "say how many"), ("learned:1", "at least two"), ("random:x", "say how many"),
+    ("metres", "as in 'metres:7'"),
     (["near"], "at least two"), ("near||far", "none of them empty"), ([1.0, 2.0], "depth words are text"), (7, "or a list of words, not 7"),
     (None, "or a list of words"), (torch.zeros(2), "depth words are text"),
 ])  # fmt: skip

@@ -24,7 +24,9 @@ def main(arguments: Sequence[str]) -> None:
     force = "--force" in words
     words = [word for word in words if word not in ("--json", "--force")]
     if folder and (config or named):
-        raise UsageError(f"{'--config' if config else '--recipe'} and --resume cannot be given together: a resumed run keeps its own settings")
+        raise UsageError(
+            f"{'--config' if config else '--recipe'} and --resume cannot be given together: a resumed run keeps its own settings"
+        )
     chosen = {"recipe": named} if named else {}
     default = None
     if folder:

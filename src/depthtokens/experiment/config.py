@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RECIPES: dict[str, dict[str, Any]] = {"auty2023": {}, "tuned": {"objective": "silog+ce", "lr": 3.57e-4}}
 """What takes the place of an experiment's defaults, by name: auty2023 is the released recipe, tuned what measurements prefer."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class ClipFlags:
     """Which CLIP."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
-from ..depth.linear import LinearHead, Trainable
 from ..depth.fused import Output
+from ..depth.linear import LinearHead, Trainable
 from ..depth.loss import bin_cross_entropy, silog
 from ..depth.model import DepthTokens
 from ..depth.objective import Objective

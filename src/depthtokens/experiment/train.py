@@ -213,7 +213,11 @@ class _Run:
         self.steps_per_epoch = -(-len(data) // experiment.batch_size)
         self.steps = experiment.epochs * self.steps_per_epoch
         self.learner = Learner(
-            self.model, self.steps, lr=experiment.lr, weight_decay=experiment.weight_decay, clip_norm=experiment.clip_norm,
+            self.model,
+            self.steps,
+            lr=experiment.lr,
+            weight_decay=experiment.weight_decay,
+            clip_norm=experiment.clip_norm,
             objective=experiment.objective,
         )  # made before anything that takes long, since it refuses a model with nothing to learn
         kept = experiment.cache and experiment.fixed_views

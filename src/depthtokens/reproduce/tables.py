@@ -153,7 +153,8 @@ def _table(done: Reproduced, role: str, found: list[Line]) -> Table:
     rows = [
         [
             line.row.label, line.result.parameters, line.figure(MAIN), write_cell(line.result.interval(MAIN)).interval,
-            line.against_map, "" if line.stuck is None else f"{line.stuck} of {len(line.result.seeds)}", line.against_base, *(line.figure(metric) for metric in OTHERS), f"{line.result.minutes:.1f}",
+            line.against_map, "" if line.stuck is None else f"{line.stuck} of {len(line.result.seeds)}", line.against_base,
+            *(line.figure(metric) for metric in OTHERS), f"{line.result.minutes:.1f}",
         ]
         for line in found
     ]  # fmt: skip
