@@ -21,7 +21,7 @@ from ..schema import read_dataclass
 if TYPE_CHECKING:
     from ..data.dataset import DepthDataset
 
-RECIPES: dict[str, dict[str, Any]] = {"auty2023": {}, "tuned": {"objective": "silog+ce", "lr": 3.57e-4}}
+RECIPES: dict[str, dict[str, Any]] = {"auty2023": {}, "tuned": {"objective": "silog+ce", "depth": "path:7:64", "bins": "log"}}
 """What takes the place of an experiment's defaults, by name: auty2023 is the released recipe, tuned what measurements prefer."""
 
 
