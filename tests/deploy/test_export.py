@@ -105,7 +105,7 @@ def test_many_are_as_one_by_one(graph):
 def asked(graph, monkeypatch):
     """The precisions in which towers come to the exporter, which gives the same model's graph for each, in float32."""
     precisions = []
-    monkeypatch.setattr(export, "to_onnx", lambda module, _: precisions.append(module.fused.precision) or onnx.load(graph))
+    monkeypatch.setattr(export, "to_onnx", lambda module, *_: precisions.append(module.fused.precision) or onnx.load(graph))
     return precisions
 
 
