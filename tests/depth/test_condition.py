@@ -15,8 +15,7 @@ from depthtokens.depth.checkpoint import read, write
 from depthtokens.depth.condition import mean_patch
 from depthtokens.depth.settings import ModelSettings
 from depthtokens.experiment.evaluate import head_of
-from depthtokens.experiment.learn import Learner, TextPass, make_optimizer, update
-from depthtokens.experiment.source import Batch
+from depthtokens.experiment.learn import make_optimizer
 from helpers import make_model as make
 from helpers import photo
 
@@ -130,21 +129,6 @@ def test_files_of_models_without_are_as_before(tiny_clip, tmp_path):
     assert "condition" not in run.to_toml() + json.dumps(run.to_dict())
     run = Experiment(data="scenes", condition="gain")
     assert 'condition = "gain"' in run.to_toml() and Experiment.from_dict(run.to_dict()) == run
-
-
-def test_an_optimiser_goes_on_where_it_was(tiny_clip):
-    def steps(learner, count):
-        texts = TextPass([learner.model])
-        return [update([learner], texts, [Batch.on(torch.device("cpu"), PATCHES, TRUTH)]) for _ in range(count)]
-
-    for kind in ("shift", "gain"):
-        whole, first, second = (Learner(make(tiny_clip, condition=kind), 6, lr=0.02) for _ in range(3))
-        expected = steps(whole, 6)
-        assert steps(first, 3) == expected[:3]
-        tensors, values = first.state()
-        second.model.load_state_dict(first.model.state_dict())
-        second.restore(tensors, values)
-        assert steps(second, 3) == expected[3:]
 
 
 def test_refusals_are_one_line(tiny_clip, message):
