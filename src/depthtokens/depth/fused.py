@@ -117,13 +117,13 @@ class FusedDepth(nn.Module):
         """What `forward` gives, and the factor on depth [B, 1, 1, 1] that is in it."""
         need_images(images)
         x = self.tower(images, self.normalisation)
-        length = x.norm(dim=-1, keepdim=True).clamp_min(_EPSILON)
         if self.text_of is not None:
-            text = self.text_of(self.tower.own((x / length).mean(dim=(1, 2))))
-            logits = torch.einsum("bhwd,bnd->bhwn", x, self.tower.weights_for(text.to(x.device))) / length
+            x = x / _length(x)
+            text = self.text_of(self.tower.own(x.mean(dim=(1, 2))))
+            logits = torch.einsum("bhwd,bnd->bhwn", x, self.tower.weights_for(text.to(x.device)))
         else:
             assert self.weight is not None
-            logits = F.linear(x, self.weight) / length
+            logits = F.linear(x, self.weight) / _length(x)
         if self.bias is None:
             probs = logits.softmax(dim=-1)
             return Output((probs @ self.centres)[:, None], probs.permute(0, 3, 1, 2)), None
@@ -208,6 +208,11 @@ class FusedDepth(nn.Module):
         if self.precision == "float16":
             return "values of the image tower pass what float16 holds (65504), so there is no depth: use --precision bfloat16 or float32"
         return "the image tower gives no numbers for this photo, so there is no depth: are the CLIP's weights whole?"
+
+
+def _length(x: Tensor) -> Tensor:
+    """[..., D] -> [..., 1], never zero."""
+    return x.norm(dim=-1, keepdim=True).clamp_min(_EPSILON)
 
 
 @contextmanager

@@ -360,7 +360,7 @@ class DepthTokens(Summarised, nn.Module):
     def _text_of(self, shift: Shift) -> TextOf:
         """From mean patch features [B, C] to text features times the logit scale, [B, N, C], by the model as it is now."""
         encoder, layout, scale = self.encoder, self.layout, self.log_scale.detach().exp()
-        vectors, shift = self.vectors().detach().clone(), copy.deepcopy(shift)
+        vectors, shift = self.vectors().detach().clone(), copy.deepcopy(shift).requires_grad_(False)
         return lambda means: scale * shifted_text(encoder, layout, vectors, shift(means)).float()
 
     def _changing(self) -> Tensors:
