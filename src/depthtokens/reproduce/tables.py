@@ -69,7 +69,7 @@ class Line:
     @property
     def kind(self) -> str:
         """How a page draws it: "control", "learned", or "" for what trained nothing."""
-        return "control" if self.row.image_free else "learned" if self.result.parameters else ""
+        return "control" if self.row.control else "learned" if self.result.parameters else ""
 
     def published(self, metric: str) -> float | None:
         """The published figure, where it is of this data set."""
@@ -106,10 +106,10 @@ def lines(done: Reproduced) -> dict[str, list[Line]]:
 
 def _lines(rows: list[Measured], spec: str) -> list[Line]:
     """The rows of one data set."""
-    maps = {one.row.protocol: one for one in rows if one.row.kind == MEAN_MAP}
+    maps = {one.row.protocol: one for one in rows if one.row.kind == MEAN_MAP and one.row.control}
     base = next((one for one in rows if _is_base(one.row)), None)
     found = []
-    for one in sorted(rows, key=lambda one: not one.row.image_free):
+    for one in sorted(rows, key=lambda one: (not one.row.control, not one.row.image_free and one.row.control)):
         mean_map = maps[one.row.protocol]
         against_map = None if one is mean_map else one.result.minus(mean_map.result, MAIN)
         against_base = one.result.minus(base.result, MAIN) if base and _differ(one.row, base.row) else None
