@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(JsonFlag, ScoringFlags):
-    """Score a token file on a data set, beside what its training split gives: one depth, the mean depth map, a ridge on the same features."""
+    """Score a token file on a data set, beside what its training split gives: one depth, the mean map, a ridge on the same features."""
 
     tokens: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")]
     """Token file, as `train` writes it, the run's folder, or hf:USER/NAME."""
