@@ -8,6 +8,7 @@ import torch
 from depthtokens import DataError
 from depthtokens.depth.loss import MIN_TRUTH
 from depthtokens.depth.ridge import patch_truth
+from depthtokens.experiment import ridge as module
 from depthtokens.experiment.evaluate import score_heads
 from depthtokens.experiment.ridge import SHARE, STRENGTHS, UNCHOSEN, learn_ridge, ridge_for
 from depthtokens.experiment.source import HELD_OUT, Reading, Stored, drawn
@@ -53,7 +54,8 @@ def test_one_image_and_none(store, scenes):
         learn_ridge(empty)
 
 
-def test_images_and_their_store_give_one_ridge(tiny_clip, scenes, store):
+def test_images_and_their_store_give_one_ridge(tiny_clip, scenes, store, monkeypatch):
+    monkeypatch.setattr(module, "STRENGTHS", (1.0,))  # weaker ones fit what half precision rounds
     model = make(tiny_clip, dense="value")
     stored = learn_ridge(Stored(store, "value"))
     read = ridge_for(model, scenes, Reading(workers=0))
