@@ -189,11 +189,11 @@ FEW = (1, 4, 16, 64, 256)
 """From how many training images the rows of the table "few-shot" learn, and from all."""
 VALUE = replace(BASE, dense="value")
 FEW_SHOT_ROWS: dict[str, tuple[ModelOptions, str]] = {
+    "mean map": (VALUE, MEAN_MAP),
+    "ridge": (VALUE, RIDGE),
+    "linear head": (VALUE, LINEAR),
     "learned-7": (VALUE, PROMPT),
     "path:7:64 log": (replace(VALUE, depth="path:7:64", bins="log"), PROMPT),
-    "linear head": (VALUE, LINEAR),
-    "ridge": (VALUE, RIDGE),
-    "mean map": (VALUE, MEAN_MAP),
 }
 
 
