@@ -53,8 +53,8 @@ def few_shot_plot(found: Curves, metric: str) -> bytes:
         spreads = [scores[size].std or 0.0 for size in sizes]
         dashed = "--" if name == "mean map" else "-"
         ax.plot(sizes, means, dashed, color=COLOURS[name], marker="o", markersize=4, label=f"{name} ({numbers:,})")
-        ends = ([mean + sign * spread for mean, spread in zip(means, spreads, strict=True)] for sign in (-1, 1))
-        ax.fill_between(sizes, *ends, color=COLOURS[name], alpha=0.13, linewidth=0)
+        low, high = ([mean + sign * spread for mean, spread in zip(means, spreads, strict=True)] for sign in (-1, 1))
+        ax.fill_between(sizes, low, high, color=COLOURS[name], alpha=0.13, linewidth=0)
     every = sorted({size for _, scores in found.values() for size in scores})
     ax.set_xscale("log")
     ax.set_xticks(every, [f"{size:,}" for size in every])

@@ -94,8 +94,7 @@ class Reproduction(RunFlags, ClipFlags):
         """
         data = self.by_role()
         rows = [replace(r, protocol="auty2023") if data[r.role].startswith("scenes") else r for r in rows_for(self.table, list(data))]
-        ridges = ridge_rows([row for row in rows if not self.from_images(row)])
-        return [*sorted(rows, key=lambda row: row.kind == CROSS), *ridges]
+        return [*sorted(rows, key=lambda row: row.kind == CROSS), *ridge_rows(rows)]
 
     def seed_list(self) -> list[int]:
         """The seeds as numbers. Raises UsageError."""
