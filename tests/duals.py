@@ -1,4 +1,4 @@
-"""transformers' dual encoders, each of a few narrow layers and with a small tokenizer of its kind, saved in a folder as the hub has them."""
+"""transformers' dual encoders, each of a few narrow layers and with a small tokenizer of its kind, in a folder as the hub has them."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from depthtokens.clip.load import fingerprint
 from depthtokens.clip.remembered import recall, remember
 from depthtokens.clip.stated import load_stated
 from depthtokens.prompt.tokens import vectors_from_words
+from helpers import photo
 
 SENTENCES = ["this object appears to be close", "a small red ball", "close", "far from the camera"]
 
@@ -50,6 +51,9 @@ def test_words_and_vectors(made):
     same(found[0], expected[0])  # behind the lookup and its scaling a vector is the word
     (gradient,) = torch.autograd.grad((found * torch.linspace(-1, 1, found.numel()).reshape(found.shape)).sum(), vector)
     assert gradient.abs().max() > 0
+    if kind == "tipsv2":
+        with pytest.raises(UsageError, match="an empty prompt"):
+            encoder(["close", ""])
     with pytest.raises(UsageError, match="longer than this CLIP's context of 24"):
         encoder(["far " * 100])
 
@@ -105,6 +109,7 @@ def test_a_step_of_training(made):
     assert losses[2] < losses[0]
     assert not any(weight.requires_grad for weight in clip.parameters()) and fingerprint(clip.model) == before == clip.fingerprint
     assert_close(model.eval().fused()(images).depth, model(images).depth, atol=1e-3, rtol=1e-4)
+    assert model.predict(photo(40, 60), side=32).metres.shape == (40, 60)
 
 
 def test_what_a_folder_is_known_by(made):
