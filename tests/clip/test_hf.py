@@ -165,6 +165,20 @@ def test_folders_that_are_refused(folder, message):
     assert "cannot fetch hf:org/model@v1 from the hub" in message(lambda: load_clip("hf:org/model@v1"), WeightsError)
 
 
+def test_a_revision_of_the_hub(folder, hub, message):
+    """What could run is not fetched."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub.add("ann/siglip", {"config.json": b"{}"})
+    assert "is not read as a CLIP" in message(lambda: load_clip("hf:ann/siglip"), WeightsError)
+    code = {"modeling.py": b"raise SystemExit", "pytorch_model.bin": b"x", "onnx/model.safetensors": b"x"}
+    hub.repositories["ann/siglip"].commit({**files, **code}, "v1")
+    clip = load_clip("hf:ann/siglip@v1")
+    assert clip.name == clip.identity.name == "hf:ann/siglip@v1" and clip.fingerprint == load_clip(f"hf:{folder}").fingerprint
+    assert PromptEncoder(clip)(SENTENCES).isfinite().all() and not [path for _, path in hub.requests if path.endswith(tuple(code))]
+    assert load_stated(clip.identity).fingerprint == clip.fingerprint
+    assert "cannot fetch hf:ann/siglip@v2 from the hub" in message(lambda: load_clip("hf:ann/siglip@v2"), WeightsError)
+
+
 def test_what_is_missing_is_named(folder, message, monkeypatch):
     clip = load_clip(f"hf:{folder}")
     settings = folder / "tokenizer_config.json"
