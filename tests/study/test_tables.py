@@ -12,8 +12,8 @@ from depthtokens.experiment.source import Reading, open_source
 from depthtokens.report.table import Strong
 from depthtokens.study.ablations import replaced
 from depthtokens.study.data import StudyData
-from depthtokens.study.scores import StudyRow, score
 from depthtokens.study.neighbours import Neighbour, NeighbourTable
+from depthtokens.study.scores import StudyRow, score
 from depthtokens.study.tables import difference, paper_table, row_name, score_table, terminal_tables
 from depthtokens.study.words import WordSearch
 
