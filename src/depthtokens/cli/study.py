@@ -82,8 +82,8 @@ def _elsewhere(args: StudyArguments, model: DepthTokens, progress: Progress) -> 
 
     if args.carry_to is None:
         return None
-    if args.data is None:
-        raise UsageError("--carry-to scores words on images: give --data")
+    if args.data is None or not args.settings.search:
+        raise UsageError("--carry-to goes on from best words, which are searched with --data, and without --no-search")
     clip = load_clip(args.carry_to).to(model.device)
     return open_elsewhere(model, clip, args.named(args.data, model), args.protocol_for(model), args.reading(progress), args.list_file)
 

@@ -3,6 +3,8 @@
 What stands here loads no torch.
 """
 
+MAIN = "abs_rel"
+"""The metric that rows are sorted by, drawn with and told apart by."""
 TOKENS, BEST, WORDS, CONTROL = "tokens", "best words", "words", "control"
 """Kinds of rows that are compared: the tokens under study, the best words that a search found, a human scale, and what never looks at
 the image. The rows of the first two kinds are called as their kind. The other kinds of rows are those of `study.ablations`."""

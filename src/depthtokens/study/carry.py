@@ -20,13 +20,11 @@ from ..experiment.source import Reading, Source, open_source, scored_views
 from ..progress import Progress, prefixed, silent
 from ..prompt.scales import SCALES, Word
 from ..prompt.tokens import has_words
-from . import BEST, WORDS
+from . import BEST, MAIN, WORDS
 from .ablations import Variant
 from .scores import StudyRow
 from .words import WordSearch
 
-MAIN = "abs_rel"
-"""The metric by which it is said how much survives."""
 AS_TEXT = ", as text"
 """End of the name of a row: the best found, written out and tokenized again by their own CLIP."""
 

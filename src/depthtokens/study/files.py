@@ -94,7 +94,10 @@ def write_study(study: Study, out: Path, tokens: str) -> Path:
         _write_csv(out / SCORES, _score_columns(), map(_score_row, study.rows))
     else:
         (out / SCORES).unlink(missing_ok=True)  # another study's, overwritten
-    if study.paper_table is not None:
+    if study.paper_table is None:
+        for end in ("md", "csv"):
+            (out / f"{PAPER_TABLE}.{end}").unlink(missing_ok=True)
+    else:
         write_text(out / f"{PAPER_TABLE}.md", paper_table(study.paper_table).markdown() + "\n")
         _write_csv(out / f"{PAPER_TABLE}.csv", ["token", "rank", "neighbour", "distance"], _published_rows(study.paper_table))
     write_text(out / PAGE, study_page(study, tokens))

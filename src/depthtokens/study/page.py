@@ -12,13 +12,13 @@ from ..depth.metrics import METRICS, QUOTED
 from ..experiment.statistics import Difference
 from ..report.html import fragment, page
 from ..report.table import Table
-from . import BEST, TOKENS
+from . import BEST, MAIN, TOKENS
 from .ablations import PAIR
 from .neighbours import EMBEDDING, TOKEN
 from .plots import ablation_chart, bars, distance_map, map_plot, path_plot
 from .run import Study
 from .scores import StudyRow, TokenMaps
-from .tables import MAIN, best_found, carried_table, phrase_table, row_name, score_table
+from .tables import best_found, carried_table, phrase_table, row_name, score_table
 
 PANELS = 12
 """Up to so many tokens each has its own heat map; beyond, bins next to each other share one."""

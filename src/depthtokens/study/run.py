@@ -254,7 +254,7 @@ def _check(model: DepthTokens, settings: StudySettings, data: StudyData | None, 
     if settings.phrase not in BEST_OF or not settings.search_seconds > 0:
         raise UsageError(f"phrases have 1 to {max(BEST_OF)} entries, and a search takes more than no seconds")
     if (elsewhere is not None or settings.phrase > 1) and (data is None or data.train is None or not settings.search):
-        raise UsageError("--phrase and --carry-to are about best words, which are searched with --data, and without --no-search")
+        raise UsageError("--phrase and --carry-to go on from best words, which are searched with --data, and without --no-search")
     if settings.position is not None:  # fails here rather than after the vocabulary has been encoded
         depth_features(model, settings.position)
     if settings.template is not None:

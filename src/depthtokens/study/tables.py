@@ -8,7 +8,7 @@ from ..depth.metrics import METRICS, QUOTED
 from ..experiment.statistics import mean_std
 from ..report.html import shown
 from ..report.table import Cell, Strong, Table
-from . import CONTROL, TOKENS, WORDS
+from . import CONTROL, MAIN, TOKENS, WORDS
 from .ablations import REPLACED
 from .carry import AS_TEXT
 from .neighbours import NeighbourTable
@@ -16,8 +16,6 @@ from .run import Study
 from .scores import StudyRow
 from .words import WordSearch
 
-MAIN = "abs_rel"
-"""The metric that rows are sorted by and drawn with."""
 EACH_END = 3
 """Of the changes to tokens, so many of the least and of the most harmful are shown on the terminal."""
 NEAREST = 2
