@@ -58,7 +58,7 @@ def test_the_best_entry_is_tried_where_the_error_is_linear(sentences, monkeypatc
 def test_a_planted_phrase_is_found(sentences):
     """From what comes next to it where one entry is another; from words it is never worse than those. The same search finds the same."""
     entries = sentences.entries.tolist()
-    phrases = [(entries[100], entries[200]), (entries[77],), (entries[300], entries[400])]
+    phrases = [(entries[100], entries[200]), (entries[77], entries[12]), (entries[300], entries[400])]
     patches, truth = planted(sentences, phrases)
     ids = [(entry,) for entry in entries[:50]]
     words = Words(sentences.features(ids), patches, 20.0)
@@ -67,11 +67,11 @@ def test_a_planted_phrase_is_found(sentences):
     def from_near():
         choices = Phrases(words, ids, sentences, 2)
         whole = [choices.index(phrase) for phrase in phrases]
-        others = Others.of(choices.rows(whole), 2, truth.double(), CENTRES.double())
-        near = [(entries[300], entry) for entry in entries if entry != entries[400]]
+        others = Others.of(choices.rows(whole), 0, truth.double(), CENTRES.double())
+        near = [(entry, entries[200]) for entry in entries if entry != entries[100]]
         errors = others.errors(sentences.features(near) @ words.patches)
         near = choices.index(near[int(errors.argmin())])
-        return choices, search(choices, truth, [*one.ends, (*whole[:2], near)], CENTRES)
+        return choices, search(choices, truth, [*one.ends, (near, *whole[1:])], CENTRES)
 
     choices, found = from_near()
     assert found.converged and found.start_scores[0] == one.score >= found.end_scores[0]
@@ -91,8 +91,8 @@ def test_time_is_kept(sentences, monkeypatch):
     clock = iter(range(10**6))
     monkeypatch.setattr(searching.time, "monotonic", lambda: float(next(clock)))
     starts = [(0, 1, 2), (30, 40, 50)]
-    found = search(Phrases(words, ids, sentences, 2), truth, starts, CENTRES, seconds=20)
-    assert 20 <= next(clock) <= 26 and not found.converged and {step.start for step in found.history} == {0, 1}
+    found = search(Phrases(words, ids, sentences, 2), truth, starts, CENTRES, seconds=36)
+    assert 36 <= next(clock) <= 42 and not found.converged and {step.start for step in found.history} == {0, 1}
     assert all(end < start for start, end in zip(found.start_scores, found.end_scores, strict=True))
 
 

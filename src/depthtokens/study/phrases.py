@@ -96,8 +96,8 @@ class Sentences:
 class Phrases:
     """What a bin may take: one of a table of words, or a phrase of up to `length` entries.
 
-    Changes to a bin: any candidate of the table; another entry at one place of its phrase, or none there; one entry more. Phrases are
-    counted from behind the table on, in the order in which they are met.
+    Changes to a bin: one entry more at one place of its phrase; another entry there, or none; and last any candidate of the table, which a
+    start that comes from there has tried before. Phrases are counted from behind the table on, in the order in which they are met.
 
     Args:
         words: the table.
@@ -114,7 +114,7 @@ class Phrases:
 
     def __init__(self, words: Words, ids: Sequence[Ids], sentences: Sentences, length: int, shorter: Phrases | None = None) -> None:
         self.words, self.sentences, self.length = words, sentences, length
-        self.patches, self.changes = words.patches, 1 + 2 * length
+        self.patches, self.changes = words.patches, 2 * length + 1
         self.ids: list[Ids] = list(shorter.ids if shorter else ids)
         self._met: list[Tensor] = list(shorter._met) if shorter else []  # features [C] of the phrases behind the table
         self._places = {phrase: place for place, phrase in enumerate(self.ids)}
@@ -142,11 +142,12 @@ class Phrases:
 
     def best(self, index: int, change: int, others: Others) -> int | None:
         """As `Words.best`, of those that are tried."""
-        if change == 0:
+        if change == self.changes - 1:
             return self.words.best(index, 0, others)
-        phrase, (more, place) = self.ids[index], divmod(change - 1, self.length)
-        if len(phrase) + more > self.length or place >= len(phrase) + more:
-            return None
+        phrase, (kind, place) = self.ids[index], divmod(change, self.length)
+        more = kind == 0
+        if len(phrase) + more > self.length or place >= len(phrase) + more or len(phrase) + more == 1:
+            return None  # one entry alone is replaced from the table
         sentences = self.sentences
         if more:
             phrase = (*phrase[:place], int(sentences.entries[0]), *phrase[place:])
@@ -155,7 +156,7 @@ class Phrases:
             vector = sentences.encoder.clip.text.lookup([phrase[place]])[0].float()
         before, behind = phrase[:place], phrase[place + 1 :]
         tried = [(*before, entry, *behind) for entry in sentences.promising(phrase, place, vector, others, self.patches)]
-        if not more and len(phrase) > 1:
+        if not more:
             tried.append((*before, *behind))
         features = sentences.features(tried).to(self.patches.device)
         self.scored += len(tried)
