@@ -351,8 +351,8 @@ class _Run:
 
     def _compare(self, out: Path, state: Mapping[str, Any]) -> int:
         """How many epochs a checkpoint's run was to have. Raises UsageError, naming it, for whatever else is not as it was there."""
-        usual = {field.name: field.default for field in fields(Experiment)}  # of settings that an earlier version did not have
-        now, then = self.experiment.to_dict(), {**usual, **state["experiment"]}
+        usual = {field.name: field.default for field in fields(Experiment)}  # some are not said where they are the default
+        now, then = ({**usual, **said} for said in (self.experiment.to_dict(), state["experiment"]))
         changed = [name for name in now if name not in _MAY_CHANGE and json.loads(json.dumps(now[name])) != then.get(name)]
         if changed:
             raise UsageError(f"cannot resume {out} with other settings: {', '.join(changed)} changed")
