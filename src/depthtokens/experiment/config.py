@@ -21,7 +21,10 @@ from ..schema import read_dataclass
 if TYPE_CHECKING:
     from ..data.dataset import DepthDataset
 
-RECIPES: dict[str, dict[str, Any]] = {"auty2023": {}, "tuned": {"objective": "silog+ce", "depth": "path:7:64", "bins": "log"}}
+RECIPES: dict[str, dict[str, Any]] = {
+    "auty2023": {},
+    "tuned": {"objective": "silog+ce", "depth": "path:7:64", "bins": "log", "lr": 1e-2},
+}
 """What takes the place of an experiment's defaults, by name: auty2023 is the released recipe, tuned what measurements prefer."""
 
 
