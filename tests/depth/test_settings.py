@@ -39,6 +39,7 @@ def refusal(call, kind=UsageError):
     {}, {"template": "1o2d", "depth": "path:3:9"}, {"depth": "depth-7", "scale": "learned"}, {"depth": "near|far", "bins": "1|2.5"},
     {"depth": "random:20", "bins": "log", "depth_range": (0.5, 80.0), "predict_side": 352}, {"bins": "depthclip", "scale": "depthclip"},
     {"init": "depth-7", "batchnorm": "adapt", "normalisation": "clip", "dense": "value", "scale": 31.5, "seed": 7},
+    {"depth": "metres:9", "bins": "log"},
 ])  # fmt: skip
 def test_header_round_trip(changes):
     settings = ModelSettings(**changes)
@@ -52,6 +53,15 @@ def test_header_round_trip(changes):
     back = Header.from_dict(json.loads(json.dumps(first.to_dict())), shapes)
     assert back.model == again and (back.clip, back.provenance, back.versions) == (CLIP, first.provenance, first.versions)
     assert back.provenance.experiment == {"epochs": 3}
+
+
+def test_numbers_as_words_say_where_bins_lie():
+    assert ModelSettings(depth="metres:4", depth_range=(0.5, 4.5)).words.words == ("1.0 metres", "2.0 metres", "3.0 metres", "4.0 metres")
+    assert ModelSettings(depth="metres:2", bins="0.25|7").words.words == ("0.25 metres", "7.0 metres")
+    assert not ModelOptions(depth="metres:4").learns and ModelSettings(init="depth-7").start == "depth-7"
+    assert ModelSettings(depth="learned:2", bins="1|2.5", init="metres").start == ("1.0 metres", "2.5 metres")
+    path = ModelSettings(depth="path:3:5", bins="1|2|3|4|5", init="metres")
+    assert path.start == ("1.0 metres", "3.0 metres", "5.0 metres") and path.words.words == ()
 
 
 def test_provenance_may_be_empty():

@@ -305,7 +305,7 @@ class _Run:
     def _learn(self, row: Row, seeds: Sequence[int], models: Sequence[Trainable]) -> None:
         settings = self.settings
         steps = settings.steps_for(len(self.sets[row.role, "train"]))
-        learners = [Learner(model, steps, lr=settings.lr) for model in models]
+        learners = [Learner(model, steps, lr=settings.lr, objective=row.objective) for model in models]
         fit(learners, self.features.of(row, "train", models[0]), batch_size=settings.batch_size, progress=self.progress)
         for seed, model in zip(seeds, models, strict=True):
             if isinstance(model, DepthTokens):
