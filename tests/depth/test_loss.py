@@ -54,6 +54,17 @@ def test_silog_compiles_without_a_break():
     assert torch.allclose(*(torch.autograd.grad(loss, depth)[0] for loss in (found, expected)))
 
 
+def test_truth_of_patches():
+    """From where resizing puts a patch, whatever holes there are."""
+    ramp = torch.arange(40.0)[None, None, None, :].expand(1, 1, 30, 40) + 1
+    assert torch.allclose(patch_truth(ramp, (3, 4))[0, 1], torch.tensor([1.0, 14, 27, 40]), atol=2.7)  # at borders half a cell's median
+    assert patch_truth(ramp, (3, 4))[0, 1, 1:3].tolist() == [14, 27] and patch_truth(ramp, (1, 1)).item() == pytest.approx(20.5, abs=1)
+    holes = ramp.clone()
+    holes[..., ::3], holes[:, :, :2], holes[:, :, :, 33:] = 0, 0, 0  # some everywhere, a border, and all that one column of patches has
+    found = patch_truth(holes, (3, 4))[0]
+    assert (found[:, 3] == 0).all() and (found[:, :3] > 0).all() and found[1, 2].item() == pytest.approx(27, abs=3)
+
+
 @pytest.mark.parametrize("ordinal", [False, True])
 def test_cross_entropy_of_bins(ordinal):
     generator = torch.Generator().manual_seed(0)

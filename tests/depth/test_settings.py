@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from depthtokens.clip import CLIPIdentity
+from depthtokens.depth import settings as module
 from depthtokens.depth.bins import bin_centres
 from depthtokens.depth.checkpoint import read_tokens, write, write_tokens
 from depthtokens.depth.header import Header
@@ -207,8 +208,10 @@ def test_token_files_are_refused_with_their_name(tmp_path):
     assert str(path) in refusal(lambda: read_tokens(path), WeightsError)
 
 
-def test_a_wish_for_millions_of_bins_is_refused_at_once():
-    header = json.loads(json.dumps(ModelSettings().to_header())) | {"depth": "learned:30000000"}
+@pytest.mark.parametrize("depth", ["learned:30000000", "metres:30000000"])
+def test_a_wish_for_millions_of_bins_is_refused_at_once(depth, monkeypatch):
+    header = json.loads(json.dumps(ModelSettings().to_header())) | {"depth": depth}
+    monkeypatch.setattr(module, "bin_centres", lambda *_: pytest.fail("centres were made first"))
     with pytest.raises(UsageError, match="more than the 65536"):
         ModelSettings.from_header(header)
 

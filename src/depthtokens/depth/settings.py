@@ -138,7 +138,7 @@ class ModelSettings(ModelOptions):
             raise UsageError(f"predict_side {self.predict_side}: needs a number of pixels from 1 to {MOST_SIDE}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed must be between 0 and 2**63 - 1, not {self.seed}")
-        if str(self.depth).count("|") >= MOST_BINS or self.words.count > MOST_BINS:
+        if str(self.depth).count("|") >= MOST_BINS or depth_words(self.depth).count > MOST_BINS:  # before any word or centre is made
             raise UsageError(f"'{cut(self.depth, 80)}': bins are more than the {MOST_BINS} that a model can have")
         if (self.words.anchors or 0) * self.words.count > MOST_SHARES:
             raise UsageError(f"'{self.depth}': anchors times tokens are more than the {MOST_SHARES} that a path can have")
