@@ -69,9 +69,8 @@ def bin_cross_entropy(logits: Tensor, target: Tensor, centres: Tensor, *, ordina
     need(logits, "bin_cross_entropy's logits", "[B, N, h, w]")
     need(target, "bin_cross_entropy's target", "[B, 1, H, W]", hint="metres, 0 where there is no ground truth")
     if len(logits) != len(target) or logits.shape[1] != centres.shape[-1]:
-        raise UsageError(
-            f"bin_cross_entropy: {logits.shape[1]} bins of {len(logits)} images do not fit {centres.shape[-1]} centres and {len(target)} targets"
-        )
+        bins = f"{logits.shape[1]} bins of {len(logits)} images"
+        raise UsageError(f"bin_cross_entropy: {bins} do not fit {centres.shape[-1]} centres and {len(target)} targets")
     truth = patch_truth(target, (logits.shape[2], logits.shape[3]))
     valid, centres = truth > MIN_TRUTH, centres.detach()
     with torch.autocast(logits.device.type, enabled=False):
