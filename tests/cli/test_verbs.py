@@ -88,7 +88,7 @@ def test_settings_from_toml_recipe_and_flags(capsys, nyu_tree, tiny_file, tmp_pa
     )
     code, stdout, _ = run(
         capsys, "train", "--config", tmp_path / "e.toml", "--recipe", "tuned", "--epochs", 1, "--out", tmp_path / "run", "--depth",
-        "metres:5", "--scale", "learned", "--json",
+        "metres:5", "--bins", "linear", "--scale", "learned", "--json",
     )  # fmt: skip
     assert code == 0 and json.loads(stdout)["trained_parameters"] == 1
     written = (tmp_path / "run" / "experiment.toml").read_text()

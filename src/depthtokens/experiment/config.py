@@ -21,7 +21,7 @@ from ..schema import read_dataclass
 if TYPE_CHECKING:
     from ..data.dataset import DepthDataset
 
-RECIPES: dict[str, dict[str, Any]] = {"auty2023": {}, "tuned": {"objective": "silog+ce", "lr": 3.57e-4}}
+RECIPES: dict[str, dict[str, Any]] = {"auty2023": {}, "tuned": {"objective": "silog+ce", "depth": "path:7:64", "bins": "log"}}
 """What takes the place of an experiment's defaults, by name: auty2023 is the released recipe, tuned what measurements prefer."""
 
 
@@ -202,9 +202,9 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
 
 def recipe(values: dict[str, Any]) -> dict[str, Any]:
     """Settings with `recipe` among them spelled out: what the recipe says, where they do not. Raises UsageError for an unknown recipe."""
-    name = values.get("recipe", "auty2023")
+    name = str(values.get("recipe", "auty2023"))
     if name not in RECIPES:
-        raise unknown("recipe", str(name), RECIPES)
+        raise unknown("recipe", name, RECIPES)
     return {**RECIPES[name], **{key: value for key, value in values.items() if key != "recipe"}}
 
 
