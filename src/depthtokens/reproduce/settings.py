@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError, unknown
 from ..experiment.config import ClipFlags, RunFlags
 from .published import published_rows
-from .rows import ADAPTED, CROSS, PROMPT, Row, beyond, effects, role_of
+from .rows import ADAPTED, CROSS, FEW_SHOT, PROMPT, Row, beyond, effects, few_shot, ridge_rows, role_of
 
 if TYPE_CHECKING:
     from ..features.views import Views
@@ -18,7 +18,7 @@ DRAWS = 2
 """Which way orders and mirror images are drawn from the seed: counted up with every change, so that no table mixes two of them."""
 ALL = ("3", "4", "5", "6", "7", "depthclip", "effects")
 """The tables that `all` runs: what the paper asks."""
-TABLES = (*ALL, "beyond")
+TABLES = (*ALL, "beyond", FEW_SHOT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class Reproduction(RunFlags, ClipFlags):
     nyu_depth: str | None = None
     """Ground truth of NYUv2's labelled .mat: raw (the default) or filled."""
     table: str = "all"
-    """3, 4, 5, 6, 7, depthclip, effects, all of these, or beyond (other objectives, and numbers as words)."""
+    """3, 4, 5, 6, 7, depthclip, effects, all (of these), beyond (other objectives, numbers as words, image-conditioned tokens) or few-shot
+    (tokens, heads and the mean map from 1 to 256 training images)."""
     seeds: str = "0..4"
     """Seeds of rows that draw or learn something: 0..4 (both ends), 0,1,2 or one number."""
     epochs: int = 25
@@ -57,6 +58,8 @@ class Reproduction(RunFlags, ClipFlags):
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.as_released and self.steps is not None:
             raise UsageError("--as-released trains whole epochs, as the released run did: give --epochs, not --steps")
+        if self.as_released and self.table == FEW_SHOT:
+            raise UsageError("table few-shot learns from stored features: leave out --as-released")
         if not self.lr > 0:
             raise UsageError(f"lr must be positive, not {self.lr}")
         self.rows()
@@ -88,13 +91,13 @@ class Reproduction(RunFlags, ClipFlags):
         return found
 
     def rows(self) -> list[Row]:
-        """What will be run; rows that borrow tokens come after those that lend them. Raises as `rows_for`.
+        """What will be run; rows that borrow tokens come after those that lend them, and ridges last. Raises as `rows_for`.
 
         Scenes have no 480x640 images to cut DepthCLIP's crop from: on them its rows are scored by the paper's protocol.
         """
         data = self.by_role()
         rows = [replace(r, protocol="auty2023") if data[r.role].startswith("scenes") else r for r in rows_for(self.table, list(data))]
-        return sorted(rows, key=lambda row: row.kind == CROSS)
+        return [*sorted(rows, key=lambda row: row.kind == CROSS), *ridge_rows(rows)]
 
     def seed_list(self) -> list[int]:
         """The seeds as numbers. Raises UsageError."""
@@ -149,7 +152,7 @@ class Reproduction(RunFlags, ClipFlags):
         found: dict[tuple[str, str, Views], set[str]] = {}
         for row in rows:
             for split in ("train", "test"):
-                if not self.from_images(row) and (split == "test" or row.learns):
+                if not self.from_images(row) and (split == "test" or row.shown_training):
                     found.setdefault(self.need(row, split), set()).add(row.model.on(row.depth_range).dense)
         return {need: sorted(modes) for need, modes in found.items()}
 
@@ -158,7 +161,7 @@ def rows_for(table: str, roles: list[str]) -> list[Row]:
     """The rows of a table for the data sets at hand, each row once.
 
     Args:
-        table: "3" to "7", "depthclip", "effects" or "all".
+        table: one of `TABLES`, or "all".
         roles: whose rows: "nyu", "kitti".
 
     Raises:
@@ -182,7 +185,8 @@ def _table_rows(table: str, role: str, roles: list[str]) -> list[Row]:
     """The rows of one table for one data set of several."""
     if table == "effects":
         return effects(role, roles)
-    return beyond(role) if table == "beyond" else published_rows(table, role)
+    own = {"beyond": beyond, FEW_SHOT: few_shot}
+    return own[table](role) if table in own else published_rows(table, role)
 
 
 def parse_seeds(text: str) -> list[int]:
