@@ -13,7 +13,6 @@ from torch import Tensor
 from .._version import versions
 from ..clip.bundled import trained_tokens
 from ..depth.model import DepthTokens
-from ..depth.settings import SHIFT
 from ..errors import UsageError
 from ..progress import Progress, prefixed, silent
 from ..prompt.scales import SCALES, depth_words
@@ -21,7 +20,7 @@ from ..prompt.template import parse_template
 from ..prompt.tokens import has_words
 from . import TOKENS, geometry
 from .ablations import KINDS, chosen_ablations
-from .data import StudyData
+from .data import StudyData, check_condition
 from .neighbours import NeighbourTable, depth_features, depth_vectors, embeddings, neighbour_tables
 from .scores import StudyRow, TokenMaps, score, token_maps
 from .settings import StudySettings
@@ -210,10 +209,7 @@ def _context(model: DepthTokens, template: str) -> Tensor | None:
 
 def _check(model: DepthTokens, settings: StudySettings, data: StudyData | None) -> None:
     """Raise UsageError for settings that do not fit the model or the images."""
-    if model.settings.condition == SHIFT:
-        raise UsageError("every image has prompts of its own with condition shift: there is no one set of tokens to study")
-    if model.settings.condition and data is not None:
-        raise UsageError("a study scores prompts alone, and these tokens also have a factor on depth: leave out --data, or use `evaluate`")
+    check_condition(model, data is not None)
     if settings.neighbours < 1 or settings.patches < 1 or settings.images < 0:
         raise UsageError("a study needs at least one neighbour and one patch, and no negative number of images")
     if settings.position is not None:  # fails here rather than after the vocabulary has been encoded
