@@ -72,6 +72,9 @@ def test_refusals_are_one_line_and_leave_nothing(tokens, tiny_clip, model_of, tm
         ([tokens, "--scales", "near|far"], 2, "has 2 words, these tokens have 7 bins"),
         ([tokens, "--template", "1o1d"], 2, "{ctx} slots"),
         ([tokens, "--neighbours", "0"], 2, "at least one neighbour"),
+        ([tokens, "--phrase", "2"], 2, "go on from best words"),
+        ([tokens, "--carry-to", "bundled"], 2, "goes on from best words"),
+        ([tokens, "--search-seconds", "0"], 2, "takes more than no seconds"),
         ([tokens, "--trained-vocabulary-only"], 2, "for the bundled CLIP"),
     ]
     for arguments, code, said in cases:

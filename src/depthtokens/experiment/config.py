@@ -26,7 +26,7 @@ class ClipFlags:
     """Which CLIP."""
 
     clip: str = "RN50"
-    """An open_clip model name, or a CLIP file or folder, or bundled."""
+    """An open_clip model name, or a CLIP file or folder, hf:FOLDER or hf:USER/NAME of transformers, or bundled."""
     weights: str | None = "openai"
     """A weights tag of that model, a file, or random."""
 
