@@ -167,12 +167,21 @@ EFFECTS: dict[str, tuple[ModelOptions, str, str]] = {
 }
 
 
+VALUE = replace(BASE, dense="value")
+CONDITIONED: dict[str, tuple[ModelOptions, str]] = {
+    "learned-7 shift": (replace(VALUE, condition="shift"), "CoCoOp: the image moves its prompts' vectors"),
+    "learned-7 gain": (replace(VALUE, condition="gain"), "the image has a factor on its depth"),
+}
+"""Rows whose tokens or depth depend on the image as a whole; each is one setting away from "learned-7 value"."""
+
+
 def effects(role: str, roles: list[str]) -> list[Row]:
     """The effects, one setting and one row each; tokens of one data set on another where both are at hand."""
     rows = [
         Row(f"effects/{role}/{name}", f"effects/{name}", role, options, kind=kind, asks=asks)
         for name, (options, kind, asks) in EFFECTS.items()
     ]
+    rows += [Row(f"effects/{role}/{name}", f"effects/{name}", role, options, asks=asks) for name, (options, asks) in CONDITIONED.items()]
     for other in roles:
         if other != role:
             taken = Row("", "", role, BASE, kind=CROSS, source=f"effects/{other}/learned-7")

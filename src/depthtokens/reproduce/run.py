@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -340,7 +340,7 @@ class _Run:
                 model.provenance = Provenance(row.protocol, {**self.facts, "row": row.name})
                 model.save(self._tokens(row, seed))
             else:
-                write(self._tokens(row, seed), dict(model.trainable()), {"linear_head": {**asdict(model.settings), "depth": LINEAR}})
+                write(self._tokens(row, seed), dict(model.trainable()), {"linear_head": {**model.settings.written(), "depth": LINEAR}})
 
     def _borrowed(self, row: Row, seed: int) -> DepthTokens:
         """Tokens of another data set's row, over this data's range, or with their own bins in metres."""
