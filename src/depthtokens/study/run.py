@@ -13,6 +13,7 @@ from torch import Tensor
 from .._version import versions
 from ..clip.bundled import trained_tokens
 from ..depth.model import DepthTokens
+from ..depth.settings import SHIFT
 from ..errors import UsageError
 from ..progress import Progress, prefixed, silent
 from ..prompt.scales import SCALES, depth_words
@@ -180,7 +181,7 @@ def in_words(model: DepthTokens, words: str) -> DepthTokens:
         raise UsageError(f"'{words}' is no scale of words: give {', '.join(SCALES)}, or one word per bin as 'near|far'")
     if spoken.count != count:
         raise UsageError(f"the scale '{words}' has {spoken.count} words, these tokens have {count} bins: leave it out of --scales")
-    other = DepthTokens.of(model.clip, model.settings.changed(depth=words, batchnorm="frozen", init="random"))
+    other = DepthTokens.of(model.clip, model.settings.changed(depth=words, batchnorm="frozen", init="random", condition=None))
     with torch.no_grad():
         if "context" in model.tokens:
             other.tokens["context"].copy_(model.tokens["context"])
@@ -249,6 +250,10 @@ def _context(model: DepthTokens, template: str) -> Tensor | None:
 
 def _check(model: DepthTokens, settings: StudySettings, data: StudyData | None, elsewhere: Elsewhere | None) -> None:
     """Raise UsageError for settings that do not fit the model or the images."""
+    if model.settings.condition == SHIFT:
+        raise UsageError("every image has prompts of its own with condition shift: there is no one set of tokens to study")
+    if model.settings.condition and data is not None:
+        raise UsageError("a study scores prompts alone, and these tokens also have a factor on depth: leave out --data, or use `evaluate`")
     if settings.neighbours < 1 or settings.patches < 1 or settings.images < 0:
         raise UsageError("a study needs at least one neighbour and one patch, and no negative number of images")
     if settings.phrase not in BEST_OF or not settings.search_seconds > 0:
