@@ -108,7 +108,7 @@ def test_many_are_as_one_by_one(graph):
 def asked(graph, monkeypatch):
     """The precisions in which towers come to the exporter, which gives the same model's graph for each, in float32."""
     precisions = []
-    monkeypatch.setattr(export, "to_onnx", lambda module, _: precisions.append(module.fused.precision) or onnx.load(graph))
+    monkeypatch.setattr(export, "to_onnx", lambda module, *_: precisions.append(module.fused.precision) or onnx.load(graph))
     return precisions
 
 
@@ -475,3 +475,18 @@ def test_metadata_is_data(graph, tmp_path, change):
 
     with pytest.raises(WeightsError, match="does not hold"):
         OnnxDepth(described(graph, tmp_path / "m.onnx", made_up))
+
+
+def test_a_gain_is_in_the_graph_and_a_shift_is_not_exported(tiny_clip, tmp_path):
+    model = DepthTokens(tiny_clip, depth="random:7", scale=378, predict_side=64, condition="gain")
+    model.condition.weight.data += torch.randn(64, generator=torch.Generator().manual_seed(0))
+    export.export_onnx(model, tmp_path / "m.onnx", (64, 96))
+    opened = OnnxDepth(tmp_path / "m.onnx")
+    assert opened.settings.condition == "gain"
+    for (height, width), flip in (((64, 96), False), ((128, 192), True)):
+        agree(opened.predict(photo(height, width), flip=flip), model.predict(photo(height, width), flip=flip))
+    images = np.stack([photo(64, 96), photo(64, 96)[::-1]])
+    *_, gain = opened.session.run(None, {"image": images})
+    assert gain.shape == (2, 1, 1, 1) and np.abs(gain - 1).max() > 0.01 and gain[0] != gain[1]
+    with pytest.raises(UsageError, match="every image has prompts of its own with condition shift"):
+        export.export_onnx(DepthTokens(tiny_clip, condition="shift"), tmp_path / "s.onnx")

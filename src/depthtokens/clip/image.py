@@ -282,10 +282,14 @@ class Folded(nn.Module):
         return x if self.project is None else self.project(x)
 
     def weights_for(self, features: Tensor) -> Tensor:
-        """[N, C] -> [N, D]: what correlates with this module's vectors as `features` do with the mode's own."""
+        """[..., C] -> [..., D]: what correlates with this module's vectors as `features` do with the mode's own."""
         if self.kept is None:
             return features
-        return features.new_zeros(len(features), self.width).index_add(1, self.kept.to(features.device), features)
+        return features.new_zeros(*features.shape[:-1], self.width).index_add(-1, self.kept.to(features.device), features)
+
+    def own(self, vectors: Tensor) -> Tensor:
+        """[..., D] -> [..., C]: the mode's own features, of this module's vectors in unit length."""
+        return vectors if self.kept is None else vectors.index_select(-1, self.kept.to(vectors.device))
 
 
 def dense_features(clip: nn.Module, images: Tensor, mode: str | None = None) -> Tensor:
