@@ -180,9 +180,13 @@ def test_words(finished):
     done = finished()
     assert describe(done, "nyu").startswith(f"nyu:somewhere: 99 training and {IMAGES} test images. protocol auty2023 (Auty & ")
     assert "0.001-10 m, crop eigen" in describe(done, "nyu") and "depthclip" in describe(finished("all"), "nyu")
-    assert recipe(done).startswith("3 steps of batch 16, AdamW, OneCycle to 0.000357, seeds 0..1; as written: CLIP frozen")
+    assert recipe(done).startswith(
+        "3 steps of batch 16, AdamW, OneCycle to 0.000357, seeds 0..1; CLIP frozen, stored features of plain images"
+    )
     released = replace(done, settings=replace(done.settings, as_released=True, steps=None))
     assert "25 epochs of batch 16" in recipe(released) and "as released: BatchNorm adapts" in recipe(released)
+    written = replace(done, settings=replace(done.settings, views=0, steps=None))
+    assert recipe(written).endswith("as the paper writes: CLIP frozen, new random views in every epoch")
 
 
 def test_files(finished, tmp_path):
