@@ -105,7 +105,7 @@ def numbers_plot(marks: Sequence[Mark], label: str) -> bytes:
     ax.set_xscale("log")
     for mark in marks:
         shape = "s" if mark.group == CONTROL else "o"
-        ax.plot(places[mark.label], mark.mean, shape, color=COLOURS[mark.group], markersize=5.5, alpha=0.85, markeredgewidth=0)
+        ax.plot(places[mark.label], mark.mean, shape, color=COLOURS[mark.group], markersize=6, markeredgecolor="white", markeredgewidth=0.6)
     for number, mark in enumerate(best, 1):  # below the line, where no row is
         ax.annotate(str(number), (places[mark.label], mark.mean), xytext=(-2, -5), textcoords="offset points", ha="right", va="top",
             fontsize=9, fontweight="bold")  # fmt: skip
@@ -119,7 +119,7 @@ def numbers_plot(marks: Sequence[Mark], label: str) -> bytes:
     _log(ax, "y")
     ax.set_ylim(ax.get_ylim()[0] * 0.93)
     _legend(figure, ax, marks)
-    named = [f"{number}  {mark.label}: {mark.numbers:,} → {mark.mean:.3f}" for number, mark in enumerate(best, 1)]
+    named = [f"{number}  {mark.label}: {mark.numbers:,} numbers, {mark.mean:.3f}" for number, mark in enumerate(best, 1)]
     figure.supxlabel("\n".join(named).replace("$", r"\$"), x=0.1, ha="left", fontsize=9)
     return figure_png(figure)
 
