@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from depthtokens.experiment.statistics import Interval
-from depthtokens.reproduce.plots import COLOURS, CONTROL, LEARNED, PLAIN, RANDOM, WORDS, Mark, _best, group_of, numbers_plot, row_plot
+from depthtokens.reproduce.plots import COLOURS, CONTROL, LEARNED, PLAIN, RANDOM, WORDS, Mark, group_of, numbers_plot, row_plot, unbeaten
 from depthtokens.reproduce.rows import CONSTANT, control_row
 from depthtokens.reproduce.settings import rows_for
 
@@ -42,7 +42,7 @@ def test_rows_stand_from_the_best_down():
 
 
 def test_what_a_number_buys():
-    assert [mark.label for mark in _best(MARKS)] == ["near $x_", "seven", "head"]
+    assert [mark.label for mark in unbeaten(MARKS)] == ["near $x_", "seven", "head"]
     png = numbers_plot(MARKS, "AbsRel")
     height = Image.open(io.BytesIO(png)).height
     middle = {group: np.median([x for y, x in places(png, group) if y > 0.2 * height]) for group in (PLAIN, LEARNED, WORDS)}

@@ -295,7 +295,7 @@ def test_new_views_in_every_epoch(settings, tiny_file, token_row, tmp_path, monk
     stored = []
     cached = source.cached
     monkeypatch.setattr(source, "cached", lambda *args, **kwargs: stored.append(args[1].split) or cached(*args, **kwargs))
-    done = reproduce(made)
+    reproduce(made)
     assert stored == ["test"]
     tokens, head = (module.Path(made.out) / "tokens" / f"effects_nyu_{name}-seed3.safetensors" for name in ("learned-7", "linear_head"))
     alone = train(Experiment(data=made.data[0], clip=str(tiny_file), dense="layer4", epochs=2, batch_size=4, lr=0.02, seed=3, workers=0,

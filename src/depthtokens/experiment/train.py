@@ -226,8 +226,8 @@ class _Run:
             cache=kept, workers=experiment.workers, precision=experiment.precision, list_file=experiment.list_file,
             progress=progress, notify=notify,
         )  # fmt: skip
-        self.source: Source = open_source(self.model, data, views, reading)
         self.validation = Validation(experiment, self.model, reading, progress) if experiment.validate else None
+        self.source: Source = open_source(self.model, data, views, reading)
         read: Data = self.source.store if isinstance(self.source, Stored) else data  # a store has looked at every file already
         self.facts = {
             "images": len(data),

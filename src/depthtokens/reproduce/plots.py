@@ -96,7 +96,7 @@ def numbers_plot(marks: Sequence[Mark], label: str) -> bytes:
         marks: the rows; less is better.
         label: what is measured, with its unit.
     """
-    best = _best(marks)
+    best = unbeaten(marks)
     figure = new_figure(WIDTH, 4.4 + 0.17 * len(best), DPI)
     ax = figure.subplots()
     places = {mark.label: mark.numbers or 0.25 for mark in marks}  # a logarithmic axis has no 0
@@ -124,7 +124,7 @@ def numbers_plot(marks: Sequence[Mark], label: str) -> bytes:
     return figure_png(figure)
 
 
-def _best(marks: Sequence[Mark]) -> list[Mark]:
+def unbeaten(marks: Sequence[Mark]) -> list[Mark]:
     """The rows that none with as few numbers or fewer beats, by their numbers."""
     found: list[Mark] = []
     for mark in sorted(marks, key=lambda mark: (mark.numbers, mark.mean)):
