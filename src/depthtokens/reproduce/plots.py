@@ -119,7 +119,7 @@ def numbers_plot(marks: Sequence[Mark], label: str) -> bytes:
     _log(ax, "y")
     ax.set_ylim(ax.get_ylim()[0] * 0.93)
     _legend(figure, ax, marks)
-    named = [f"{number}  {mark.label}: {mark.numbers:,} numbers, {mark.mean:.3f}" for number, mark in enumerate(best, 1)]
+    named = [f"{number}  {mark.label} ({mark.numbers:,}): {mark.mean:.3f}" for number, mark in enumerate(best, 1)]
     figure.supxlabel("\n".join(named).replace("$", r"\$"), x=0.1, ha="left", fontsize=9)
     return figure_png(figure)
 
