@@ -98,10 +98,11 @@ def _image_seconds(model: DepthTokens, data: DepthDataset, settings: Reproductio
     samples = [data[number] for number in range(min(IMAGES, len(data)))]
     reading = min(_timed(lambda: data[0]) for _ in range(2)) / max(1, settings.workers)
     device, where = model.centres.device, model.settings
+    tower = model.tower if settings.as_released else model.tower.quick()
 
     def encode() -> float:
         image = sent(samples.pop().image[None], device)
-        return float(model.tower.encode(image, where.dense, where.normalisation, settings.precision).sum())
+        return float(tower.encode(image, where.dense, where.normalisation, settings.precision).sum())
 
     return max(reading, min(_timed(encode) for _ in range(len(samples))))
 
