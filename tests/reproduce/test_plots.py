@@ -9,7 +9,7 @@ from PIL import Image
 
 from depthtokens.experiment.statistics import Interval
 from depthtokens.reproduce.plots import COLOURS, CONTROL, LEARNED, PLAIN, RANDOM, WORDS, Mark, group_of, numbers_plot, row_plot, unbeaten
-from depthtokens.reproduce.rows import CONSTANT, control_row
+from depthtokens.reproduce.rows import CONSTANT, control_row, ridge_rows
 from depthtokens.reproduce.settings import rows_for
 
 
@@ -53,4 +53,7 @@ def test_every_kind_of_row_has_a_group():
     groups = {row.label: group_of(row) for row in rows_for("all", ["nyu", "kitti"])}
     assert groups["t3/learned-7"] == groups["t4/4o4d-depth-7"] == groups["effects/from kitti, metres"] == LEARNED
     assert groups["t3/random-7"] == RANDOM and groups["t3/depth-7"] == groups["effects/depth-7 adapted"] == WORDS
-    assert groups["effects/linear head"] == PLAIN and group_of(control_row("nyu", CONSTANT, "auty2023")) == CONTROL
+    assert (
+        groups["effects/linear head"] == group_of(ridge_rows(rows_for("3", ["nyu"]))[0]) == PLAIN
+        and group_of(control_row("nyu", CONSTANT, "auty2023")) == CONTROL
+    )

@@ -137,11 +137,11 @@ def _step_seconds(
     rows: Sequence[Row], sets: Mapping[tuple[str, str], DepthDataset], settings: Reproduction, model_of: Callable[[Row], DepthTokens]
 ) -> dict[str, float]:
     """Seconds of a training step of one run, by the row's name; rows with the same prompts are timed once."""
-    found: dict[tuple[str, str, str, str], tuple[float, int]] = {}
+    found: dict[tuple[str | None, ...], tuple[float, int]] = {}
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     for row in sorted(rows, key=lambda row: row.model.words.count):
-        kind = (row.role, row.kind, row.model.template, row.model.depth)
+        kind = (row.role, row.kind, row.model.template, str(row.model.depth), row.model.condition)
         if kind not in found and time.perf_counter() - started < PATIENCE:
             model = model_of(row)
             trained = LinearHead(model) if row.kind == LINEAR else model

@@ -17,9 +17,10 @@ from ..files import json_text, write_text
 from ..places import for_others, last_part
 from ..report.html import page
 from ..report.table import Table, write_cell
+from .fewshot import Curves, curves, few_shot_plot, few_shot_table
 from .measured import Measured
 from .plots import CONTROL, Mark, group_of, numbers_plot, row_plot
-from .rows import BASE, MEAN_MAP, PROMPT, Row
+from .rows import BASE, FEW_SHOT, MEAN_MAP, PROMPT, Row
 from .run import Reproduced
 
 MAIN = "abs_rel"
@@ -71,7 +72,7 @@ class Line:
     @property
     def kind(self) -> str:
         """How a page draws it: "control", "learned", or "" for what trained nothing."""
-        return "control" if self.row.image_free else "learned" if self.result.parameters else ""
+        return "control" if self.row.control else "learned" if self.result.parameters else ""
 
     def published(self, metric: str) -> float | None:
         """The published figure, where it is of this data set."""
@@ -108,10 +109,10 @@ def lines(done: Reproduced) -> dict[str, list[Line]]:
 
 def _lines(rows: list[Measured], spec: str) -> list[Line]:
     """The rows of one data set."""
-    maps = {one.row.protocol: one for one in rows if one.row.kind == MEAN_MAP}
+    maps = {one.row.protocol: one for one in rows if one.row.kind == MEAN_MAP and one.row.control}
     base = next((one for one in rows if _is_base(one.row)), None)
     found = []
-    for one in sorted(rows, key=lambda one: not one.row.image_free):
+    for one in sorted(rows, key=lambda one: (not one.row.control, not one.row.image_free and one.row.control)):
         mean_map = maps[one.row.protocol]
         against_map = None if one is mean_map else one.result.minus(mean_map.result, MAIN)
         against_base = one.result.minus(base.result, MAIN) if base and _differ(one.row, base.row) else None
@@ -159,8 +160,12 @@ def _table(done: Reproduced, role: str, found: list[Line]) -> Table:
 def pictures(found: list[Line]) -> list[tuple[bytes, str]]:
     """The rows of one data set as pictures, each with what it says in words: by score, and by the numbers that they train.
 
-    A run that stands under two names is drawn once, and of the controls those by the protocol that most rows have.
+    A run that stands under two names is drawn once, and of the controls those by the protocol that most rows have. The table "few-shot"
+    has a picture of its own.
     """
+    found = [line for line in found if line.row.table != FEW_SHOT]
+    if all(line.row.control for line in found):
+        return []
     protocol, _ = Counter(line.row.protocol for line in found if not line.row.image_free).most_common(1)[0]
     drawn = [line for number, line in enumerate(found) if not any(line.row.same(other.row) for other in found[:number])]
     marks = [_mark(line) for line in drawn if line.row.protocol == protocol or not line.row.image_free]
@@ -177,6 +182,11 @@ def _mark(line: Line) -> Mark:
     """A row as a picture shows it."""
     result, label = line.result, line.row.label.removeprefix("effects/")
     return Mark(label, group_of(line.row), result.parameters, result.interval(MAIN), result.scores[MAIN], line.published(MAIN))
+
+
+def _few_shot(done: Reproduced, role: str) -> Curves:
+    """Scores by head and number of training images, where the table "few-shot" was run."""
+    return curves([one for one in done.rows if one.row.role == role], done.facts["data"][f"{role} train"]["images"], MAIN)
 
 
 def _questions(found: list[Line]) -> Table | None:
@@ -211,11 +221,11 @@ def recipe(done: Reproduced) -> str:
     new = "new random views in every epoch"
     if s.as_released:
         how = f"as released: BatchNorm adapts in rows that train tokens, {new}"
-        how += f"; the linear head on stored features of {fixed}" if s.views else ""
+        how += f"; linear head and ridge on stored features of {fixed}" if s.views else "; the ridge on plain images"
     elif s.views:
         how = f"CLIP frozen, stored features of {fixed}"
     else:
-        how = f"as the paper writes: CLIP frozen, {new}"
+        how = f"as the paper writes: CLIP frozen, {new}; the ridge on plain images"
     return f"{steps} of batch {s.batch_size}, AdamW, OneCycle to {s.lr:g}, seeds {s.seeds}; {how}"
 
 
@@ -224,6 +234,8 @@ def markdown(done: Reproduced) -> str:
     parts = ["# Reproduction", f"{recipe(done)}.", LEGEND]
     for role, table in tables(done).items():
         parts += [f"## {title(done, role)}", table.markdown()]
+        if few := _few_shot(done, role):
+            parts.append(few_shot_table(few, MAIN).markdown())
     return "\n\n".join([*parts, _made_with(done)]) + "\n"
 
 
@@ -252,7 +264,11 @@ def to_csv(done: Reproduced) -> str:
 
 def to_html(done: Reproduced) -> str:
     """One page, everything inside it."""
-    parts = [(title(done, role), pictures(found), _table(done, role, found), _questions(found)) for role, found in lines(done).items()]
+    parts = []
+    for role, found in lines(done).items():
+        few = _few_shot(done, role)
+        shown = (few_shot_plot(few, MAIN), few_shot_table(few, MAIN)) if few else None
+        parts.append((title(done, role), pictures(found), shown, _table(done, role, found), _questions(found)))
     return page("reproduction.html", recipe=recipe(done), legend=LEGEND, parts=parts, made_with=_made_with(done))
 
 
