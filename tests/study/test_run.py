@@ -17,25 +17,11 @@ from helpers import refused
 
 def test_without_images_at_a_position(tokens, tiny_clip, model_of, tmp_path, capsys):
     out = tmp_path / "study"
-    main(
-        [
-            "study",
-            str(tokens),
-            "--out",
-            str(out),
-            "--position",
-            "7",
-            "--scales",
-            "depth-7",
-            "near|b|c|d|e|f|far",
-            "metres:7",
-            "--neighbours",
-            "3",
-        ]
-    )
+    scales = ["depth-7", "near|b|c|d|e|f|far", "metres:7"]
+    main(["study", str(tokens), "--out", str(out), "--position", "7", "--scales", *scales, "--neighbours", "3"])
     assert "give --data" in capsys.readouterr().out and not (out / "scores.csv").exists()
     values = json.loads((out / "study.json").read_text())
-    assert "scores" not in values and {"tokens", "depth-7", "near|b|c|d|e|f|far", "metres:7"} == values["paths"].keys()
+    assert "scores" not in values and {"tokens", *scales} == values["paths"].keys()
     tables = {(table["words"], table["space"]): table["rows"] for table in values["neighbours"]}
     model = model_of(tiny_clip)
     for name, same in {"tokens": model, "depth-7": in_words(model, "depth-7")}.items():
@@ -68,7 +54,7 @@ def test_words_keep_the_learned_context(tiny_clip, model_of):
     assert torch.allclose(found[[1, 0]], F.normalize(expected, dim=-1), atol=1e-5)
 
 
-def test_refusals_are_one_line_and_leave_nothing(tokens, tiny_clip, model_of, few_scenes, tmp_path, capsys):
+def test_refusals_are_one_line_and_leave_nothing(tokens, tiny_clip, model_of, tmp_path, capsys):
     gone = tmp_path / "gone.pt"
     torch.save({name: value + 1 if name == "logit_scale" else value for name, value in tiny_clip.model.state_dict().items()}, gone)
     model_of(load_clip(str(gone))).save(tmp_path / "orphan.safetensors")
@@ -78,7 +64,7 @@ def test_refusals_are_one_line_and_leave_nothing(tokens, tiny_clip, model_of, fe
     model_of(tiny_clip, condition="gain").save(gain)
     cases = [
         ([shift], 2, "no one set of tokens to study"),
-        ([gain, "--data", "scenes", "--workers", "0"], 2, "leave out --data, or use `evaluate`"),
+        ([gain, "--data", "scenes"], 2, "leave out --data, or use `evaluate`"),
         ([tmp_path / "orphan.safetensors"], 1, "give it with --clip"),
         ([tmp_path / "nothing.safetensors"], 1, "no token file"),
         ([tokens, "--data", "nowhere:x"], 2, "unknown data set 'nowhere'"),

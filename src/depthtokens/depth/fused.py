@@ -43,17 +43,17 @@ class Output(NamedTuple):
     probs: Tensor
 
     @classmethod
-    def of(cls, logits: Tensor, centres: Tensor, gain: Tensor | None = None) -> Output:
+    def of(cls, logits: Tensor, centres: Tensor) -> Output:
         """Softmax over bins, and the expectation of their centres.
 
         Args:
             logits: [B, N, h, w].
-            centres: [N] metres.
-            gain: [B, 1, 1, 1], a factor on depth; None for none.
+            centres: [N] metres, or [B, N] where every image has its own.
         """
         probs = logits.softmax(dim=1)
-        depth = F.conv2d(probs, centres[None, :, None, None])
-        return cls(depth if gain is None else depth * gain, probs)
+        if centres.ndim == 2:
+            return cls((probs * centres[:, :, None, None]).sum(dim=1, keepdim=True), probs)
+        return cls(F.conv2d(probs, centres[None, :, None, None]), probs)
 
 
 class FusedDepth(nn.Module):

@@ -52,13 +52,14 @@ class LinearHead(nn.Module):
         """As `DepthTokens.depth_from`, with a bias per bin."""
         return Output.of(self.logits(patches, text), self.centres)
 
+    def centres_of(self, patches: Tensor) -> Tensor:
+        """[N] metres, the same for all images."""
+        return self.centres
+
     def logits(self, patches: Tensor, text: Tensor) -> Tensor:
         """As `DepthTokens.logits`, with a bias per bin."""
         need_features(patches, text, len(self.centres))
         return nn.functional.conv2d(patches.float(), self.scale * text[:, :, None, None], self.bias)
-
-    def gain(self, patches: Tensor) -> None:
-        """None: no image has a factor on its depth."""
 
 
 Trainable = DepthTokens | LinearHead

@@ -55,7 +55,7 @@ def bin_cross_entropy(logits: Tensor, target: Tensor, centres: Tensor, *, ordina
     Args:
         logits: [B, N, h, w], before the softmax; logarithms of probabilities do as well.
         target: [B, 1, H, W] metres, 0 = no truth; reduced to patches by `patch_truth`.
-        centres: [N] metres, increasing.
+        centres: [N] metres, increasing, or [B, N] where every image has its own; no gradient goes to them.
         ordinal: False wants the bin that the depth lies in, bins being cut half-way between centres. True wants q_n ∝ exp(-(log c_n -
             log d)² / 2σ²), so that a bin nearby is less wrong than one far away; σ is half the mean distance of neighbouring centres in
             log depth. Source: soft ordinal labels, Diaz and Marathe, CVPR 2019, with a squared log distance.
@@ -68,21 +68,21 @@ def bin_cross_entropy(logits: Tensor, target: Tensor, centres: Tensor, *, ordina
     """
     need(logits, "bin_cross_entropy's logits", "[B, N, h, w]")
     need(target, "bin_cross_entropy's target", "[B, 1, H, W]", hint="metres, 0 where there is no ground truth")
-    if len(logits) != len(target) or logits.shape[1] != len(centres):
-        raise UsageError(
-            f"bin_cross_entropy: {logits.shape[1]} bins of {len(logits)} images do not fit {len(centres)} centres and {len(target)} targets"
-        )
+    if len(logits) != len(target) or logits.shape[1] != centres.shape[-1]:
+        bins = f"{logits.shape[1]} bins of {len(logits)} images"
+        raise UsageError(f"bin_cross_entropy: {bins} do not fit {centres.shape[-1]} centres and {len(target)} targets")
     truth = patch_truth(target, (logits.shape[2], logits.shape[3]))
-    valid = truth > MIN_TRUTH
+    valid, centres = truth > MIN_TRUTH, centres.detach()
     with torch.autocast(logits.device.type, enabled=False):
         likely = logits.float().log_softmax(dim=1)
         if ordinal:
             places = centres.log()
-            sigma = 0.5 * (places[-1] - places[0]) / (len(centres) - 1)
-            far = (places[:, None, None] - truth.clamp(min=MIN_TRUTH).log()[:, None]) / sigma
+            sigma = 0.5 * (places[..., -1:] - places[..., :1]) / (centres.shape[-1] - 1)
+            far = (places[..., None, None] - truth.clamp(min=MIN_TRUTH).log()[:, None]) / sigma[..., None, None]
             loss = -((-0.5 * far.square()).softmax(dim=1) * likely).sum(dim=1)
         else:
-            loss = F.nll_loss(likely, torch.bucketize(truth, (centres[1:] + centres[:-1]) / 2), reduction="none")
+            edges = (centres[..., 1:] + centres[..., :-1]) / 2
+            loss = F.nll_loss(likely, (truth[:, None] > edges[..., None, None]).sum(dim=1), reduction="none")
         return torch.where(valid, loss, 0).sum() / valid.sum().clamp(min=1)
 
 

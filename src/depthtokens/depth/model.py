@@ -245,7 +245,7 @@ class DepthTokens(Summarised, nn.Module):
             UsageError: for features of other shapes, or that do not fit together.
         """
         with torch.autocast(patches.device.type, enabled=False):  # half precision would cost millimetres here, and gain nothing
-            return Output.of(self.logits(patches, text), self.centres, self.gain(patches))
+            return Output.of(self.logits(patches, text), self.centres_of(patches))
 
     def logits(self, patches: Tensor, text: Tensor) -> Tensor:
         """[B, N, h, w]: what `depth_from` takes the softmax of. Arguments and errors are its own."""
@@ -256,9 +256,11 @@ class DepthTokens(Summarised, nn.Module):
                 return F.conv2d(patches.float(), kernel[:, :, None, None])
             return (kernel @ patches.float().flatten(2)).unflatten(2, patches.shape[2:])
 
-    def gain(self, patches: Tensor) -> Tensor | None:
-        """[B, 1, 1, 1]: the factor that each image has on its depth; None where images have none."""
-        return self.condition(mean_patch(patches))[:, None, None, None] if isinstance(self.condition, Gain) else None
+    def centres_of(self, patches: Tensor) -> Tensor:
+        """Bin centres in metres: [N], or [B, N] where images [B, C, h, w] have a factor on them (condition="gain")."""
+        if not isinstance(self.condition, Gain):
+            return self.centres
+        return self.condition(mean_patch(patches))[:, None] * self.centres
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What training changes, by name: tokens, the logit scale if it is learned, and what a condition has."""

@@ -122,15 +122,14 @@ class Learner:
 
         Args:
             view: some of whose images have truth.
-            text: the model's text features.
+            text: the model's text features, [N, C], or [B, N, C] where prompts depend on the image.
         """
-        model, objective = self.model, self.objective
-        if objective.term is None:
-            return silog(model.depth_from(view.patches, text).depth, view.truth)
-        logits, gain = model.logits(view.patches, text), model.gain(view.patches)
-        truth = view.truth if gain is None else view.truth / gain.detach()  # a factor on depth moves an image's bins
-        beside = bin_cross_entropy(logits, truth, model.centres, ordinal=objective.term == "ordinal")
-        return silog(Output.of(logits, model.centres, gain).depth, view.truth) + objective.weight * beside
+        term, weight = self.objective.term, self.objective.weight
+        if term is None:
+            return silog(self.model.depth_from(view.patches, text).depth, view.truth)
+        logits, centres = self.model.logits(view.patches, text), self.model.centres_of(view.patches)
+        beside = bin_cross_entropy(logits, view.truth, centres, ordinal=term == "ordinal")
+        return silog(Output.of(logits, centres).depth, view.truth) + weight * beside
 
     def clip(self) -> Tensor:
         """Scale the gradient down to the largest norm that it may have; returns the norm that it had."""
