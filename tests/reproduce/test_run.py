@@ -23,7 +23,7 @@ from depthtokens.files import locked, sealed, unsealed
 from depthtokens.reproduce import run as module
 from depthtokens.reproduce.measured import slug
 from depthtokens.reproduce.published import published_rows
-from depthtokens.reproduce.rows import BASE, BEYOND, EFFECTS, WORDS
+from depthtokens.reproduce.rows import BASE, BEYOND, CONDITIONED, EFFECTS, WORDS
 from depthtokens.reproduce.run import expected, reproduce
 from depthtokens.reproduce.settings import Reproduction, parse_seeds, rows_for
 from depthtokens.reproduce.tables import save
@@ -72,7 +72,8 @@ def test_each_effect_is_one_setting_away():
 def test_beyond_is_asked_for_by_name(settings, monkeypatch):
     """Its rows train with an objective of their own, which files say where it is not the released one."""
     rows = {row.label: row for row in rows_for("beyond", ["nyu"])}
-    assert len(rows) == len(BEYOND) == 11 and not {row.name for row in rows.values()} & {row.name for row in rows_for("all", ["nyu"])}
+    assert len(rows) == len(BEYOND) + len(CONDITIONED) == 13
+    assert not {row.name for row in rows.values()} & {row.name for row in rows_for("all", ["nyu"])}
     released, tuned = rows["beyond/learned-7 silog"], rows["beyond/learned-7 silog+ce"]
     assert "objective" not in released.settings and tuned.to_dict()["settings"]["objective"] == "silog+ce" and not tuned.same(released)
     assert tuned.experiment("nyu:x").objective == "silog+ce" and not rows["beyond/metres-7"].learns
