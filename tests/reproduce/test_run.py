@@ -22,7 +22,7 @@ from depthtokens.files import locked, sealed, unsealed
 from depthtokens.reproduce import run as module
 from depthtokens.reproduce.measured import slug
 from depthtokens.reproduce.published import published_rows
-from depthtokens.reproduce.rows import BASE, EFFECTS, WORDS
+from depthtokens.reproduce.rows import BASE, CONDITIONED, EFFECTS, WORDS
 from depthtokens.reproduce.run import reproduce
 from depthtokens.reproduce.settings import Reproduction, parse_seeds, rows_for
 from depthtokens.reproduce.tables import save
@@ -211,7 +211,7 @@ def test_effects(settings):
     rows = by_name(done)
     ridges = [name for name in rows if "ridge" in name]
     assert ridges == [f"control/nyu/ridge ({kind})" for kind in ("layer4", "attnpool", "value", "layer4, CLIP normalisation")]
-    assert len(rows) == len(EFFECTS) + 2 + len(ridges)
+    assert len(rows) == len(EFFECTS) + len(CONDITIONED) + 2 + len(ridges)
     numbers = {name.rsplit("/", 1)[-1]: result.parameters for name, result in rows.items()}
     assert numbers["depth-7 learned scale"] == 1 and numbers["linear head"] == 7 * 65 and numbers["context only"] == 8 * 64
     assert numbers["path:7:256 log"] == 7 * 64 and numbers["learned-256 log"] == 256 * 64 and numbers["depth-7 adapted"] == 0

@@ -196,7 +196,6 @@ def effects(role: str, roles: list[str]) -> list[Row]:
 
 FEW = (1, 4, 16, 64, 256)
 """From how many training images the rows of the table "few-shot" learn, and from all."""
-VALUE = replace(BASE, dense="value")
 FEW_SHOT_ROWS: dict[str, tuple[ModelOptions, str]] = {
     "mean map": (VALUE, MEAN_MAP),
     "ridge": (VALUE, RIDGE),
