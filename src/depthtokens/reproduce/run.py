@@ -351,7 +351,7 @@ class _Run:
     def _learn(self, row: Row, seeds: Sequence[int], models: Sequence[Trainable], source: Source) -> None:
         settings = self.settings
         steps = settings.steps_for(len(self.sets[row.role, "train"]))
-        learners = [Learner(model, steps, lr=settings.lr) for model in models]
+        learners = [Learner(model, steps, lr=settings.lr, objective=row.objective) for model in models]
         if row.images is not None:
             source = Subset(source, row.images)
         fit(learners, source, batch_size=settings.batch_size, progress=self.progress)
