@@ -132,8 +132,7 @@ class FusedDepth(nn.Module):
             mirrored = self(images.flip(-1))
             depth = (depth + mirrored.depth.clamp(*self.depth_range).flip(-1)) / 2
             probs = (probs + mirrored.probs.flip(-1)) / 2
-        spread = (probs * (self.centres[:, None, None] - depth).square()).sum(dim=1, keepdim=True).sqrt()
-        return depth, spread, probs
+        return depth, spread_of(probs, self.centres, depth), probs
 
     def predict(self, images: Any, side: int | None = None, flip: bool = False, batch_size: int = 1) -> Any:
         """Depth of one photo or of many; see `DepthTokens.predict`, also for what it raises.
@@ -177,6 +176,20 @@ class FusedDepth(nn.Module):
         if self.precision == "float16":
             return "values of the image tower pass what float16 holds (65504), so there is no depth: use --precision bfloat16 or float32"
         return "the image tower gives no numbers for this photo, so there is no depth: are the CLIP's weights whole?"
+
+
+def spread_of(probs: Tensor, centres: Tensor, depth: Tensor) -> Tensor:
+    """The uncertainty of depth: the standard deviation about it over the bins' probabilities.
+
+    Args:
+        probs: [B, N, h, w].
+        centres: [N] metres.
+        depth: [B, 1, h, w] metres.
+
+    Returns:
+        [B, 1, h, w] metres.
+    """
+    return (probs * (centres[:, None, None] - depth).square()).sum(dim=1, keepdim=True).sqrt()
 
 
 @contextmanager
