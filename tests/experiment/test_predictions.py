@@ -61,7 +61,7 @@ def test_maps_of_any_size_are_scored_as_a_models_of_that_size(rooms, tmp_path):
     found = evaluate_predictions(folder, rooms, AUTY, workers=0)
     assert found.per_image == scores.per_image and found.protocol.flip is False and found.align == "none"
     np.save(tmp_path / f"{rooms.names[1]}.npy", small.numpy().T)
-    with pytest.raises(DataError, match=r"000001.npy: it is 5x3 and its image 64x96: is it stored lying\?"):
+    with pytest.raises(DataError, match=r"000001.npy is 5x3 and its image 64x96: is it stored lying\?"):
         evaluate_predictions(folder, rooms, AUTY, workers=0)
 
 
@@ -129,11 +129,11 @@ def test_what_does_not_match_is_named_in_one_line(tmp_path, message):
     found = match(tmp_path, ["s/a.jpg"])
     assert [path.name for path in found.extra] == ["c.npy"]  # pictures that `predict` makes are no maps
     text = message(lambda: match(tmp_path, ["s/a.jpg", "t/b.jpg"]))
-    assert text.endswith("for each of 2 images, by its name: 1 have none (t/b.jpg)")
+    assert text.endswith("for each of 2 images, by its name: without one: 1 (t/b.jpg)")
     text = message(lambda: match(touch(tmp_path, "s/a_depth.png"), ["s/a.jpg"]))
-    assert "1 have several (s/a.jpg: s/a.npy and s/a_depth.png)" in text
+    assert "with several: 1 (s/a.jpg: s/a.npy and s/a_depth.png)" in text
     text = message(lambda: match(tmp_path, ["s/c.jpg", "t/c.jpg", *(f"{i}.jpg" for i in range(9))]))
-    assert "9 have none (0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, ... (4 more)); 1 files fit several images (c.npy)" in text
+    assert "without one: 9 (0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, ... (4 more)); files that fit several images: 1 (c.npy)" in text
     assert "no folder" in message(lambda: match(tmp_path / "none", ["a"]))
 
 

@@ -36,13 +36,11 @@ class Evaluate(JsonFlag, ScoringFlags):
     csv: Path | None = None
     """Write per-image scores here."""
     predictions: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Score the depth maps in this folder instead of tokens: 16-bit PNG, npy, npz or tiff, of any size, called as the images are, or as
-    `predict` calls its results."""
+    """Score depth maps in place of tokens: 16-bit PNG, npy, npz or tiff, of any size, named as the images or as `predict` names results."""
     prediction_scale: float | None = None
     """Units per metre in them; by default what a PNG of `predict` states, and metres for floats."""
     align: Literal["none", "median", "affine", "affine-disparity"] = "none"
-    """Bring each of them to its truth first: by the median, or by a scale and a shift of depth, or of inverse depth where that is what they
-    hold."""
+    """Fit each to its truth first: by its median, or by a scale and a shift of depth, or of inverse depth where that is what they hold."""
     save_predictions: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Write the depth maps that are scored here, as float32 .npy: --predictions of this folder gives the same figures."""
     uncertainty: bool = False
@@ -114,14 +112,15 @@ def main(arguments: Sequence[str]) -> None:
         controls = learn_controls(training, depth_range, args.workers, progress) if training is not None else None
         rows = score(protocol, controls, progress, keep)
         uncertainty = score_uncertainty(model, source, protocol, progress) if args.uncertainty or args.plot else None
-    scores = rows[row]
+    scores, given = rows[row], args.tokens or args.predictions
+    assert given is not None
     if args.csv:
         scores.to_csv(args.csv)
     if args.plot and uncertainty:
-        write_plot(args.plot, uncertainty, f"{args.tokens or args.predictions} on {args.data} {source.split}")
+        write_plot(args.plot, uncertainty, f"{row} ({given.name}) on {source.name} {source.split}")
     if args.json:
         measured = [{"name": name, **found.to_dict()} for name, found in rows.items()]
-        said = {row: str(args.tokens or args.predictions), "data": args.data, "split": source.split, "rows": measured}
+        said = {row: str(given), "data": args.data, "split": source.split, "rows": measured}
         print_json(said | ({"uncertainty": uncertainty.to_dict()} if uncertainty else {}))
         return
     aligned = f", predictions {ALIGNMENTS[args.align]}" if args.predictions else ""
@@ -153,7 +152,7 @@ def show_uncertainty(row: str, scores: UncertaintyScores) -> None:
     areas = {f"{kind} {METRICS[name].label}": value for name, curves in scores.sparsification.items()
              for kind, value in (("AUSE", curves.ause), ("AURG", curves.aurg))}  # fmt: skip
     covered = {f"in {level:.0%}": scores.covered(level) for level in QUOTED}
-    title = f"uncertainty, mean over images; truth in central intervals of {scores.intervals}"
+    title = f"uncertainty; truth in intervals of {scores.intervals}"
     print_table(Table(["", *areas, *covered], [[row, *areas.values(), *covered.values()]], title=title))
 
 
@@ -177,12 +176,12 @@ def show_comparison(files: tuple[Path, Path], as_json: bool) -> None:
         print_json({"a": str(files[0]), "b": str(files[1]), **found.to_dict()})
         return
     named = [f"{name} = {path}{f' (align {align})' if align else ''}" for name, path, align in zip("AB", files, found.aligned, strict=True)]
-    title = f"{', '.join(named)}: {found.images} images, protocol {found.protocol}, means over images"
+    print(f"{', '.join(named)}: {found.images} images, protocol {found.protocol}, means over images\n")
     cells: list[list[Cell]] = []
     for name, metric in METRICS.items():
         difference = found.differences[name]
         cells.append([metric.heading, *found.means[name], Strong(difference) if difference.clear else difference])
-    print_table(Table(["", "A", "B", "A − B [95 %, paired by image]"], cells, title=title))
+    print_table(Table(["", "A", "B", "A − B [95 %, paired by image]"], cells))
 
 
 def _warn(model: DepthTokens | None, data: Data, training: DepthDataset | None) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..data.lists import read_text
+from ..data.images import reading
 from ..depth.metrics import METRICS
 from ..errors import UsageError
+from ..files import user_path
 from .statistics import Difference, paired_bootstrap
 
 
@@ -74,7 +75,8 @@ class _Table(NamedTuple):
 
 def _read(path: Path) -> _Table:
     """Scores of a file. Raises UsageError for a file of anything else."""
-    rows = list(csv.DictReader(read_text(path).splitlines()))
+    with reading("scores", path):
+        rows = list(csv.DictReader(user_path(path).read_text(encoding="utf-8").splitlines()))
     try:
         images = {row["name"]: {name: float(row[name]) for name in (*METRICS, "pixels")} for row in rows}
         (protocol,) = {row["protocol"] for row in rows}

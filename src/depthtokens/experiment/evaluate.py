@@ -76,7 +76,7 @@ class Scores(Summarised):
 
     def to_csv(self, path: str | Path | None = None) -> str:
         """The figures of each image as CSV text, written to a file where one is named. Raises DepthTokensError where it cannot be."""
-        said = {"protocol": self.protocol.name, **({"align": self.align} if self.align else {})}
+        said = {"protocol": self.protocol.name, **({"align": self.align} if self.align not in (None, "none") else {})}
         return csv_text(["name", *METRICS, "pixels", *said], ({**row, **said} for row in self.per_image), path)
 
 

@@ -7,7 +7,7 @@ brought to the truth's by the protocol, as a model's maps of that size would be.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -78,20 +78,18 @@ def match(folder: str | Path, names: Sequence[str]) -> Matched:
     fits = [_fitting(_place(name), by_name, places) for name in names]
     owners = Counter(path for found in fits for path in found)
     shared = [path for path, images in owners.items() if images > 1]
+    found = list(zip(names, fits, strict=True))
     faults = [
-        _listed("{} have none", [name for name, found in zip(names, fits, strict=True) if not found]),
-        _listed("{} have several", [
-            f"{name}: {' and '.join(relative(path, root) for path in found)}"
-            for name, found in zip(names, fits, strict=True) if len(found) > 1
-        ]),
-        _listed("{} files fit several images", [relative(path, root) for path in shared]),
-    ]  # fmt: skip
+        _listed("without one", [name for name, files in found if not files]),
+        _listed("with several", [f"{name}: {' and '.join(_names(files, root))}" for name, files in found if len(files) > 1]),
+        _listed("files that fit several images", _names(shared, root)),
+    ]
     if any(faults):
         wanted = f"one depth map ({', '.join(PREDICTION_ENDINGS)}) for each of {len(names)} images, by its name"
         raise DataError(f"{root} should hold {wanted}: {'; '.join(filter(None, faults))}")
     pictures = {ending_in_small(name) for image in names for name in _pictures(_place(image)[-1])}
     extra = [path for path in places if path not in owners and ending_in_small(spelling(path.name)) not in pictures]
-    return Matched([found[0] for found in fits], extra)
+    return Matched([files[0] for files in fits], extra)
 
 
 class Predictions:
@@ -129,10 +127,7 @@ class Predictions:
 
     def __getitem__(self, index: int, /) -> Item:
         """A prediction as it is stored, and its truth."""
-        try:
-            read = read_prediction(self.files[index], self.scale, relative=self.align.startswith("affine"))
-        except MemoryError:
-            raise DataError(f"not enough memory to read {self.files[index]}") from None
+        read = read_prediction(self.files[index], self.scale, relative=self.align.startswith("affine"))
         channels = [read.depth] if read.uncertainty is None else [read.depth, read.uncertainty]
         cut = np.stack([self.dataset.cut(index, channel) for channel in channels])
         return index, torch.from_numpy(cut), torch.from_numpy(self.dataset.read(index)[1])
@@ -142,24 +137,23 @@ class Predictions:
         for items in batches(self, range(len(self.names)), AT_ONCE, self.workers):
             for index, maps, depth in items:
                 truth = depth[None, None]
-                try:
-                    shown = protocol.shown(self._full_size(maps[None], truth, protocol))
-                except DataError as error:
-                    raise DataError(f"{self.files[index]}: {error}") from error
-                yield Shown([index], shown, None, truth)
+                yield Shown([index], protocol.shown(self._full_size(index, maps[None], truth, protocol)), None, truth)
 
-    def _full_size(self, maps: Tensor, truth: Tensor, protocol: Protocol) -> Tensor:
+    def _full_size(self, index: int, maps: Tensor, truth: Tensor, protocol: Protocol) -> Tensor:
         """Maps [1, C, h, w] at the size of the truth [1, 1, H, W], depth aligned to it."""
         (h, w), (height, width) = maps.shape[-2:], truth.shape[-2:]
         if (h - w) * (height - width) < 0:
-            raise DataError(f"it is {h}x{w} and its image {height}x{width}: is it stored lying?")
+            raise DataError(f"{self.files[index]} is {h}x{w} and its image {height}x{width}: is it stored lying?")
         lo, hi = protocol.depth_range or self.depth_range
         if self.align == "none":
             maps[:, :1].clamp_(lo, hi)  # before they are resized, as a model's
         maps = protocol.resized(maps, (height, width))
         valid = protocol.valid(truth, (lo, hi), self.eval_crop)
         if valid.any():
-            maps[:, :1] = aligned(self.align, maps[:, :1], truth, valid, hi)
+            try:
+                maps[:, :1] = aligned(self.align, maps[:, :1], truth, valid, hi)
+            except DataError as error:
+                raise DataError(f"{self.files[index]}: {error}") from error
         return maps
 
 
@@ -285,7 +279,12 @@ def _pictures(stem: str) -> list[str]:
     return [result_name(Path(f"{stem}.png"), ending) for kind, ending in ENDINGS.items() if kind not in DEPTHS]
 
 
+def _names(files: Iterable[Path], root: Path) -> list[str]:
+    """Files as seen from their folder."""
+    return [relative(path, root) for path in files]
+
+
 def _listed(what: str, names: Sequence[str]) -> str:
-    """How many files there are, in place of {}, and their names, or those of the first few; "" for none."""
+    """What is at fault, how many there are, and their names, or those of the first few; "" for none."""
     more = f", ... ({len(names) - MOST} more)" if len(names) > MOST else ""
-    return f"{what.format(len(names))} ({', '.join(names[:MOST])}{more})" if names else ""
+    return f"{what}: {len(names)} ({', '.join(names[:MOST])}{more})" if names else ""
