@@ -213,6 +213,17 @@ class ImageTower:
         """A tower of its own, whose statistics may change without changing this one's."""
         return ImageTower(copy.deepcopy(self.visual))
 
+    def quick(self) -> ImageTower:
+        """A tower for inference that makes the same features within rounding, in less time.
+
+        Of a tower that is made of convolutions it is a copy, in which they have taken in the BatchNorm behind them and channels lie last;
+        any other is given as it is.
+        """
+        convolutions = sum(isinstance(module, nn.Conv2d) for module in self.visual.modules())
+        if convolutions < 2:  # a transformer's one cuts the image into patches
+            return self
+        return ImageTower(fold_batchnorm(self.visual).to(memory_format=torch.channels_last))
+
     def folded(self, mode: str, dtype: torch.dtype = torch.float32) -> Folded:
         """A copy for inference: each convolution has taken in the BatchNorm behind it, channels lie last, and unused parts are left out.
 

@@ -191,7 +191,8 @@ def open_source(
     if isinstance(data, FeatureStore):
         check_store(model, data)
         return Stored(data, settings.dense, device=model.centres.device, flip=flip, batch_size=how.batch_size)
-    device, tower = model.centres.device, model.tower
+    device = model.centres.device
+    tower = model.tower.quick() if settings.batchnorm == "frozen" else model.tower
 
     def encode(images: Tensor) -> Tensor:
         return tower.encode(sent(images, device), settings.dense, settings.normalisation, how.precision)
