@@ -187,7 +187,7 @@ def test_predictions_are_read_as_depth_maps_are_saved(tmp_path, message):
             lambda ending=ending: read_prediction(tmp_path / f"steps{ending}")
         )
         np.testing.assert_array_equal(read_prediction(tmp_path / f"steps{ending}", 1000).depth, [[np.nan, 5]])
-        np.testing.assert_array_equal(read_prediction(tmp_path / f"steps{ending}", relative=True).depth, [[0, 5000]])
+        np.testing.assert_array_equal(read_prediction(tmp_path / f"steps{ending}", 1, relative=True).depth, [[0, 5000]])
     np.save(tmp_path / "odd.npy", np.array([[-1, np.inf, np.nan]]))
     np.testing.assert_array_equal(read_prediction(tmp_path / "odd.npy").depth, [[np.nan, np.inf, np.nan]])
     np.testing.assert_array_equal(read_prediction(tmp_path / "odd.npy", relative=True).depth, [[-1, np.nan, np.nan]])

@@ -104,9 +104,7 @@ def read_prediction(path: Path, scale: float | None = None, *, relative: bool = 
                 raw, uncertainty = _read_array(path), _read_entry(path, "uncertainty")
             case _:
                 raw = _read_array(path)
-    if relative:
-        scale = 1.0
-    elif scale is None and raw.dtype.kind != "f":
+    if scale is None and raw.dtype.kind != "f":
         raise DataError(f"{path} does not say its unit: state --prediction-scale (1000 for millimetres, 256 for KITTI's)")
     with np.errstate(over="ignore"):
         depth = raw.astype(np.float32) / np.float32(scale or 1)

@@ -127,7 +127,8 @@ class Predictions:
 
     def __getitem__(self, index: int, /) -> Item:
         """A prediction as it is stored, and its truth."""
-        read = read_prediction(self.files[index], self.scale, relative=self.align.startswith("affine"))
+        scale = self.scale or (None if self.align == "none" else 1.0)  # which alignment makes no matter
+        read = read_prediction(self.files[index], scale, relative=self.align.startswith("affine"))
         channels = [read.depth] if read.uncertainty is None else [read.depth, read.uncertainty]
         cut = np.stack([self.dataset.cut(index, channel) for channel in channels])
         return index, torch.from_numpy(cut), torch.from_numpy(self.dataset.read(index)[1])
