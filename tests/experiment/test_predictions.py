@@ -82,6 +82,16 @@ def test_aligned_predictions_need_no_scale(rooms, tmp_path, align, of):
     assert evaluate_predictions(folder, rooms, "auty2023", workers=0).image_wise["rmse"] > 0.5
 
 
+def test_steps_of_no_stated_unit_are_scored_where_they_are_aligned(rooms, tmp_path):
+    for index, name in enumerate(rooms.names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((rooms.read(index)[1] * 5000).astype(np.uint16)).save(tmp_path / f"{name}.png")
+    assert evaluate_predictions(tmp_path, rooms, align="median", workers=0).image_wise["abs_rel"] < 0.001
+    assert evaluate_predictions(tmp_path, rooms, scale=5000, workers=0).image_wise["abs_rel"] < 0.001
+    with pytest.raises(DataError, match="does not say its unit: state --prediction-scale"):
+        evaluate_predictions(tmp_path, rooms, workers=0)
+
+
 def test_alignment_is_least_squares_over_what_counts():
     rng = np.random.default_rng(0)
     depth, truth = (torch.from_numpy(rng.uniform(1, 9, (4, 5)).astype(np.float32)) for _ in range(2))
