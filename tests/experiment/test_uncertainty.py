@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from depthtokens import DataError
+from depthtokens.depth.condition import Gain
 from depthtokens.depth.fused import Output
 from depthtokens.depth.protocol import find_protocol
 from depthtokens.experiment.predictions import Predictions
@@ -54,19 +55,22 @@ def test_normal_intervals_hold_what_they_say(rooms, tmp_path):
     assert narrow.covered(0.8) < 0.5
 
 
-def test_bins_spread_their_probability_evenly_to_the_mid_points(rooms):
-    """Truth that lies evenly within bins, as the probabilities say, is covered as often as intervals say."""
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_bins_spread_their_probability_evenly_to_the_mid_points(factor):
+    """Truth that lies evenly within bins, as the probabilities say, is covered as often as they say; with a factor too."""
     shares, centres = torch.tensor([0.5, 0.2, 0.3]), torch.tensor([1.0, 3.0, 9.0])  # edges 0.5, 2, 6, 10
     rng = np.random.default_rng(0)
-    bins = rng.choice(3, p=shares.numpy() / shares.sum().item(), size=(1, 1, 100, 100))
-    truth = torch.from_numpy(rng.uniform(np.array([0.5, 2, 6])[bins], np.array([2, 6, 10])[bins])).float()
-    depth = (shares * centres).sum()
+    bins = rng.choice(3, p=shares.double().numpy() / shares.double().sum().item(), size=(1, 1, 100, 100))
+    truth = factor * torch.from_numpy(rng.uniform(np.array([0.5, 2, 6])[bins], np.array([2, 6, 10])[bins])).float()
+    depth, gain = factor * (shares * centres).sum(), Gain(1)
+    gain.bias.data.fill_(np.log(factor))
     model = SimpleNamespace(
-        eval=lambda: None, text_features=lambda: None, centres=centres, settings=SimpleNamespace(depth_range=(0.5, 10.0)),
+        eval=lambda: None, text_features=lambda: 0, centres=centres, condition=gain,
+        settings=SimpleNamespace(depth_range=(0.5, 10.0), condition="gain"),
         depth_from=lambda patches, text: Output(depth.expand(1, 1, 2, 2), shares[None, :, None, None].expand(1, 3, 2, 2)),
     )  # fmt: skip
     source = SimpleNamespace(
-        name="made up", split="test", names=["a"], depth_range=(0.5, 10.0), eval_crop=None,
+        name="made up", split="test", names=["a"], depth_range=(0.1, 30.0), eval_crop=None,
         evaluation=lambda protocol: [Shown([0], truth, truth, truth)],
     )  # fmt: skip
     found = score_uncertainty(model, source, AUTY)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(JsonFlag, ScoringFlags):
-    """Score a token file, or a folder of depth maps, on a data set, beside one constant depth and the mean map of its training split."""
+    """Score a token file, or a folder of depth maps, beside what the training split gives: one depth, the mean map, a ridge on features."""
 
     tokens: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")] = None
     """Token file, as `train` writes it, the run's folder, or hf:USER/NAME."""
@@ -32,7 +31,7 @@ class Evaluate(JsonFlag, ScoringFlags):
     """nyu:ROOT, kitti:ROOT, folder:ROOT, scenes, or store:FOLDER (patch features that `features --mirror` made)."""
     split: str = "test"
     controls: bool = True
-    """Score the two controls as well."""
+    """Score the controls as well."""
     csv: Path | None = None
     """Write per-image scores here."""
     predictions: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -79,9 +78,11 @@ def main(arguments: Sequence[str]) -> None:
     from ..data.find import left_out
     from ..depth.align import ALIGNMENTS
     from ..depth.metrics import METRICS, QUOTED
+    from ..depth.protocol import Head
     from ..experiment.controls import learn_controls
     from ..experiment.evaluate import head_of, score_heads
     from ..experiment.predictions import PREDICTIONS, Predictions, saving, score_predictions
+    from ..experiment.ridge import RIDGE, ridge_for
     from ..experiment.source import Scored, open_source, scored_views
     from ..experiment.uncertainty import score_uncertainty
     from ..features.store import FeatureStore
@@ -98,20 +99,30 @@ def main(arguments: Sequence[str]) -> None:
     with ProgressBar() as progress, ExitStack() as stack:
         source: Scored
         if model is not None:
-            source = open_source(model, data, scored_views(protocol, model.settings.normalisation), args.reading(progress))
-            row, score = "tokens", partial(score_heads, {"tokens": head_of(model)}, source)
+            row, source = "tokens", open_source(model, data, scored_views(protocol, model.settings.normalisation), args.reading(progress))
         else:
             assert args.predictions and not isinstance(data, FeatureStore)
             maps = Predictions(args.predictions, data, args.align, args.prediction_scale, args.workers)
             for line in left_out("depth maps belong to no image", maps.extra, args.predictions):
                 notify(f"note: {line}")
-            source, row, score = maps, PREDICTIONS, partial(score_predictions, maps)
+            row, source = PREDICTIONS, maps
         saved = args.save_predictions
         keep = stack.enter_context(saving(saved, row, source.names, protocol)) if saved else None
         depth_range = protocol.depth_range or source.depth_range
         controls = learn_controls(training, depth_range, args.workers, progress) if training is not None else None
-        rows = score(protocol, controls, progress, keep)
+        numbers = dict(controls.parameters) if controls else {}
+        if model is None:
+            rows = score_predictions(maps, protocol, controls, progress, keep)
+        else:
+            heads: dict[str, Head] = {row: head_of(model)}
+            numbers = {row: sum(value.numel() for value in model.trainable().values()), **numbers}
+            if training is not None and not named.store:
+                heads[RIDGE] = ridge = ridge_for(model, training, replace(args.reading(progress), list_file=args.train_list))
+                numbers[RIDGE] = ridge.parameters
+            rows = score_heads(heads, source, protocol, controls, progress, keep)
         uncertainty = score_uncertainty(model, source, protocol, progress) if args.uncertainty or args.plot else None
+    if training is not None and named.store:
+        notify(f"note: no row '{RIDGE}': the store holds no features of training images; with the data set itself there is one")
     scores, given = rows[row], args.tokens or args.predictions
     assert given is not None
     if args.csv:
@@ -119,7 +130,7 @@ def main(arguments: Sequence[str]) -> None:
     if args.plot and uncertainty:
         write_plot(args.plot, uncertainty, f"{row} ({given.name}) on {source.name} {source.split}")
     if args.json:
-        measured = [{"name": name, **found.to_dict()} for name, found in rows.items()]
+        measured = [{"name": name, "trained_parameters": numbers.get(name), **found.to_dict()} for name, found in rows.items()]
         said = {row: str(given), "data": args.data, "split": source.split, "rows": measured}
         print_json(said | ({"uncertainty": uncertainty.to_dict()} if uncertainty else {}))
         return
@@ -134,6 +145,9 @@ def main(arguments: Sequence[str]) -> None:
         print_table(Table(["", *METRICS], cells, title=title + mark, less=[name for name in METRICS if name not in QUOTED]))
     if uncertainty:
         show_uncertainty(row, uncertainty)
+    counted = ", ".join(f"{name} {count:,}" for name, count in numbers.items())
+    if counted:
+        print(f"\ntrained numbers: {counted}")
     for name, found in rows.items():
         if found.not_finite:
             notify(f"warning: {found.not_finite:,} depths of '{name}' were no numbers, and an end of the range was scored in their place")

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from ..clip.device import precision_of
+from ..depth.fused import Output
 from ..depth.linear import Trainable
 from ..depth.metrics import METRICS, MetricAccumulator, Target
 from ..depth.model import DepthTokens
 from ..depth.protocol import Head, Protocol, count_not_finite, find_protocol
+from ..depth.settings import SHIFT
 from ..errors import DataError
 from ..files import user_path, write_text
 from ..progress import Progress, silent
@@ -123,17 +125,26 @@ def evaluate(
     return score_heads({"tokens": head_of(model)}, source, protocol, progress=progress)["tokens"]
 
 
-def head_of(model: Trainable) -> Head:
-    """The part of a model that comes behind the image tower, as a head. The text side runs once, here, and never again per image."""
+def output_of(model: Trainable) -> Callable[[Tensor], Output]:
+    """The part of a model that comes behind the image tower: from patch features to depth and probabilities.
+
+    The text side runs once, here, and never again per image, unless every image has prompts of its own.
+    """
     model.eval()
     with torch.inference_mode():
-        text = model.text_features()
+        text = None if model.settings.condition == SHIFT else model.text_features()
 
-    def head(patches: Tensor) -> Tensor:
+    def output(patches: Tensor) -> Output:
         with torch.inference_mode():
-            return model.depth_from(patches, text).depth
+            return model.depth_from(patches, model.text_features(patches) if text is None else text)
 
-    return head
+    return output
+
+
+def head_of(model: Trainable) -> Head:
+    """The same as a head, which gives depth alone."""
+    output = output_of(model)
+    return lambda patches: output(patches).depth
 
 
 def score_heads(

@@ -31,8 +31,8 @@ Data = DepthDataset | FeatureStore
 """What can be trained or scored on: images, or a store of their patch features."""
 
 
-ORDER, FLIPS = 0, 1
-"""What is drawn for an epoch: the order of images, and which views are mirrored."""
+ORDER, FLIPS, HELD_OUT, SUBSET = 0, 1, 2, 3
+"""What is drawn: for an epoch the order of images, and which views are mirrored; for a run which images are held out, or trained on."""
 
 
 class Batch(NamedTuple):

@@ -20,12 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..depth.condition import Gain, mean_patch
 from ..depth.fused import spread_of
-from ..depth.linear import Trainable
 from ..depth.metrics import METRICS, Errors, Metric, Target
+from ..depth.model import DepthTokens
 from ..depth.protocol import Protocol, find_protocol
 from ..errors import DataError
 from ..progress import Progress, silent
+from .evaluate import output_of
 from .source import Scored, Shown
 
 SPARSIFIED = ("abs_rel", "rmse")
@@ -109,36 +111,40 @@ class UncertaintyScores:
         return {"intervals": self.intervals, "images": self.images, "sparsification": areas, "coverage": coverage}
 
 
-def by_bins(model: Trainable) -> Estimator:
+def by_bins(model: DepthTokens) -> Estimator:
     """A model's uncertainty: from its probabilities of bins, of which each spreads its own evenly between the mid-points to its neighbours.
 
     Probabilities are the mean of the image's and the mirror image's where the protocol averages over both, as depth is; they and the
-    standard deviation come to full size as depth does.
+    standard deviation come to full size as depth does. A factor that an image has on its depth, it has on its bins.
 
     Args:
         model: whose bins begin and end with its depth range.
     """
-    model.eval()
-    with torch.inference_mode():
-        text = model.text_features()
-    lo, hi = model.settings.depth_range
+    output, (lo, hi) = output_of(model), model.settings.depth_range
     centres = model.centres.double()
     edges = [lo, *((centres[1:] + centres[:-1]) / 2).tolist(), hi]
 
+    def gain_of(patches: Tensor) -> Tensor:
+        """Factors [B, 1, 1, 1] on the depth of images."""
+        if not isinstance(model.condition, Gain):
+            return model.centres.new_ones(1, 1, 1, 1)
+        with torch.inference_mode():
+            return model.condition(mean_patch(patches))[:, None, None, None]
+
     def estimate(shown: Shown, truth: Tensor, protocol: Protocol, depth_range: tuple[float, float]) -> Estimate:
         size = (truth.shape[-2], truth.shape[-1])
-        with torch.inference_mode():
-            low, probs = model.depth_from(shown.patches, text)
-            low = low.clamp(*depth_range)
-            if shown.mirrored is not None:
-                depth, mirrored = model.depth_from(shown.mirrored, text)
-                low = (low + depth.clamp(*depth_range).flip(-1)) / 2
-                probs = (probs + mirrored.flip(-1)) / 2
-            deviation = protocol.resized(spread_of(probs, model.centres, low), size).cpu()
-            below = torch.zeros_like(truth)  # probability of less than the truth
-            for start, end, share in zip(edges, edges[1:], probs.cpu().split(1, dim=1), strict=False):
-                below += protocol.resized(share, size) * ((truth - start) / (end - start)).clamp(0, 1)
-            return Estimate(protocol.full_size(low, None, size, depth_range).cpu(), deviation, (2 * below - 1).abs().clamp(max=1))
+        (low, probs), gain = output(shown.patches), gain_of(shown.patches)
+        low = low.clamp(*depth_range)
+        if shown.mirrored is not None:
+            mirrored = output(shown.mirrored)
+            low = (low + mirrored.depth.clamp(*depth_range).flip(-1)) / 2
+            probs = (probs + mirrored.probs.flip(-1)) / 2
+            gain = (gain + gain_of(shown.mirrored)) / 2
+        deviation = protocol.resized(spread_of(probs, gain * model.centres[:, None, None], low), size).cpu()
+        seen, below = truth / gain.cpu(), torch.zeros_like(truth)  # below: the probability of less than the truth
+        for start, end, share in zip(edges, edges[1:], probs.cpu().split(1, dim=1), strict=False):
+            below += protocol.resized(share, size) * ((seen - start) / (end - start)).clamp(0, 1)
+        return Estimate(protocol.full_size(low, None, size, depth_range).cpu(), deviation, (2 * below - 1).abs().clamp(max=1))
 
     return estimate
 
@@ -156,7 +162,9 @@ def by_deviation(shown: Shown, truth: Tensor, protocol: Protocol, depth_range: t
     return Estimate(depth, deviation, torch.erf((depth - truth).abs() / (math.sqrt(2) * deviation).clamp_min(1e-9)))
 
 
-def score_uncertainty(model: Trainable | None, source: Scored, protocol: str | Protocol, progress: Progress = silent) -> UncertaintyScores:
+def score_uncertainty(
+    model: DepthTokens | None, source: Scored, protocol: str | Protocol, progress: Progress = silent
+) -> UncertaintyScores:
     """Score uncertainty by one protocol, in one pass over the source.
 
     Args:
