@@ -22,7 +22,7 @@ from depthtokens.files import locked, sealed, unsealed
 from depthtokens.reproduce import run as module
 from depthtokens.reproduce.measured import slug
 from depthtokens.reproduce.published import published_rows
-from depthtokens.reproduce.rows import BASE, EFFECTS, WORDS
+from depthtokens.reproduce.rows import BASE, BEYOND, EFFECTS, WORDS
 from depthtokens.reproduce.run import reproduce
 from depthtokens.reproduce.settings import Reproduction, parse_seeds, rows_for
 from depthtokens.reproduce.tables import save
@@ -56,7 +56,7 @@ def test_tables_hold_every_published_row_once():
     names = [row.name for row in rows_for("all", ["nyu", "kitti"]) if row.published]
     assert sorted(names) == sorted(row.name for row in published_rows()) and len(names) == 36
     assert {row.role for row in rows_for("3", ["kitti"])} == {"kitti"} and len(rows_for("3", ["kitti"])) == 6
-    with pytest.raises(UsageError, match="needs --data nyu:ROOT; with this data, tables 3, 4, 5, 6, 7, effects run"):
+    with pytest.raises(UsageError, match="needs --data nyu:ROOT; with this data, tables 3, 4, 5, 6, 7, effects, beyond run"):
         rows_for("depthclip", ["kitti"])
     with pytest.raises(UsageError, match="unknown table"):
         rows_for("8", ["nyu"])
@@ -66,6 +66,19 @@ def test_each_effect_is_one_setting_away():
     for name, (changed, kind, asks) in EFFECTS.items():
         differs = min(len(set(asdict(changed).items()) - set(asdict(base).items())) for base in (BASE, WORDS))
         assert asks and differs + (kind != "prompt") == (0 if name in ("learned-7", "depth-7") else 2 if "256" in name else 1), name
+
+
+def test_beyond_is_asked_for_by_name(settings, monkeypatch):
+    """Its rows train with an objective of their own, which files say where it is not the released one."""
+    rows = {row.label: row for row in rows_for("beyond", ["nyu"])}
+    assert len(rows) == len(BEYOND) == 11 and not {row.name for row in rows.values()} & {row.name for row in rows_for("all", ["nyu"])}
+    released, tuned = rows["beyond/learned-7 silog"], rows["beyond/learned-7 silog+ce"]
+    assert "objective" not in released.settings and tuned.to_dict()["settings"]["objective"] == "silog+ce" and not tuned.same(released)
+    assert tuned.experiment("nyu:x").objective == "silog+ce" and not rows["beyond/metres-7"].learns
+    made = settings(table="beyond", seeds="0", steps=2)
+    monkeypatch.setattr(Reproduction, "rows", lambda self: [released, tuned, rows["beyond/metres-7"]])
+    results = by_name(reproduce(made))
+    assert len({tuple(results[row.name].scores["abs_rel"]) for row in (released, tuned, rows["beyond/metres-7"])}) == 3
 
 
 def test_cross_domain_rows_need_both():

@@ -108,13 +108,23 @@ def test_the_row_that_others_are_compared_with_is_found_by_its_settings(finished
     assert all(line.against_base is None for line in lines(finished("6"))["nyu"])  # no such row
 
 
+def test_stuck_runs_are_counted(finished):
+    """A run that ends no better than the mean map; of what learns nothing there is none to count."""
+    done = finished(spread=0.3)  # the second seed ends 0.3 worse than the first, and so than the map
+    better = [replace(one, result=replace(one.result, scores={**one.result.scores, "abs_rel": [0.2, 0.6]}))
+              if one.row.learns else one for one in done.rows]  # fmt: skip
+    line = find(replace(done, rows=better), "paper/t3/nyu/learned-7")
+    assert line.stuck == 1 and line.to_dict()["stuck_runs"] == 1 and "| 1 of 2 |" in markdown(replace(done, rows=better))
+    assert find(done, "paper/t3/nyu/depth-7").stuck is None and find(done, "control/nyu/constant").stuck is None
+
+
 def test_json(finished):
     done = finished()
     values = json.loads(json.dumps(to_json(done)))
     row = next(row for row in values["rows"] if row["name"] == "paper/t3/nyu/learned-7")
     assert list(row) == [
         "name", "asks", "settings", "protocol", "published", "seeds", "measured", "difference_to_mean_map", "difference_to_learned_7",
-        "trained_parameters", "minutes", "images",
+        "stuck_runs", "trained_parameters", "minutes", "images",
     ]  # fmt: skip
     assert row["published"]["abs_rel"] == 0.319 and row["seeds"] == [0, 1] and row["measured"].keys() == METRICS.keys()
     runs = row["measured"]["abs_rel"]["runs"]
@@ -147,7 +157,7 @@ def test_every_form_holds_the_same_table(finished):
     done = finished()
     table = tables(done)["nyu"]
     assert table.columns == [
-        "row", "trained numbers", "AbsRel", "AbsRel 95 %", "AbsRel − mean map", "AbsRel − learned-7", "RMSE", "log10", "δ < 1.25",
+        "row", "trained numbers", "AbsRel", "AbsRel 95 %", "AbsRel − mean map", "stuck", "AbsRel − learned-7", "RMSE", "log10", "δ < 1.25",
         "minutes",
     ]  # fmt: skip
     learned = find(done, "paper/t3/nyu/learned-7")
@@ -162,7 +172,7 @@ def test_every_form_holds_the_same_table(finished):
     assert [[unescape(re.sub("<[^>]+>", "", cell)) for cell in row] for row in rows] == [list(table.columns), *table.text()]
     assert table.kinds.count("control") == 3 and page.count('<tr class="control">') == 3
     assert short_tables(done)["nyu"].columns == [
-        "row", "trained numbers", "AbsRel", "AbsRel 95 %", "AbsRel − mean map", "δ < 1.25", "minutes",
+        "row", "trained numbers", "AbsRel", "AbsRel 95 %", "AbsRel − mean map", "stuck", "δ < 1.25", "minutes",
     ]  # fmt: skip
     for form in (text, unescape(page)):
         assert describe(done, "nyu") in form and recipe(done) in form and "CLIP bundled  0123456789ab; float32; depthtokens 0.1.0." in form
@@ -183,7 +193,7 @@ def test_few_shot(finished):
     head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in few.splitlines()]
     sizes = ["1 image", *(f"{count} images" for count in (4, 16, 64, 99, 256))]
     assert head == ["learned from", "trained numbers", *sizes]
-    assert [row[0] for row in rows] == ["mean map", "ridge", "linear head", "learned-7", "path:7:64 log"]
+    assert [row[0] for row in rows] == ["mean map", "ridge", "linear head", "learned-7", "path:7:64 log silog+ce"]
     assert rows[3][2] == str(find(done, "few-shot/nyu/learned-7, 1").result.measured("abs_rel")) and "±" in rows[3][2]
     page = to_html(done)
     assert page.count('<img class="plot"') == 1 and "<th>learned from</th>" in page

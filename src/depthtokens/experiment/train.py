@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,12 @@ class _Run:
         self.steps_per_epoch = -(-len(data) // experiment.batch_size)
         self.steps = experiment.epochs * self.steps_per_epoch
         self.learner = Learner(
-            self.model, self.steps, lr=experiment.lr, weight_decay=experiment.weight_decay, clip_norm=experiment.clip_norm
+            self.model,
+            self.steps,
+            lr=experiment.lr,
+            weight_decay=experiment.weight_decay,
+            clip_norm=experiment.clip_norm,
+            objective=experiment.objective,
         )  # made before anything that takes long, since it refuses a model with nothing to learn
         kept = experiment.cache and experiment.fixed_views
         if kept and not isinstance(data, FeatureStore) and data.augment is None and data.fixed_crop is None:
@@ -346,7 +351,8 @@ class _Run:
 
     def _compare(self, out: Path, state: Mapping[str, Any]) -> int:
         """How many epochs a checkpoint's run was to have. Raises UsageError, naming it, for whatever else is not as it was there."""
-        now, then = {"condition": None, **self.experiment.to_dict()}, state["experiment"]
+        usual = {field.name: field.default for field in fields(Experiment)}  # of settings that files leave out, or did not have
+        now, then = ({**usual, **settings} for settings in (self.experiment.to_dict(), state["experiment"]))
         changed = [name for name in now if name not in _MAY_CHANGE and json.loads(json.dumps(now[name])) != then.get(name)]
         if changed:
             raise UsageError(f"cannot resume {out} with other settings: {', '.join(changed)} changed")

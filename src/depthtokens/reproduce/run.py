@@ -330,7 +330,7 @@ class _Run:
     def _learn(self, row: Row, seeds: Sequence[int], models: Sequence[Trainable]) -> None:
         settings = self.settings
         steps = settings.steps_for(len(self.sets[row.role, "train"]))
-        learners = [Learner(model, steps, lr=settings.lr) for model in models]
+        learners = [Learner(model, steps, lr=settings.lr, objective=row.objective) for model in models]
         source = self.features.of(row, "train", models[0])
         if row.images is not None:
             source = Subset(source, row.images)

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError, unknown
 from ..experiment.config import ClipFlags, RunFlags
 from .published import published_rows
-from .rows import ADAPTED, CROSS, FEW_SHOT, PROMPT, Row, effects, few_shot, ridge_rows, role_of
+from .rows import ADAPTED, CROSS, FEW_SHOT, PROMPT, Row, beyond, effects, few_shot, ridge_rows, role_of
 
 if TYPE_CHECKING:
     from ..features.views import Views
 
 DRAWS = 2
 """Which way orders and mirror images are drawn from the seed: counted up with every change, so that no table mixes two of them."""
-TABLES = ("3", "4", "5", "6", "7", "depthclip", "effects")
+ALL = ("3", "4", "5", "6", "7", "depthclip", "effects")
+"""The tables that `all` runs: what the paper asks."""
+TABLES = (*ALL, "beyond", FEW_SHOT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,8 @@ class Reproduction(RunFlags, ClipFlags):
     nyu_depth: str | None = None
     """Ground truth of NYUv2's labelled .mat: raw (the default) or filled."""
     table: str = "all"
-    """3, 4, 5, 6, 7, depthclip, effects, all (of these), or few-shot (tokens, heads and the mean map from 1 to 256 training images)."""
+    """3, 4, 5, 6, 7, depthclip, effects, all (of these), beyond (other objectives, numbers as words, image-conditioned tokens) or few-shot
+    (tokens, heads and the mean map from 1 to 256 training images)."""
     seeds: str = "0..4"
     """Seeds of rows that draw or learn something: 0..4 (both ends), 0,1,2 or one number."""
     epochs: int = 25
@@ -158,27 +161,32 @@ def rows_for(table: str, roles: list[str]) -> list[Row]:
     """The rows of a table for the data sets at hand, each row once.
 
     Args:
-        table: "3" to "7", "depthclip", "effects", "few-shot" or "all".
+        table: one of `TABLES`, or "all".
         roles: whose rows: "nyu", "kitti".
 
     Raises:
         UsageError: for an unknown table, or one that has no row for this data, saying what can be run.
     """
-    if table == FEW_SHOT:
-        return [row for role in roles for row in few_shot(role)]
     if table != "all" and table not in TABLES:
-        raise unknown("table", table, [*TABLES, FEW_SHOT, "all"])
+        raise unknown("table", table, [*TABLES, "all"])
     found: dict[str, Row] = {}
-    for name in TABLES if table == "all" else (table,):
-        rows = [row for role in roles for row in (effects(role, roles) if name == "effects" else published_rows(name, role))]
-        found |= {row.name: row for row in rows}
+    for name in ALL if table == "all" else (table,):
+        found |= {row.name: row for role in roles for row in _table_rows(name, role, roles)}
     if not found:
         needed = sorted({row.role for row in published_rows(table)})
-        can = [name for name in TABLES if name == "effects" or any(published_rows(name, role) for role in roles)]
+        can = [name for name in TABLES if any(_table_rows(name, role, roles) for role in roles)]
         raise UsageError(
             f"table {table} needs --data {' or '.join(f'{n}:ROOT' for n in needed)}; with this data, tables {', '.join(can)} run"
         )
     return list(found.values())
+
+
+def _table_rows(table: str, role: str, roles: list[str]) -> list[Row]:
+    """The rows of one table for one data set of several."""
+    if table == "effects":
+        return effects(role, roles)
+    own = {"beyond": beyond, FEW_SHOT: few_shot}
+    return own[table](role) if table in own else published_rows(table, role)
 
 
 def parse_seeds(text: str) -> list[int]:

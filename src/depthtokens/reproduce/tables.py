@@ -18,7 +18,7 @@ from ..report.html import page
 from ..report.table import Table, write_cell
 from .fewshot import Curves, curves, few_shot_plot, few_shot_table
 from .measured import Measured
-from .rows import BASE, MEAN_MAP, PROMPT, Row
+from .rows import BASE, MEAN_MAP, PROMPT, SILOG, Row
 from .run import Reproduced
 
 MAIN = "abs_rel"
@@ -26,8 +26,9 @@ MAIN = "abs_rel"
 OTHERS = [name for name in QUOTED if name != MAIN]
 LABEL = METRICS[MAIN].label
 AGAINST_BASE = f"{LABEL} − learned-7"
+STUCK = "stuck"
 HEAD = [
-    "row", "trained numbers", LABEL, f"{LABEL} 95 %", f"{LABEL} − mean map", AGAINST_BASE, *(METRICS[name].label for name in OTHERS),
+    "row", "trained numbers", LABEL, f"{LABEL} 95 %", f"{LABEL} − mean map", STUCK, AGAINST_BASE, *(METRICS[name].label for name in OTHERS),
     "minutes",
 ]  # fmt: skip
 WIDE = [AGAINST_BASE, METRICS["rmse"].label, METRICS["log10"].label]
@@ -36,7 +37,8 @@ MARK = "*"
 LEGEND = (
     "published → measured, mean ± standard deviation over seeds; [ ] 95 % bootstrap interval over test images; "
     f"{MARK} the published figure lies outside the interval, widened by two standard deviations over seeds. Differences are of {LABEL}, "
-    "paired image by image, negative is better; ± how much other seeds would move them."
+    "paired image by image, negative is better; ± how much other seeds would move them. Stuck is a run that ended no better than the mean "
+    f"map, by {LABEL}."
 )
 
 
@@ -50,12 +52,14 @@ class Line:
         against_map: AbsRel less that of the mean map; None for the map itself.
         against_base: AbsRel less that of the paper's row "learned-7"; None where there is none, or it is the same run, or another
             protocol's.
+        stuck: how many runs ended no better than the mean map, by AbsRel; None where nothing was learned.
     """
 
     measured: Measured
     comparable: bool
     against_map: Difference | None
     against_base: Difference | None
+    stuck: int | None
 
     @property
     def row(self) -> Row:
@@ -96,7 +100,7 @@ class Line:
             "published": dict(row.published) if self.comparable else {}, "seeds": result.seeds, "measured": measured,
             "difference_to_mean_map": self.against_map and self.against_map.to_dict(),
             "difference_to_learned_7": self.against_base and self.against_base.to_dict(),
-            "trained_parameters": result.parameters, "minutes": result.minutes, "images": len(result.names),
+            "stuck_runs": self.stuck, "trained_parameters": result.parameters, "minutes": result.minutes, "images": len(result.names),
         }  # fmt: skip
 
 
@@ -114,13 +118,15 @@ def _lines(rows: list[Measured], spec: str) -> list[Line]:
         mean_map = maps[one.row.protocol]
         against_map = None if one is mean_map else one.result.minus(mean_map.result, MAIN)
         against_base = one.result.minus(base.result, MAIN) if base and _differ(one.row, base.row) else None
-        found.append(Line(one, comparable(spec), against_map, against_base))
+        bar = mean_map.result.score(MAIN)
+        stuck = sum(score >= bar for score in one.result.scores[MAIN]) if one.row.learns else None
+        found.append(Line(one, comparable(spec), against_map, against_base, stuck))
     return found
 
 
 def _is_base(row: Row) -> bool:
     """Whether a row is the paper's "learned-7", under whatever name."""
-    return (row.kind, row.options, row.protocol) == (PROMPT, BASE, "auty2023")
+    return (row.kind, row.options, row.protocol, row.objective) == (PROMPT, BASE, "auty2023", SILOG)
 
 
 def _differ(row: Row, base: Row) -> bool:
@@ -148,7 +154,8 @@ def _table(done: Reproduced, role: str, found: list[Line]) -> Table:
     rows = [
         [
             line.row.label, line.result.parameters, line.figure(MAIN), write_cell(line.result.interval(MAIN)).interval,
-            line.against_map, line.against_base, *(line.figure(metric) for metric in OTHERS), f"{line.result.minutes:.1f}",
+            line.against_map, "" if line.stuck is None else f"{line.stuck} of {len(line.result.seeds)}", line.against_base,
+            *(line.figure(metric) for metric in OTHERS), f"{line.result.minutes:.1f}",
         ]
         for line in found
     ]  # fmt: skip

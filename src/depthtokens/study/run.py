@@ -127,7 +127,7 @@ def run_study(
     notes = _notes(model, data)
     candidates = word_candidates(
         model.encoder, model.settings.template, entries, context=_context(model, model.settings.template),
-        scales={**SCALES, **{name: depth_words(name).words for name in scales}}, progress=progress,
+        scales={**SCALES, **{name: one.settings.words.words for name, one in scales.items()}}, progress=progress,
     )  # fmt: skip
     studied = {TOKENS: model, **scales}
     names, ids = vocabulary_entries(model.clip, entries)
