@@ -266,13 +266,13 @@ def _fitting(image: tuple[str, ...], by_name: Mapping[str, list[Path]], places: 
             if ours[:shared] == theirs[:shared]:
                 ranks[path] = shared, -len(theirs)
     best = max(ranks.values(), default=None)
-    return [path for path, rank in ranks.items() if rank == best]
+    return sorted(path for path, rank in ranks.items() if rank == best)
 
 
-def _map_names(stem: str) -> set[str]:
+def _map_names(stem: str) -> list[str]:
     """What an image's depth map may be called."""
     photo = Path(f"{stem}.png")
-    return {name for ending in PREDICTION_ENDINGS for name in (stem + ending, result_name(photo, f"_depth{ending}"))}
+    return [name for ending in PREDICTION_ENDINGS for name in (stem + ending, result_name(photo, f"_depth{ending}"))]
 
 
 def _pictures(stem: str) -> list[str]:
