@@ -13,6 +13,7 @@ import pytest
 
 from depthtokens.depth.metrics import METRICS
 from depthtokens.experiment.result import Result
+from depthtokens.reproduce import tables as module
 from depthtokens.reproduce.measured import Measured
 from depthtokens.reproduce.rows import CONSTANT, MEAN_MAP, control_row
 from depthtokens.reproduce.run import Reproduced
@@ -66,6 +67,13 @@ def finished(tmp_path):
         return Reproduced(settings, facts, [Measured(row, made_up(row, spread, i)) for i, row in enumerate(rows)])
 
     return make
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pages without their pictures, which take a second each."""
+    for name in ("row_plot", "numbers_plot"):
+        monkeypatch.setattr(module, name, lambda *args: b"")
 
 
 def find(done, name):
@@ -153,7 +161,7 @@ def test_no_figures_were_published_on_scenes(finished):
     assert title(rendered, "nyu") == "scenes (nyu's rows)" and title(finished(), "nyu") == "nyu"
 
 
-def test_every_form_holds_the_same_table(finished):
+def test_every_form_holds_the_same_table(finished, no_pictures):
     done = finished()
     table = tables(done)["nyu"]
     assert table.columns == [
@@ -179,8 +187,15 @@ def test_every_form_holds_the_same_table(finished):
 
 
 def test_page(finished):
-    page = to_html(finished())
-    assert page.count("<tr") == 10 and "http" not in page and "protocol auty2023" in page
+    whole = to_html(finished())
+    page = re.sub('base64,[^"]+', "", whole)
+    assert page.count("<tr") == 10 and "http" not in page and "protocol auty2023" in page and len(whole) > len(page) + 50_000
+    alts = re.findall('<img class="plot" alt="(.*?)"', page)
+    assert [alt.split(",")[0] for alt in alts] == ["Rows by AbsRel", "Trained numbers against AbsRel"] and "lines: constant 0." in alts[0]
+    assert page.count(' class="more"') == 4 * 10 and page.index("<img") < page.index("<table")  # columns on demand
+
+
+def test_page_of_effects(finished, no_pictures):
     effects = to_html(finished("effects", data=("nyu:<root>", "kitti:x")))
     assert "nyu:&lt;root&gt;" in effects and "<root>" not in effects
     assert effects.count("what it is there to tell") == 2 and "no language at all: what do the features hold?" in effects
@@ -204,12 +219,16 @@ def test_words(finished):
     done = finished()
     assert describe(done, "nyu").startswith(f"nyu:somewhere: 99 training and {IMAGES} test images. protocol auty2023 (Auty & ")
     assert "0.001-10 m, crop eigen" in describe(done, "nyu") and "depthclip" in describe(finished("all"), "nyu")
-    assert recipe(done).startswith("3 steps of batch 16, AdamW, OneCycle to 0.000357, seeds 0..1; as written: CLIP frozen")
+    assert recipe(done).startswith(
+        "3 steps of batch 16, AdamW, OneCycle to 0.000357, seeds 0..1; CLIP frozen, stored features of plain images"
+    )
     released = replace(done, settings=replace(done.settings, as_released=True, steps=None))
     assert "25 epochs of batch 16" in recipe(released) and "as released: BatchNorm adapts" in recipe(released)
+    written = replace(done, settings=replace(done.settings, views=0, steps=None))
+    assert "; as the paper writes: CLIP frozen, new random views in every epoch" in recipe(written)
 
 
-def test_files(finished, tmp_path):
+def test_files(finished, no_pictures, tmp_path):
     done = finished()
     paths = save(done)
     assert [path.name for path in paths] == ["table.md", "table.csv", "table.html", "table.json"]
@@ -217,7 +236,7 @@ def test_files(finished, tmp_path):
     assert json.loads(paths[3].read_text()) == json.loads(json.dumps(to_json(done))) and paths[0].parent == tmp_path
 
 
-def test_no_place_of_this_machine_is_in_a_table(finished, tmp_path):
+def test_no_place_of_this_machine_is_in_a_table(finished, no_pictures, tmp_path):
     done = finished(data=("nyu:/home/me/nyu",))
     done.facts["recipe"] |= {"clip": "/home/me/clip.pt", "weights": "/home/me/w.pt"}
     for path in save(done):

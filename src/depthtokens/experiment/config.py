@@ -92,6 +92,9 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
     """Keep patch features of fixed views in the cache folder and use what is there (results agree within half-precision rounding)."""
     protocol: str = "auty2023"
     """The protocol that `evaluate` uses for these tokens unless told otherwise."""
+    validate: int = 0
+    """Score the data's test split after every so many epochs and after the last, by the protocol, into the log; 0 = never. Scores are told
+    only: the tokens of the last step stay the result, so that none are picked on test images."""
     save_minutes: float = 10.0
     """Save the run at least so often, besides after every epoch."""
     tensorboard: bool = False
@@ -109,7 +112,7 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
         if math.isinf(self.lr):
             raise UsageError("lr must be a finite number")
-        for name in ("weight_decay", "views"):
+        for name in ("weight_decay", "views", "validate"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative")
         if not 0 <= self.seed < 2**32:

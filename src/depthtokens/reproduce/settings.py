@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError, unknown
 from ..experiment.config import ClipFlags, RunFlags
 from .published import published_rows
-from .rows import ADAPTED, CROSS, FEW_SHOT, PROMPT, Row, beyond, effects, few_shot, ridge_rows, role_of
+from .rows import ADAPTED, CROSS, DEPTH_RANGES, FEW_SHOT, PROMPT, Row, beyond, effects, few_shot, ridge_rows, role_of
 
 if TYPE_CHECKING:
     from ..features.views import Views
@@ -43,7 +43,8 @@ class Reproduction(RunFlags, ClipFlags):
     lr: float = 3.57e-4
     """Peak learning rate of AdamW under OneCycle."""
     views: int = 1
-    """1 = the plain images, half of them mirrored; K = K random views of each, as the released recipe draws them."""
+    """1 = the plain images, half of them mirrored; K = K random views of each, as the released recipe draws them; 0 = new random views in
+    every epoch, CLIP frozen, as the paper writes: rows then train on the images themselves, since no feature can be kept."""
     as_released: bool = False
     """Let BatchNorm adapt in rows that train, as the released run did: from new random views in every epoch, no feature can be kept."""
     stores: tuple[str, ...] = ()
@@ -53,13 +54,16 @@ class Reproduction(RunFlags, ClipFlags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size", "views", *(["steps"] if self.steps is not None else [])):
+        for name in ("epochs", "batch_size", *(["steps"] if self.steps is not None else [])):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.as_released and self.steps is not None:
-            raise UsageError("--as-released trains whole epochs, as the released run did: give --epochs, not --steps")
-        if self.as_released and self.table == FEW_SHOT:
-            raise UsageError("table few-shot learns from stored features: leave out --as-released")
+        if self.views < 0:
+            raise UsageError(f"views must not be negative, and is {self.views}")
+        how = "--as-released" if self.as_released else "--views 0" if not self.views else None
+        if how and self.steps is not None:
+            raise UsageError(f"{how} trains whole epochs, as the released run did: give --epochs, not --steps")
+        if how and self.table == FEW_SHOT:
+            raise UsageError(f"table few-shot learns from stored features: leave out {how}")
         if not self.lr > 0:
             raise UsageError(f"lr must be positive, not {self.lr}")
         self.rows()
@@ -67,15 +71,17 @@ class Reproduction(RunFlags, ClipFlags):
         self.seed_list()
 
     def by_role(self) -> dict[str, str]:
-        """Whose rows -> the data they run on. Raises UsageError for data that no row was published on, or twice for the same rows."""
+        """Whose rows -> the data they run on; empty without data, of which rows can be told, not run.
+
+        Raises:
+            UsageError: for data that no row was published on, or twice for the same rows.
+        """
         found: dict[str, str] = {}
         for spec in self.data:
             role = role_of(spec)
             if role in found:
                 raise UsageError(f"{found[role]} and {spec} both stand for {role}'s rows: reproduce them into separate --out folders")
             found[role] = spec
-        if not found:
-            raise UsageError("no data: give --data nyu:ROOT, kitti:ROOT, scenes or scenes:road")
         return found
 
     def lists(self) -> dict[tuple[str, str], str]:
@@ -85,18 +91,22 @@ class Reproduction(RunFlags, ClipFlags):
             place, equals, file = text.partition("=")
             name, _, split = place.partition(":")
             if not equals or not file or split not in ("train", "test") or name not in self.by_role():
-                known = " or ".join(f"{role}:test=FILE" for role in self.by_role())
+                known = " or ".join(f"{role}:test=FILE" for role in self.by_role() or DEPTH_RANGES)
                 raise UsageError(f"list file '{text}': write {known}, with train or test")
             found[name, split] = file
         return found
 
     def rows(self) -> list[Row]:
-        """What will be run; rows that borrow tokens come after those that lend them, and ridges last. Raises as `rows_for`.
+        """What will be run, or without data could be; rows that borrow tokens come after those that lend them, and ridges last.
+
+        Raises as `rows_for`.
 
         Scenes have no 480x640 images to cut DepthCLIP's crop from: on them its rows are scored by the paper's protocol.
         """
         data = self.by_role()
-        rows = [replace(r, protocol="auty2023") if data[r.role].startswith("scenes") else r for r in rows_for(self.table, list(data))]
+        rendered = [role for role, spec in data.items() if spec.startswith("scenes")]
+        rows = rows_for(self.table, list(data or DEPTH_RANGES))
+        rows = [replace(row, protocol="auty2023") if row.role in rendered else row for row in rows]
         return [*sorted(rows, key=lambda row: row.kind == CROSS), *ridge_rows(rows)]
 
     def seed_list(self) -> list[int]:
@@ -115,21 +125,31 @@ class Reproduction(RunFlags, ClipFlags):
         runs = _counted(len(learning) * seeds, "run")
         said = f"{_counted(len(rows), 'row')}, {len(learning)} of them trained for {_counted(seeds, 'seed')}: {runs} of {steps}"
         read = []
-        for (role, split, views), modes in self.needs(rows).items():
+        for (role, split, views), modes in self.needs(rows).items() if self.data else ():
             of = "plain" if views.count == 1 else f"{views.count} random views"
             of += " and mirrored" if views.mirrored else ""
             of += ", cropped" if views.input_crop else ""
             of += ", CLIP's normalisation" if views.normalisation == "clip" else ""
             read.append(f"{self.by_role()[role]} {split} ({of}; {', '.join(modes)})")
-        through = [row for row in rows if self.from_images(row)]
-        if through:
-            said += f", {len(through)} of the rows with an image trunk of their own for each seed, run on the images themselves"
-        return f"{said}; features read once: {'; '.join(read) or 'none'}"
+        own, fresh = [row for row in rows if self.adapts(row)], [row for row in rows if self.fresh(row) and not self.adapts(row)]
+        if own:
+            said += f", {len(own)} of the rows with an image trunk of their own for each seed, run on the images themselves"
+        if fresh:
+            said += f", {len(fresh)} of the rows trained on the images themselves, new views in every epoch"
+        return f"{said}; features read once: {'; '.join(read) or 'none'}" if self.data else said
 
-    def from_images(self, row: Row) -> bool:
-        """Whether a row's trunk adapts, so that its features cannot be stored."""
+    def adapts(self, row: Row) -> bool:
+        """Whether a row's trunk adapts, so that none of its features can be stored."""
         trains_tokens = (row.learns and row.kind == PROMPT) or row.source is not None
         return row.kind == ADAPTED or (self.as_released and trains_tokens)
+
+    def fresh(self, row: Row) -> bool:
+        """Whether a row learns from new views in every epoch, so that the features it learns from cannot be stored."""
+        return row.learns and not self.views
+
+    def from_images(self, row: Row) -> bool:
+        """Whether a row's runs read images, each its own."""
+        return self.adapts(row) or self.fresh(row)
 
     def recipe(self) -> dict[str, Any]:
         """What a figure depends on, beside its row and its data."""
@@ -144,7 +164,8 @@ class Reproduction(RunFlags, ClipFlags):
 
         normalisation = row.model.normalisation
         if split == "train":
-            return row.role, split, Views(self.views, self.views == 1, None, normalisation)
+            views = self.views or 1  # a ridge, in closed form, takes the plain images where others see new ones in every epoch
+            return row.role, split, Views(views, views == 1, None, normalisation)
         return row.role, split, scored_views(find_protocol(row.protocol), normalisation)
 
     def needs(self, rows: list[Row]) -> dict[tuple[str, str, Views], list[str]]:
@@ -152,7 +173,7 @@ class Reproduction(RunFlags, ClipFlags):
         found: dict[tuple[str, str, Views], set[str]] = {}
         for row in rows:
             for split in ("train", "test"):
-                if not self.from_images(row) and (split == "test" or row.shown_training):
+                if not self.adapts(row) and (split == "test" or (row.shown_training and not self.fresh(row))):
                     found.setdefault(self.need(row, split), set()).add(row.model.on(row.depth_range).dense)
         return {need: sorted(modes) for need, modes in found.items()}
 

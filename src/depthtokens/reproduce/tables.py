@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from ..report.html import page
 from ..report.table import Table, write_cell
 from .fewshot import Curves, curves, few_shot_plot, few_shot_table
 from .measured import Measured
-from .rows import BASE, MEAN_MAP, PROMPT, SILOG, Row
+from .plots import CONTROL, Mark, group_of, numbers_plot, row_plot
+from .rows import BASE, FEW_SHOT, MEAN_MAP, PROMPT, SILOG, Row
 from .run import Reproduced
 
 MAIN = "abs_rel"
@@ -32,7 +34,7 @@ HEAD = [
     "minutes",
 ]  # fmt: skip
 WIDE = [AGAINST_BASE, METRICS["rmse"].label, METRICS["log10"].label]
-"""Columns that a terminal has no room for."""
+"""Columns that a terminal has no room for; a page shows them, and the last, on demand."""
 MARK = "*"
 LEGEND = (
     "published → measured, mean ± standard deviation over seeds; [ ] 95 % bootstrap interval over test images; "
@@ -159,7 +161,34 @@ def _table(done: Reproduced, role: str, found: list[Line]) -> Table:
         ]
         for line in found
     ]  # fmt: skip
-    return Table(HEAD, rows, describe(done, role), [line.kind for line in found])
+    return Table(HEAD, rows, describe(done, role), [line.kind for line in found], less=[*WIDE, "minutes"])
+
+
+def pictures(found: list[Line]) -> list[tuple[bytes, str]]:
+    """The rows of one data set as pictures, each with what it says in words: by score, and by the numbers that they train.
+
+    A run that stands under two names is drawn once, and of the controls those by the protocol that most rows have. The table "few-shot"
+    has a picture of its own.
+    """
+    found = [line for line in found if line.row.table != FEW_SHOT]
+    if all(line.row.control for line in found):
+        return []
+    protocol, _ = Counter(line.row.protocol for line in found if not line.row.image_free).most_common(1)[0]
+    drawn = [line for number, line in enumerate(found) if not any(line.row.same(other.row) for other in found[:number])]
+    marks = [_mark(line) for line in drawn if line.row.protocol == protocol or not line.row.image_free]
+    best, worst = (end(marks, key=lambda mark: mark.mean) for end in (min, max))
+    ends = f"from {best.label} ({best.mean:.3f}) to {worst.label} ({worst.mean:.3f})"
+    controls = ", ".join(f"{mark.label} {mark.mean:.3f}" for mark in marks if mark.group == CONTROL)
+    return [
+        (row_plot(marks, f"{LABEL} (less is better)"), f"Rows by {LABEL}, {ends}, with intervals; lines: {controls}"),
+        (numbers_plot(marks, f"{LABEL} (less is better)"), f"Trained numbers against {LABEL}, {ends}"),
+    ]
+
+
+def _mark(line: Line) -> Mark:
+    """A row as a picture shows it."""
+    result, label = line.result, line.row.label.removeprefix("effects/")
+    return Mark(label, group_of(line.row), result.parameters, result.interval(MAIN), result.scores[MAIN], line.published(MAIN))
 
 
 def _few_shot(done: Reproduced, role: str) -> Curves:
@@ -195,11 +224,15 @@ def recipe(done: Reproduced) -> str:
     """How rows were trained, in words."""
     s = done.settings
     steps = f"{s.steps} steps" if s.steps else f"{s.epochs} epochs"
+    fixed = "plain images, half of them mirrored" if s.views == 1 else f"{s.views} random views of each image"
+    new = "new random views in every epoch"
     if s.as_released:
-        how = "as released: BatchNorm adapts in rows that train tokens, new random views in every epoch; the linear head on plain images"
+        how = f"as released: BatchNorm adapts in rows that train tokens, {new}"
+        how += f"; linear head and ridge on stored features of {fixed}" if s.views else "; the ridge on plain images"
+    elif s.views:
+        how = f"CLIP frozen, stored features of {fixed}"
     else:
-        views = "plain images, half of them mirrored" if s.views == 1 else f"{s.views} random views of each image"
-        how = f"as written: CLIP frozen, stored features of {views}"
+        how = f"as the paper writes: CLIP frozen, {new}; the ridge on plain images"
     return f"{steps} of batch {s.batch_size}, AdamW, OneCycle to {s.lr:g}, seeds {s.seeds}; {how}"
 
 
@@ -242,7 +275,7 @@ def to_html(done: Reproduced) -> str:
     for role, found in lines(done).items():
         few = _few_shot(done, role)
         shown = (few_shot_plot(few, MAIN), few_shot_table(few, MAIN)) if few else None
-        parts.append((title(done, role), shown, _table(done, role, found), _questions(found)))
+        parts.append((title(done, role), pictures(found), shown, _table(done, role, found), _questions(found)))
     return page("reproduction.html", recipe=recipe(done), legend=LEGEND, parts=parts, made_with=_made_with(done))
 
 
