@@ -57,7 +57,7 @@ def test_tables_hold_every_published_row_once():
     names = [row.name for row in rows_for("all", ["nyu", "kitti"]) if row.published]
     assert sorted(names) == sorted(row.name for row in published_rows()) and len(names) == 36
     assert {row.role for row in rows_for("3", ["kitti"])} == {"kitti"} and len(rows_for("3", ["kitti"])) == 6
-    with pytest.raises(UsageError, match="needs --data nyu:ROOT; with this data, tables 3, 4, 5, 6, 7, effects, beyond run"):
+    with pytest.raises(UsageError, match="needs --data nyu:ROOT; with this data, tables 3, 4, 5, 6, 7, effects, beyond, few-shot run"):
         rows_for("depthclip", ["kitti"])
     with pytest.raises(UsageError, match="unknown table"):
         rows_for("8", ["nyu"])
