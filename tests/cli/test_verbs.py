@@ -93,13 +93,13 @@ def test_settings_from_toml_recipe_and_flags(capsys, nyu_tree, tiny_file, tmp_pa
     )  # fmt: skip
     assert code == 0 and json.loads(stdout)["trained_parameters"] == 1
     written = (tmp_path / "run" / "experiment.toml").read_text()
-    assert "epochs = 1\n" in written and "crop = [64, 96]\n" in written and f'objective = "{RECIPES["tuned"]["objective"]}"\n' in written
+    assert "epochs = 1\n" in written and "crop = [64, 96]\n" in written and f"lr = {RECIPES['tuned']['lr']}\n" in written
     assert DepthTokens.load(tmp_path / "run").words[0] == "1.0 metres"  # numbers as words, from a file
     with monkeypatch.context() as patched:
         patched.setattr(module, "train", lambda experiment, **_: pytest.fail(experiment.to_toml()))
         with pytest.raises(pytest.fail.Exception, match="lr = 0.5") as caught:
             run(capsys, "train", "--recipe", "tuned", "--data", "nyu:x", "--lr", 0.5)
-    assert f'objective = "{RECIPES["tuned"]["objective"]}"\n' in str(caught.value)
+    assert f'bins = "{RECIPES["tuned"]["bins"]}"\n' in str(caught.value)
 
 
 def test_predict_refuses_to_overwrite_and_reports_bad_files(capsys, tokens, photos, tmp_path):

@@ -208,7 +208,7 @@ def test_few_shot(finished):
     head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in few.splitlines()]
     sizes = ["1 image", *(f"{count} images" for count in (4, 16, 64, 99, 256))]
     assert head == ["learned from", "trained numbers", *sizes]
-    assert [row[0] for row in rows] == ["mean map", "ridge", "linear head", "learned-7", "path:7:64 log silog+ce"]
+    assert [row[0] for row in rows] == ["mean map", "ridge", "linear head", "learned-7", "learned-7 log scale 40", "path:7:64 log silog+ce"]
     assert rows[3][2] == str(find(done, "few-shot/nyu/learned-7, 1").result.measured("abs_rel")) and "±" in rows[3][2]
     page = to_html(done)
     assert page.count('<img class="plot"') == 1 and "<th>learned from</th>" in page

@@ -13,7 +13,14 @@ from .rows import FEW_SHOT, FEW_SHOT_ROWS
 
 Curves = dict[str, tuple[int, dict[int, MeanStd]]]
 """By head: how many numbers it trains, and its score by the number of training images."""
-COLOURS = {"learned-7": "#7b2d8b", "path:7:64 log silog+ce": "#c2731f", "linear head": "#1f7a6d", "ridge": "#3b6fb6", "mean map": "#222222"}
+COLOURS = {
+    "learned-7": "#7b2d8b",
+    "learned-7 log scale 40": "#d0487a",
+    "path:7:64 log silog+ce": "#c2731f",
+    "linear head": "#1f7a6d",
+    "ridge": "#3b6fb6",
+    "mean map": "#222222",
+}
 
 
 def curves(rows: Sequence[Measured], images: int, metric: str) -> Curves:

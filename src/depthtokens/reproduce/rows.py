@@ -205,6 +205,7 @@ BEYOND: dict[str, tuple[ModelOptions, str, str]] = {
         "silog+ordinal": "and where bins nearby count as less wrong?",
     }.items()
 } | {
+    "learned-7 log scale 40": (replace(VALUE, bins="log", scale=40.0), SILOG, "a softer softmax: does each seed leave its start?"),
     "metres-7": (replace(VALUE, depth="metres:7"), SILOG, "numbers as words, nothing learned: does this CLIP read them?"),
     "learned-7 init metres": (replace(VALUE, init="metres"), SILOG, "does it help to begin from numbers?"),
 }  # fmt: skip
@@ -233,9 +234,10 @@ FEW_SHOT_ROWS: dict[str, tuple[ModelOptions, str, str]] = {
     "ridge": (VALUE, RIDGE, SILOG),
     "linear head": (VALUE, LINEAR, SILOG),
     "learned-7": (VALUE, PROMPT, SILOG),
+    "learned-7 log scale 40": (replace(VALUE, bins="log", scale=40.0), PROMPT, SILOG),
     "path:7:64 log silog+ce": (replace(VALUE, depth="path:7:64", bins="log"), PROMPT, "silog+ce"),
 }
-"""The paper's tokens, the tuned recipe's, and what stands beside them: options, kind, and what training minimises where there is any."""
+"""The paper's tokens, other ones, and what stands beside them: options, kind, and what training minimises where there is any."""
 
 
 def few_shot(role: str) -> list[Row]:
