@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+
+from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
@@ -42,5 +45,24 @@ autodoc_typehints_description_target = "documented_params"
 autodoc_member_order = "bysource"
 autodoc_class_signature = "separated"
 napoleon_use_rtype = False
+napoleon_use_ivar = True
+suppress_warnings = ["misc.highlighting_failure"]  # of `!command` in notebooks, which is no Python
 
 generated.write(HERE / "generated")
+
+
+def code(app: object, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
+    """What stands in single backquotes in a docstring is code."""
+    lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?!`)(?=(\w?))", lambda found: f"``{found[1]}``" + "\\ " * bool(found[2]), line) for line in lines]
+
+
+def paths(app: object, name: str, parent: object, content: list[str]) -> None:
+    """The changelog is read where it lies, and in the site: its links to pages are without their folder there."""
+    if name == "changelog":
+        content[0] = content[0].replace("](docs/", "](")
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", code)
+    app.connect("include-read", paths)

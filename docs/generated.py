@@ -41,7 +41,9 @@ class Drawing:
             f'<rect width="{width}" height="{height}" fill="#fff"/>',
         ]
 
-    def text(self, x: float, y: float, line: str, size: int = 15, colour: str = INK, anchor: str = "middle", weight: str = "normal") -> None:
+    def text(
+        self, x: float, y: float, line: str, size: int = 15, colour: str = INK, anchor: str = "middle", weight: str = "normal"
+    ) -> None:
         """One line of text, its baseline at y."""
         self.parts.append(
             f'<text x="{x}" y="{y}" font-size="{size}" fill="{colour}" text-anchor="{anchor}" font-weight="{weight}">{escape(line)}</text>'
@@ -172,7 +174,8 @@ def encoder(file: Path) -> None:
         draw.box(x, 230, width, 28, f"+ position {i}", fill=FROZEN, size=13)
         draw.arrow((middle, 226), (middle, 202))
     right = left + len(words) * step - (step - width)
-    draw.box(left, 130, right - left, 68, "Transformer, causal", "frozen; nothing behind <end> reaches it, so the prompt is cut there", fill=FROZEN)
+    cut = "frozen; nothing behind <end> reaches it, so the prompt is cut there"
+    draw.box(left, 130, right - left, 68, "Transformer, causal", cut, fill=FROZEN)
     last = right - width / 2
     draw.arrow((last, 126), (last, 98))
     draw.box(last - 122, 50, 168, 44, "norm, projection", "frozen", fill=FROZEN, size=14)
