@@ -11,9 +11,8 @@ from sphinx.application import Sphinx
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-import generated  # noqa: E402
-
 import depthtokens  # noqa: E402
+import generated  # noqa: E402
 
 project = "depthtokens"
 author = "The depthtokens authors"

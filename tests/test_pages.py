@@ -1,7 +1,8 @@
 """README and the site's pages: every command and Python block runs, page by page, in a folder that holds what the page speaks of.
 
 A block is run as it stands, unless a comment before it, which readers do not see, says otherwise: `<!-- stand-in: NAMES -->` (`standins`),
-or `<!-- not run: WHY -->`. Of commands that are not ours it is tried that what they name is there.
+or `<!-- not run: WHY -->`. README's are run with every test, but for blocks behind `<!-- slow -->`, which run with the pages'. Of commands
+that are not ours it is tried that what they name is there.
 """
 
 from __future__ import annotations
@@ -26,22 +27,23 @@ from standins import STAND_INS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"(?:<!-- (stand-in|not run): (.*?) -->\n)?^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"(?:<!-- (stand-in|not run): (.*?) -->\n)?(<!-- slow -->\n)?^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAME = {"ids": lambda path: path.stem}
 
 
 class Block(NamedTuple):
-    """A block of a page: its lines, its language, and with which stand-ins it is run; None where it is not."""
+    """A block of a page: its lines, its language, with which stand-ins it is run (None where it is not), and whether that takes long."""
 
     language: str
     text: str
     stand_ins: list[str] | None
+    slow: bool
 
 
 def blocks(page):
     """The blocks of a page, in order."""
-    for kind, words, language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
-        yield Block(language, text, None if kind == "not run" else [word for word in words.split(", ") if word])
+    for kind, words, slow, language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        yield Block(language, text, None if kind == "not run" else [word for word in words.split(", ") if word], bool(slow))
 
 
 def code(page):
@@ -59,7 +61,6 @@ def world(tmp_path_factory, nyu_tree):
         for place, pixels in ((raw, photo(375, 1242)), (depth, np.full((375, 1242), 256 * 7, np.uint16))):
             place.mkdir(parents=True)
             Image.fromarray(pixels).save(place / "0000000005.png")
-    write_folder(folder / "camera", count=4, workers=1)
     Image.fromarray(photo(96, 128)).save(folder / "photo.jpg")
     for name in ("holiday", "photos"):
         (folder / name).mkdir()
@@ -71,12 +72,12 @@ def fill(folder, world, page):
     """Give a page's folder what it speaks of and does not make itself."""
     written = code(page)
     for path in world.iterdir():
-        if f"data scenes {path.name}" not in written:
-            (folder / path.name).symlink_to(path)
-    for run in ("runs/a", "depthtokens-demo"):
-        if f"--out {run}" not in written:
-            (folder / run).mkdir(parents=True)
-            shutil.copy(TOKENS, folder / run / "tokens.safetensors")
+        (folder / path.name).symlink_to(path)
+    if "camera" in written and "data scenes camera" not in written:
+        write_folder(folder / "camera", count=4, workers=1)
+    if "--out runs/a" not in written:
+        (folder / "runs" / "a").mkdir(parents=True)
+        shutil.copy(TOKENS, folder / "runs" / "a" / "tokens.safetensors")
     if "clip.mp4" in written:
         film(folder / "clip.mp4")
 
@@ -91,12 +92,12 @@ def film(path):
         container.mux(stream.encode())
 
 
-def run_page(page, world, folder, clip, monkeypatch):
-    """Run the blocks of a page in order."""
+def run_page(page, world, folder, clip, monkeypatch, slow=True):
+    """Run the blocks of a page in order, with or without those that take long."""
     fill(folder, world, page)
     monkeypatch.chdir(folder)
     for block in blocks(page):
-        if block.stand_ins is None:
+        if block.stand_ins is None or (block.slow and not slow):
             continue
         prepare = f"import standins\nstandins.stand_in({block.stand_ins!r}, {str(clip)!r})\n"
         if block.language == "python":
@@ -127,11 +128,11 @@ def other(words):
 
 
 def test_readme_runs(world, tmp_path, tiny_file, monkeypatch):
-    run_page(ROOT / "README.md", world, tmp_path, tiny_file, monkeypatch)
+    run_page(ROOT / "README.md", world, tmp_path, tiny_file, monkeypatch, slow=False)
 
 
 @pytest.mark.docs
-@pytest.mark.parametrize("page", [page for page in PAGES[1:] if code(page)], **NAME)
+@pytest.mark.parametrize("page", [page for page in PAGES if code(page)], **NAME)
 def test_page_runs(page, world, tmp_path, tiny_file, monkeypatch):
     run_page(page, world, tmp_path, tiny_file, monkeypatch)
 
