@@ -26,7 +26,7 @@ lint: .venv/ready
 
 # The site, with warnings as errors and its notebooks run; then every command and Python block of its pages.
 docs: .venv/docs
-	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 	$(PYTEST) -m docs tests/test_pages.py
 
 benchmark: .venv/ready

@@ -1,4 +1,4 @@
-"""What stands for large things where commands of the pages are run: a small CLIP for OpenAI's, one epoch for many, a small demonstration.
+"""What stands for large things where commands of the pages are run: small CLIPs for OpenAI's, one epoch for many, few rows and scenes.
 
 A page says which of them a block is run with: `<!-- stand-in: openai, epochs -->`. What users write, and what is done, stays the same.
 """
@@ -6,24 +6,26 @@ A page says which of them a block is run with: `<!-- stand-in: openai, epochs --
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 
-def openai(clip):
-    """Every open_clip model with OpenAI's weights is the CLIP of a file."""
+def openai(clips):
+    """Models with OpenAI's weights are small ones of their kind, from the files of a folder."""
     from depthtokens.clip import load
 
     real = load.load_clip
 
     def load_clip(name="RN50", weights="openai"):
-        named = name in load.open_clip.list_models() and weights == "openai"
-        return real(clip) if named else real(name, weights)
+        if name not in load.open_clip.list_models() or weights != "openai":
+            return real(name, weights)
+        return real(Path(clips, "vit.pt" if name.startswith("ViT") else "resnet.pt"))
 
     for module in [module for name, module in sys.modules.items() if name.startswith("depthtokens")]:
         if vars(module).get("load_clip") is real:
             module.load_clip = load_clip
 
 
-def epochs(clip):
+def epochs(clips):
     """Runs take one epoch, reproductions one seed."""
     from depthtokens.experiment.config import Experiment
     from depthtokens.reproduce.settings import Reproduction
@@ -32,20 +34,35 @@ def epochs(clip):
     _default(Reproduction, epochs=1, seeds="0")
 
 
-def small(clip):
+def rows(clips):
+    """Of the rows to be reproduced, the first four."""
+    from depthtokens.reproduce import settings
+
+    real = settings.rows_for
+    settings.rows_for = lambda *arguments: real(*arguments)[:4]
+
+
+def scenes(clips):
+    """There are few rendered scenes."""
+    from depthtokens.scenes import dataset
+
+    dataset.SCENES.update(train=8, test=2)
+
+
+def small(clips):
     """The demonstration has few scenes and one epoch."""
     from depthtokens.demo.run import DemoSettings
 
     _default(DemoSettings, train=16, test=4, epochs=1)
 
 
-STAND_INS = {"openai": openai, "epochs": epochs, "small": small}
+STAND_INS = {"openai": openai, "epochs": epochs, "rows": rows, "scenes": scenes, "small": small}
 
 
-def stand_in(names, clip):
+def stand_in(names, clips):
     """Put the stand-ins of these names into their places, in this process."""
     for name in names:
-        STAND_INS[name](clip)
+        STAND_INS[name](clips)
 
 
 def _default(kind, **values):

@@ -51,6 +51,15 @@ def code(page):
 
 
 @pytest.fixture(scope="session")
+def clips(tiny_file, vit_file, tmp_path_factory):
+    """Small CLIPs that stand for OpenAI's."""
+    folder = tmp_path_factory.mktemp("clips")
+    shutil.copy(tiny_file, folder / "resnet.pt")
+    shutil.copy(vit_file, folder / "vit.pt")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def world(tmp_path_factory, nyu_tree):
     """Data, photos and tokens, under the names that pages give them."""
     folder = tmp_path_factory.mktemp("world")
@@ -92,14 +101,14 @@ def film(path):
         container.mux(stream.encode())
 
 
-def run_page(page, world, folder, clip, monkeypatch, slow=True):
+def run_page(page, world, folder, clips, monkeypatch, slow=True):
     """Run the blocks of a page in order, with or without those that take long."""
     fill(folder, world, page)
     monkeypatch.chdir(folder)
     for block in blocks(page):
         if block.stand_ins is None or (block.slow and not slow):
             continue
-        prepare = f"import standins\nstandins.stand_in({block.stand_ins!r}, {str(clip)!r})\n"
+        prepare = f"import standins\nstandins.stand_in({block.stand_ins!r}, {str(clips)!r})\n"
         if block.language == "python":
             done, out, err = python(prepare + block.text)
             assert done == 0, f"{block.text}\n{out}{err}"
@@ -127,14 +136,14 @@ def other(words):
         raise AssertionError(f"not known: {' '.join(words)}")
 
 
-def test_readme_runs(world, tmp_path, tiny_file, monkeypatch):
-    run_page(ROOT / "README.md", world, tmp_path, tiny_file, monkeypatch, slow=False)
+def test_readme_runs(world, tmp_path, clips, monkeypatch):
+    run_page(ROOT / "README.md", world, tmp_path, clips, monkeypatch, slow=False)
 
 
 @pytest.mark.docs
 @pytest.mark.parametrize("page", [page for page in PAGES if code(page)], **NAME)
-def test_page_runs(page, world, tmp_path, tiny_file, monkeypatch):
-    run_page(page, world, tmp_path, tiny_file, monkeypatch)
+def test_page_runs(page, world, tmp_path, clips, monkeypatch):
+    run_page(page, world, tmp_path, clips, monkeypatch)
 
 
 @pytest.mark.parametrize("page", PAGES, **NAME)
