@@ -102,9 +102,14 @@ def _handler(hub):
                 name = "/".join(parts[2:4])
                 if (repository := self.seen(name)) is None:
                     return None
-                return self.answer(
-                    200, {"id": name, "private": repository.private, "sha": repository.refs["main"], "siblings": [], "tags": []}
-                )
+                revision = parts[5] if parts[4:5] in (["revision"], ["tree"]) else "main"
+                sha = repository.refs.get(revision, revision)
+                if sha not in repository.commits:
+                    return self.answer(404, code="RevisionNotFound", head=head)
+                if parts[4:5] == ["tree"]:
+                    files = repository.commits[sha].items()
+                    return self.answer(200, [{"type": "file", "path": path, "size": len(held), "oid": sha} for path, held in files])
+                return self.answer(200, {"id": name, "private": repository.private, "sha": sha, "siblings": [], "tags": []})
             if len(parts) < 5 or parts[2] != "resolve":
                 return self.answer(404, head=head)
             name, revision, path = "/".join(parts[:2]), parts[3], "/".join(parts[4:])

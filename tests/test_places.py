@@ -13,6 +13,7 @@ from depthtokens.places import for_others, last_part
     ("nyu:/data/nyu.mat", "nyu:nyu.mat"), ("nyu:test=/home/me/list.txt", "nyu:list.txt"),
     ("scenes", "scenes"), ("scenes:road", "scenes:road"),
     ("hf-hub:org/model", "hf-hub:org/model"), ("hf:ann/rooms@v1", "hf:ann/rooms@v1"),
+    ("hf:/home/me/siglip", "hf:siglip"), ("hf:./clips/siglip@2", "hf:siglip@2"), ("hf:~/siglip/", "hf:siglip"),
     ("ViT-B-32", "ViT-B-32"), ("openai", "openai"), ("~me/x.pt", "x.pt"), ("~", ""), ("~me", ""),
     (r"C:\Users\me\x.pt", "x.pt"), ("C:/Users/me/x.pt", "x.pt"), (r"folder:C:\Users\me\rooms", "folder:rooms"), ("folder:C:\\", "folder:"),
     (r"\\server\share\x", "x"), ("/", ""), ("../..", ""), ("", ""), ("store:/a/b", "store:b"),

@@ -120,6 +120,8 @@ def test_extraction_reads_features_and_nothing_else(clip, tmp_path, monkeypatch)
     monkeypatch.setattr("depthtokens.features.write.find_device", torch.device)
     data = opened(make_folder(tmp_path / "data", [(64, 96)] * 3))
     planned = plan(clip, data, Views(1, mirrored=True), list(clip.image.modes))
+    monkeypatch.setattr("depthtokens.clip.image.ImageTower.quick", lambda tower: tower)  # pretended weights have no other order
+    monkeypatch.setattr(clip.visual, "to", lambda device: None, raising=False)  # nor can they be brought where they are
     with pretended() as gpu:
         bring(clip)
         write(planned, tmp_path / "store", workers=0, batch_size=2, device=CUDA)

@@ -51,6 +51,12 @@ def make_tokenizer(kind, folder):
     elif kind == "gemma":
         entries = _merged(["<pad>", "<eos>", "<bos>", "<unk>"], "▁")
         tokenizer = t.GemmaTokenizer(*entries, padding_side="right", add_bos_token=False, add_eos_token=True)
+    elif kind == "clip":
+        tokenizer = t.CLIPTokenizer(*_ended(["<|startoftext|>", "<|endoftext|>"]))
+    elif kind == "tips":
+        from transformers.models.tipsv2.tokenization_tipsv2 import Tipsv2Tokenizer
+
+        tokenizer = Tipsv2Tokenizer(*_merged(["<pad>", "<unk>"], "▁"))
     else:
         tokenizer = t.NllbTokenizer(*_merged(["<s>", "<pad>", "</s>", "<unk>"], "▁"), additional_special_tokens=["fra_Latn", "eng_Latn"])
     tokenizer.save_pretrained(folder)
@@ -88,4 +94,16 @@ def _merged(special, space):
             if word[: end + 1] not in entries:
                 entries.append(word[: end + 1])
                 merges.append((word[:end], word[end]))
+    return {entry: index for index, entry in enumerate(entries)}, merges
+
+
+def _ended(special):
+    """Entries and merges of CLIP's BPE, which marks the ends of words."""
+    entries, merges = [*special, *LETTERS, *(f"{letter}</w>" for letter in LETTERS)], []
+    for word in WORDS:
+        letters = [*word[:-1], f"{word[-1]}</w>"]
+        for end in range(1, len(letters)):
+            if "".join(letters[: end + 1]) not in entries:
+                entries.append("".join(letters[: end + 1]))
+                merges.append(("".join(letters[:end]), letters[end]))
     return {entry: index for index, entry in enumerate(entries)}, merges

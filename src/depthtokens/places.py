@@ -12,6 +12,8 @@ WORDS = {"template", "depth", "init", "bins", "words", "row"}
 """Settings that are never paths, whatever they look like."""
 _KIND = re.compile(r"(?!hf-hub:)[a-z][a-z0-9-]+:")
 """What may stand before a path, as in folder:ROOT; one letter is a drive."""
+_HUB = re.compile(r"hf:[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@.*)?", re.ASCII)
+"""A name of the hub; behind "hf:" may also stand a folder."""
 _ABSOLUTE = re.compile(r"/|~[^/\\]*[/\\]|[A-Za-z]:[/\\]|\\\\")
 
 
@@ -19,10 +21,10 @@ def last_part(text: str) -> str:
     """A path by its last part, with the kind of data before it; a name of the hub, or anything that is no path, stays as it is.
 
     Example:
-        >>> last_part("folder:/data/rooms/"), last_part("tiny.pt"), last_part("hf:user/name@v1")
-        ('folder:rooms', 'tiny.pt', 'hf:user/name@v1')
+        >>> last_part("folder:/data/rooms/"), last_part("hf:user/name@v1"), last_part("hf:/data/siglip")
+        ('folder:rooms', 'hf:user/name@v1', 'hf:siglip')
     """
-    if text.startswith(("hf-hub:", "hf:")) or not re.search(r"[/\\~]", text):
+    if text.startswith("hf-hub:") or _HUB.fullmatch(text) or not re.search(r"[/\\~]", text):
         return text
     found = _KIND.match(text)
     kind = found[0] if found else ""

@@ -89,4 +89,5 @@ def test_its_json_is_what_a_model_card_takes(capsys, folder, tokens, tmp_path):
     assert text.startswith(
         "On `folder:data` `test`, 2 images, truth from 0.001 to 10 m, protocol `auty2023`. Beside the tokens: `constant` and `mean map`,"
     )
-    assert [line.split("|")[1].strip() for line in text.splitlines()[4:]] == ["tokens", "constant", "mean map"]
+    assert "\n" not in text.split("`ridge` is linear regression")[0]
+    assert [line.split("|")[1].strip() for line in text.splitlines()[4:]] == ["tokens", "ridge", "constant", "mean map"]

@@ -62,7 +62,8 @@ def test_train_evaluate_predict(capsys, nyu_tree, tiny_file, photos, tmp_path):
     code, stdout, _ = run(capsys, "evaluate", out / "tokens.safetensors", "--data", f"nyu:{nyu_tree}", "--workers", 0, "--json",
                           "--csv", tmp_path / "images.csv")  # fmt: skip
     rows = json.loads(stdout)["rows"]
-    assert code == 0 and [row["name"] for row in rows] == ["tokens", "constant", "mean map"]
+    assert code == 0 and [row["name"] for row in rows] == ["tokens", "ridge", "constant", "mean map"]
+    assert [row["trained_parameters"] for row in rows] == [5 * 64, 65, 1, 480 * 640]
     assert rows[0]["protocol"]["name"] == "auty2023" and rows[0]["images"] == 3 and 0 < rows[0]["scores"]["abs_rel"] < 10
     assert len((tmp_path / "images.csv").read_text().splitlines()) == 4
     code, stdout, _ = run(

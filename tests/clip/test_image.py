@@ -118,6 +118,17 @@ def test_several_modes_from_one_pass(tiny_clip, vit):
             assert torch.equal(features, dense_features(visual, images, mode))
 
 
+def test_a_quick_tower_s_features_are_the_same(tiny_clip, vit):
+    tower, images = tiny_clip.image, torch.randn(2, 3, 64, 96)
+    quick = tower.quick()
+    assert tower.batchnorm_layers() and not quick.batchnorm_layers()
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in quick.visual.parameters() if w.ndim == 4)
+    for mode, features in tower.patches_in(images, list(tower.modes)).items():
+        assert (quick.patches(images, mode) - features).abs().max() < 1e-5
+    transformer = ImageTower(vit)
+    assert transformer.quick() is transformer  # nothing to gain, and half the memory
+
+
 def test_a_mode_may_read_another_trunk_with_patches_of_another_size(tiny_clip, monkeypatch):
     """One entry is all that a mode with smaller patches is."""
 

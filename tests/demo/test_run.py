@@ -20,7 +20,7 @@ from depthtokens.scenes import DEPTH_RANGE
 from helpers import refused, run
 
 SMALL = DemoSettings(train=24, test=8, size=(96, 128), epochs=6)
-NAMES = ["constant", "mean map", *ROWS]
+NAMES = ["constant", "mean map", "ridge", *ROWS]
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ def test_two_runs_give_the_same_table(tmp_path, domain):
     again = run_demo(settings, tmp_path / "b", cache=tmp_path / "cache")
     ended = [label for label, last in told if last]
     assert ended[:2] == ["rendering train scenes", "rendering test scenes"]
-    assert ended[-6:-2] == [f"{name}: learning" for name in ("learned-7", "4o4d + depth-7", "4o4d + learned-7", "learned-20 log")]
-    assert ended[-2:] == ["reading training depths", "scoring test images"]
+    assert ended[-7:-3] == [f"{name}: learning" for name in ("learned-7", "4o4d + depth-7", "4o4d + learned-7", "learned-20 log")]
+    assert ended[-3:] == ["reading training depths", "fitting the ridge", "scoring test images"]
     assert list(table(first)) == NAMES and table(first) == table(again)
     width = first.clip.text.width
     trained = {name: count for name, (count, _) in table(first).items()}
     learned = {"learned-7": 7, "4o4d + depth-7": 8, "4o4d + learned-7": 15, "learned-20 log": 20}
-    assert trained == {"constant": 1, "mean map": 96 * 128} | {name: learned.get(name, 0) * width for name in ROWS}
+    assert trained == {"constant": 1, "mean map": 96 * 128, "ridge": 257} | {name: learned.get(name, 0) * width for name in ROWS}
     saved = DepthTokens.load(first.tokens)
     assert saved.settings.predict_side == 96 and saved.settings == first.models["learned-7"].settings
     assert torch.equal(saved.tokens["depth"], first.models["learned-7"].tokens["depth"])

@@ -15,12 +15,15 @@ from PIL import Image
 
 import towers
 from depthtokens import DataError, DepthTokens, DepthTokensError, UsageError, WeightsError
+from depthtokens.clip.dual import DualEncoder
+from depthtokens.clip.hf import KINDS
 from depthtokens.clip.image import ImageTower
 from depthtokens.deploy import export
 from depthtokens.deploy.onnxfile import graph_sha256
 from depthtokens.deploy.runtime import GRAPH, OnnxDepth, resized
 from depthtokens.depth.fused import FusedDepth
 from depthtokens.files import sealed
+from duals import make_dual
 from helpers import killed, photo, run
 
 onnx = pytest.importorskip("onnx")
@@ -105,7 +108,7 @@ def test_many_are_as_one_by_one(graph):
 def asked(graph, monkeypatch):
     """The precisions in which towers come to the exporter, which gives the same model's graph for each, in float32."""
     precisions = []
-    monkeypatch.setattr(export, "to_onnx", lambda module, _: precisions.append(module.fused.precision) or onnx.load(graph))
+    monkeypatch.setattr(export, "to_onnx", lambda module, *_: precisions.append(module.fused.precision) or onnx.load(graph))
     return precisions
 
 
@@ -161,10 +164,13 @@ def test_position_embeddings_are_resized_in_the_graph(request, tmp_path, clip, d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "precision"), [("ViT-B-16", "float16"), ("ViT-B-16-SigLIP", "float32"), ("convnext_base", "float32")])
-def test_towers_of_other_families(model, name, precision):
+@pytest.mark.parametrize(("name", "precision"), [
+    ("ViT-B-16", "float16"), ("ViT-B-16-SigLIP", "float32"), ("convnext_base", "float32"), ("tipsv2", "float32"),
+])  # fmt: skip
+def test_towers_of_other_families(model, name, precision, tmp_path):
     """At their own size and others, in one graph; where float16 is all that differs, by little."""
-    tower = ImageTower(towers.shrunk(name))
+    dual = DualEncoder(make_dual(name, tmp_path), (0, 0, 0), (1, 1, 1)) if name in KINDS else None
+    tower = ImageTower(dual.visual if dual else towers.shrunk(name))
     settings = model.settings.changed(dense=tower.default)
     text = 100 * torch.nn.functional.normalize(torch.randn(7, tower.channels, generator=torch.Generator().manual_seed(0)), dim=-1)
     exact, tried = (export.Graph(FusedDepth(settings, tower, text, model.centres, kind)) for kind in ("float32", precision))
@@ -469,3 +475,18 @@ def test_metadata_is_data(graph, tmp_path, change):
 
     with pytest.raises(WeightsError, match="does not hold"):
         OnnxDepth(described(graph, tmp_path / "m.onnx", made_up))
+
+
+def test_a_gain_is_in_the_graph_and_a_shift_is_not_exported(tiny_clip, tmp_path):
+    model = DepthTokens(tiny_clip, depth="random:7", scale=378, predict_side=64, condition="gain")
+    model.condition.weight.data += torch.randn(64, generator=torch.Generator().manual_seed(0))
+    export.export_onnx(model, tmp_path / "m.onnx", (64, 96))
+    opened = OnnxDepth(tmp_path / "m.onnx")
+    assert opened.settings.condition == "gain"
+    for (height, width), flip in (((64, 96), False), ((128, 192), True)):
+        agree(opened.predict(photo(height, width), flip=flip), model.predict(photo(height, width), flip=flip))
+    images = np.stack([photo(64, 96), photo(64, 96)[::-1]])
+    *_, gain = opened.session.run(None, {"image": images})
+    assert gain.shape == (2, 1, 1, 1) and np.abs(gain - 1).max() > 0.01 and gain[0] != gain[1]
+    with pytest.raises(UsageError, match="every image has prompts of its own with condition shift"):
+        export.export_onnx(DepthTokens(tiny_clip, condition="shift"), tmp_path / "s.onnx")

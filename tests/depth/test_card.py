@@ -37,6 +37,8 @@ def test_it_says_what_the_file_is():
         "`images`: `800`", "`mean loss of the last epoch`: `0.5322`", "`nyu:NYU, 795 images`", "None are given here",
     ):  # fmt: skip
         assert said in card, said
+    gain = replace(SETTINGS, condition="gain")
+    assert "decided by the image: `gain`" in model_card(replace(HEADER, model=gain), NAME) and "decided" not in card
 
 
 def test_it_names_no_place_of_this_machine():

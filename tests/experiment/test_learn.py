@@ -54,7 +54,7 @@ def test_losses_from_a_store_are_those_from_images(tiny_clip, scenes, store):
 
 def test_side_by_side_is_alone(tiny_clip, store):
     kinds = [{}, {"seed": 1}, {"depth": "learned:7", "bins": "log"}, {"template": "1o1d"}, {"depth": "path:3:6"},
-             {"depth": "depth-7", "scale": "learned"}]  # fmt: skip
+             {"depth": "depth-7", "scale": "learned"}, {"condition": "shift"}, {"depth": "depth-7", "condition": "gain"}]  # fmt: skip
     together = [make(tiny_clip, **kind) for kind in kinds]
     histories = fit([Learner(model, 6, lr=0.02) for model in together], Stored(store, "value", flip=True), batch_size=4)
     for kind, model, losses in zip(kinds, together, histories, strict=True):
@@ -72,7 +72,7 @@ def test_one_text_pass_for_all_that_share_a_template(tiny_clip, monkeypatch):
     texts = TextPass(models)
     calls = []
     monkeypatch.setattr(tiny_clip.text, "after_prefix", lambda *a, f=tiny_clip.text.after_prefix: calls.append(1) or f(*a))
-    found = texts()
+    found = texts([torch.zeros(1, 64, 1, 1)] * 4)
     assert len(calls) == 1
     for model, features in zip(models, found, strict=True):
         assert torch.allclose(features, model.text_features(), atol=1e-6)

@@ -67,6 +67,12 @@ def test_another_scale_is_refused_by_name(folder, tiny_file):
         train(experiment(folder, tiny_file), resume=True)
 
 
+def test_a_condition_is_a_setting_of_a_run(folder, tiny_file):
+    train(experiment(folder, tiny_file, condition="gain"))
+    with pytest.raises(UsageError, match="other settings: condition changed"):
+        train(experiment(folder, tiny_file), resume=True)
+
+
 def test_epochs_may_grow_but_not_shrink(folder, tiny_file):
     first = train(experiment(folder, tiny_file))
     with pytest.raises(UsageError, match="fewer epochs: it was begun for 2"):

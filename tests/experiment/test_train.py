@@ -52,7 +52,9 @@ def fail_at(step):
     return progress
 
 
-@pytest.mark.parametrize("changes", [{}, {"template": "1o1d", "batchnorm": "adapt", "scale": "learned", "bins": "log"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"template": "1o1d", "batchnorm": "adapt", "scale": "learned", "bins": "log", "condition": "shift"}]
+)
 @pytest.mark.parametrize("at", [3, 4])  # the end of an epoch (checkpoint), and in the middle of the next (Ctrl-C)
 def test_resumed_equals_uninterrupted_bit_for_bit(nyu_tree, tiny_file, tmp_path, changes, at):
     whole = train(experiment(nyu_tree, tiny_file, tmp_path / "whole", **changes))

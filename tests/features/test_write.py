@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from dataclasses import replace
@@ -16,6 +17,7 @@ from depthtokens.features.plan import plan
 from depthtokens.features.store import FeatureStore
 from depthtokens.features.views import Views
 from depthtokens.features.write import finished, write
+from depthtokens.files import sealed
 from depthtokens.partial import _machine
 from forked import Python, python
 from stores import make, make_folder, message, opened, small_shards
@@ -61,6 +63,15 @@ def test_damaged_plan(tiny_clip, folder, store):
     for text in (path.read_text().replace('shard": 2', 'shard": 3'), "{", "[]", '{"key": 1}'):
         path.write_text(text)
         assert "plan.json is damaged" in message(lambda: make(tiny_clip, opened(folder), store.path))
+
+
+def test_unfinished_work_of_another_version(tiny_clip, folder, store):
+    """Its shards may be rounded otherwise, and no store is to hold both."""
+    (store.path / "meta.json").unlink()
+    begun = json.loads((store.path / "plan.json").read_text())
+    del begun["trunk"], begun["sha256"]
+    (store.path / "plan.json").write_text(json.dumps(sealed(begun)))
+    assert "unfinished work of an earlier version" in message(lambda: make(tiny_clip, opened(folder), store.path))
 
 
 def test_shards_of_other_sizes(tiny_clip, folder, store, tmp_path):

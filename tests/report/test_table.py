@@ -66,7 +66,7 @@ def test_markdown():
         "",
         "| row | n | AbsRel ↓ | says |",
         "| --- | ---: | ---: | --- |",
-        "| a&#124;b <i> | 1,000 | **0.319 [0.310, 0.328]** | x & [red]y[/red] |",
+        "| a&#124;b &lt;i> | 1,000 | **0.319 [0.310, 0.328]** | x & [red]y[/red] |",
         "| c |  | 0.250 |  |",
     ]
     assert not Table(["a"], []).markdown().startswith("\n")

@@ -80,7 +80,7 @@ def test_cross_domain_rows_need_both():
 def test_a_table_and_its_files(settings):
     done = reproduce(settings(table="3"))
     rows = by_name(done)
-    assert len(rows) == 8
+    assert len(rows) == 9 and rows["control/nyu/ridge (layer4)"].parameters == 65
     learned, words, random = (rows[f"paper/t3/nyu/{name}"] for name in ("learned-7", "depth-7", "random-7"))
     assert learned.seeds == [0, 1] == random.seeds and words.seeds == [0] and learned.parameters == 7 * 64 and words.parameters == 0
     assert len(set(learned.scores["abs_rel"])) == 2 and len(set(random.scores["abs_rel"])) == 2
@@ -141,7 +141,7 @@ def test_killed_while_it_writes_its_plan(settings):
              made.batch_size, "--workers", 0, "--lr", made.lr, "--out", made.out)  # fmt: skip
     killed("plan.json", "reproduce", *words)
     assert list(module.Path(made.out).iterdir())  # a lock, and half a plan
-    assert len(reproduce(made).rows) == 3
+    assert len(reproduce(made).rows) == 4
 
 
 def test_a_row_is_done_when_its_tokens_are_there(settings, monkeypatch):
@@ -202,14 +202,16 @@ def test_one_run_at_a_time(settings, monkeypatch):
     with locked(module.Path(made.out)), pytest.raises(DataError, match="another process is writing"):
         reproduce(made)
     assert [path.name for path in module.Path(made.out).iterdir()] == [".lock"]
-    assert len(reproduce(made).rows) == 3
+    assert len(reproduce(made).rows) == 4
 
 
 @pytest.mark.slow
 def test_effects(settings):
     done = reproduce(settings(table="effects"))
     rows = by_name(done)
-    assert len(rows) == len(EFFECTS) + 2
+    ridges = [name for name in rows if "ridge" in name]
+    assert ridges == [f"control/nyu/ridge ({kind})" for kind in ("layer4", "attnpool", "value", "layer4, CLIP normalisation")]
+    assert len(rows) == len(EFFECTS) + 2 + len(ridges)
     numbers = {name.rsplit("/", 1)[-1]: result.parameters for name, result in rows.items()}
     assert numbers["depth-7 learned scale"] == 1 and numbers["linear head"] == 7 * 65 and numbers["context only"] == 8 * 64
     assert numbers["path:7:256 log"] == 7 * 64 and numbers["learned-256 log"] == 256 * 64 and numbers["depth-7 adapted"] == 0
@@ -286,11 +288,11 @@ def test_given_stores_are_used_or_refused(settings, tiny_clip, nyu_tree, tmp_pat
     cached = source.cached
     monkeypatch.setattr(source, "cached", lambda *a, **k: pytest.fail("a store was at hand"))
     both = (str(tmp_path / "train"), str(tmp_path / "test"))
-    assert len(reproduce(settings(table="5", stores=both)).rows) == 3
+    assert len(reproduce(settings(table="5", stores=both)).rows) == 4
     drawn = open_dataset(f"nyu:{nyu_tree}", "train", augment=True)
     write(plan(tiny_clip, drawn, Views(2), ["layer4"]), tmp_path / "drawn", workers=0)
     views = (str(tmp_path / "drawn"), str(tmp_path / "test"))
-    assert len(reproduce(settings(table="5", views=2, stores=views, out=str(tmp_path / "views"))).rows) == 3
+    assert len(reproduce(settings(table="5", views=2, stores=views, out=str(tmp_path / "views"))).rows) == 4
     write(plan(tiny_clip, data["test"], Views(mirrored=True), ["value"]), tmp_path / "value", workers=0)
     reading = []
     monkeypatch.setattr(source, "cached", lambda *args, **kwargs: reading.append(args[3]) or cached(*args, **kwargs))
@@ -301,6 +303,31 @@ def test_given_stores_are_used_or_refused(settings, tiny_clip, nyu_tree, tmp_pat
         assert len(reproduce(effects).rows) == 4 and reading == [["value"]]  # layer4 was at hand
     with pytest.raises(DataError, match="no row can use it: .* holds dense value, not layer4"):
         reproduce(settings(table="5", stores=(str(tmp_path / "value"),), out=str(tmp_path / "other")))
+
+
+def test_few_images(settings, monkeypatch):
+    """Rows of as many images as there are, or more, are those of all; a stopped run goes on; models see the images of their seed only."""
+    shown, few = [], module.Subset
+
+    class Watched(few):
+        def training(self, epoch, order, batch_size, seed=0):
+            shown.append((len(self.names), seed, len(order)))
+            return super().training(epoch, order, batch_size, seed)
+
+    monkeypatch.setattr(module, "Subset", Watched)
+    made = settings(table="few-shot", seeds="0,2")
+    done = reproduce(made)
+    assert set(shown) == {(count, seed, count) for count in (1, 4) for seed in (0, 2)}
+    rows = by_name(done)
+    names = ("mean map", "ridge", "linear head", "learned-7", "path:7:64 log")
+    assert list(rows)[:15] == [f"few-shot/nyu/{name}, {count}" for name in names for count in (1, 4, "all")]
+    for name in ("ridge", "mean map"):
+        one, all_of_them = rows[f"few-shot/nyu/{name}, 1"], rows[f"few-shot/nyu/{name}, all"]
+        assert len(set(one.scores["abs_rel"])) == 2 and len(all_of_them.seeds) == 1 and one.parameters == all_of_them.parameters
+    assert rows["few-shot/nyu/mean map, all"].scores == rows["control/nyu/mean map"].scores
+    assert rows["few-shot/nyu/ridge, all"].scores == rows["control/nyu/ridge (value)"].scores
+    monkeypatch.setattr(module, "fit", lambda *args, **kwargs: pytest.fail("this row was done"))
+    assert by_name(reproduce(made)) == rows
 
 
 def test_a_linear_head_is_more_than_prompts_can_say(tiny_clip):
@@ -320,12 +347,13 @@ def test_command(settings, capsys, tmp_path):
     words = ["reproduce", "--data", made.data[0], "--clip", made.clip, "--table", "5", "--steps", "2", "--seeds", "0", "--workers", "0"]
     main([*words, "--plan", "--out", str(tmp_path / "none")])
     planned = capsys.readouterr().out
-    assert "1 row, 1 of them trained for 1 seed: 1 run of 2 steps" in planned
+    assert "2 rows, 1 of them trained for 1 seed: 1 run of 2 steps" in planned and "control/nyu/ridge (layer4)" in planned
     assert "paper/t5/nyu/4o4d-learned-7" in planned and "template 4o4d" in planned
     assert not (tmp_path / "none").exists()
     main([*words, "--out", str(tmp_path / "run"), "--json"])
     rows = json.loads(capsys.readouterr().out)["rows"]
-    assert [row["name"] for row in rows][:2] == ["control/nyu/constant", "control/nyu/mean map"]
+    assert [row["name"] for row in rows][:3] == ["control/nyu/constant", "control/nyu/mean map", "control/nyu/ridge (layer4)"]
+    assert rows[2]["settings"] == {"dense": "layer4"} and rows[2]["trained_parameters"] == 65 and rows[2]["difference_to_mean_map"]
     main([*words, "--out", str(tmp_path / "run")])
     shown = capsys.readouterr().out
     assert "0.317 → " in shown and "table.html" in shown
@@ -335,6 +363,7 @@ def test_command(settings, capsys, tmp_path):
         (["--data", "scenes", "--data", "nyu:x"], "both stand"),
         (["--data", "scenes", "--as-released", "--as-written"], "opposites"), (["--data", "scenes", "--steps", "0"], "steps must be"),
         (["--data", "scenes", "--as-released", "--steps", "9"], "whole epochs"),
+        (["--data", "scenes", "--as-released", "--table", "few-shot"], "leave out --as-released"),
     ):  # fmt: skip
         with pytest.raises(SystemExit) as stop:
             main(["reproduce", *wrong])

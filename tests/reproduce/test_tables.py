@@ -90,8 +90,8 @@ def test_published_and_measured_side_by_side(finished):
 
 def test_controls_come_first_and_are_compared_with_the_other(finished):
     found = lines(finished())["nyu"]
-    assert [line.row.label for line in found[:3]] == ["constant", "mean map", "t3/colour-7"]
-    assert [line.kind for line in found[:3]] == ["control", "control", ""]
+    assert [line.row.label for line in found[:4]] == ["constant", "mean map", "ridge (layer4)", "t3/colour-7"]
+    assert [line.kind for line in found[:4]] == ["control", "control", "control", ""]
     assert found[0].against_map is not None and found[1].against_map is None and found[1].against_base is not None
 
 
@@ -131,7 +131,7 @@ def test_json(finished):
 def test_csv(finished):
     done = finished()
     table = read(to_csv(done))
-    assert len(table) == 2 * 2 + 4 + 2 and {r["published_d1"] for r in table if r["row"] == "paper/t3/nyu/learned-7"} == {"0.465"}
+    assert len(table) == 2 * 2 + 4 + 3 and {r["published_d1"] for r in table if r["row"] == "paper/t3/nyu/learned-7"} == {"0.465"}
     first = find(done, table[0]["row"])
     assert [float(table[0][metric]) for metric in METRICS] == [first.result.scores[metric][0] for metric in METRICS]
 
@@ -160,7 +160,7 @@ def test_every_form_holds_the_same_table(finished):
     assert all(f"| {' | '.join(row)} |" in text for row in table.text()) and "0.319 → " in text
     rows = [re.findall("<t[hd].*?>(.*?)</t[hd]>", row) for row in page.split("<tr")[1:]]
     assert [[unescape(re.sub("<[^>]+>", "", cell)) for cell in row] for row in rows] == [list(table.columns), *table.text()]
-    assert table.kinds.count("control") == 2 and page.count('<tr class="control">') == 2
+    assert table.kinds.count("control") == 3 and page.count('<tr class="control">') == 3
     assert short_tables(done)["nyu"].columns == [
         "row", "trained numbers", "AbsRel", "AbsRel 95 %", "AbsRel − mean map", "δ < 1.25", "minutes",
     ]  # fmt: skip
@@ -170,10 +170,24 @@ def test_every_form_holds_the_same_table(finished):
 
 def test_page(finished):
     page = to_html(finished())
-    assert page.count("<tr") == 9 and "http" not in page and "protocol auty2023" in page
+    assert page.count("<tr") == 10 and "http" not in page and "protocol auty2023" in page
     effects = to_html(finished("effects", data=("nyu:<root>", "kitti:x")))
     assert "nyu:&lt;root&gt;" in effects and "<root>" not in effects
     assert effects.count("what it is there to tell") == 2 and "no language at all: what do the features hold?" in effects
+
+
+def test_few_shot(finished):
+    """Heads by numbers of training images: as a table, and as a picture on the page."""
+    done = finished("few-shot")
+    few = next(part for part in markdown(done).split("\n\n") if part.startswith("| learned from"))
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in few.splitlines()]
+    sizes = ["1 image", *(f"{count} images" for count in (4, 16, 64, 99, 256))]
+    assert head == ["learned from", "trained numbers", *sizes]
+    assert [row[0] for row in rows] == ["mean map", "ridge", "linear head", "learned-7", "path:7:64 log"]
+    assert rows[3][2] == str(find(done, "few-shot/nyu/learned-7, 1").result.measured("abs_rel")) and "±" in rows[3][2]
+    page = to_html(done)
+    assert page.count('<img class="plot"') == 1 and "<th>learned from</th>" in page
+    assert [line.kind for line in lines(done)["nyu"][:4]] == ["control", "control", "control", "learned"]
 
 
 def test_words(finished):

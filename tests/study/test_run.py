@@ -53,13 +53,17 @@ def test_words_keep_the_learned_context(tiny_clip, model_of):
     assert torch.allclose(found[[1, 0]], F.normalize(expected, dim=-1), atol=1e-5)
 
 
-def test_refusals_are_one_line_and_leave_nothing(tokens, tiny_clip, model_of, tmp_path, capsys):
+def test_refusals_are_one_line_and_leave_nothing(tokens, tiny_clip, model_of, few_scenes, tmp_path, capsys):
     gone = tmp_path / "gone.pt"
     torch.save({name: value + 1 if name == "logit_scale" else value for name, value in tiny_clip.model.state_dict().items()}, gone)
     model_of(load_clip(str(gone))).save(tmp_path / "orphan.safetensors")
     gone.unlink()
-    out = tmp_path / "out"
+    out, shift, gain = tmp_path / "out", tmp_path / "shift.safetensors", tmp_path / "gain.safetensors"
+    model_of(tiny_clip, condition="shift").save(shift)
+    model_of(tiny_clip, condition="gain").save(gain)
     cases = [
+        ([shift], 2, "no one set of tokens to study"),
+        ([gain, "--data", "scenes", "--workers", "0"], 2, "leave out --data, or use `evaluate`"),
         ([tmp_path / "orphan.safetensors"], 1, "give it with --clip"),
         ([tmp_path / "nothing.safetensors"], 1, "no token file"),
         ([tokens, "--data", "nowhere:x"], 2, "unknown data set 'nowhere'"),
@@ -68,6 +72,9 @@ def test_refusals_are_one_line_and_leave_nothing(tokens, tiny_clip, model_of, tm
         ([tokens, "--scales", "near|far"], 2, "has 2 words, these tokens have 7 bins"),
         ([tokens, "--template", "1o1d"], 2, "{ctx} slots"),
         ([tokens, "--neighbours", "0"], 2, "at least one neighbour"),
+        ([tokens, "--phrase", "2"], 2, "go on from best words"),
+        ([tokens, "--carry-to", "bundled"], 2, "goes on from best words"),
+        ([tokens, "--search-seconds", "0"], 2, "takes more than no seconds"),
         ([tokens, "--trained-vocabulary-only"], 2, "for the bundled CLIP"),
     ]
     for arguments, code, said in cases:

@@ -12,8 +12,9 @@ from depthtokens.experiment.source import Reading, open_source
 from depthtokens.report.table import Strong
 from depthtokens.study.ablations import replaced
 from depthtokens.study.data import StudyData
+from depthtokens.study.neighbours import Neighbour, NeighbourTable
 from depthtokens.study.scores import StudyRow, score
-from depthtokens.study.tables import difference, row_name, score_table, terminal_tables
+from depthtokens.study.tables import difference, paper_table, row_name, score_table, terminal_tables
 from depthtokens.study.words import WordSearch
 
 
@@ -24,14 +25,17 @@ def study(tiny_clip, model_of):
     source = open_source(model, Scenes("indoor", "test", 3, size=(64, 96)), reading=Reading(workers=0))
     text = model.text_features().detach()
     change = replaced(text, model.centres, 1, -text[1], "close</w>")
-    rows = score(model, {}, text, [change], StudyData(source, find_protocol("auty2023")))
+    rows = score(model, {}, {"best words": text}, [change], StudyData(source, find_protocol("auty2023")))
     found = SimpleNamespace(start_scores=[1.0])
+    entries = [["far</w>"], ["very</w>", "near</w>"], ["lik"]]
     search = WordSearch(
-        ["far</w>", "very near", "lik"], [False, True, False], text, found, 9, 5, {"tokens": 0.5, "best words": 0.25}, [1.0] * 3
-    )
+        ["far</w>", "very near", "lik"], [False, True, False], text, found, 9, 5, {"tokens": 0.5, "best words": 0.25}, [1.0] * 3,
+        [(), (), ()], entries,
+    )  # fmt: skip
     return SimpleNamespace(
-        model=model, rows=rows, compared=rows[:2], ablations=rows[2:], search=search, fragments=True, neighbours=[], paths={}
-    )
+        model=model, rows=rows, compared=rows[:2], ablations=rows[2:], search=search, searches=[search], longer=[], carried=None,
+        paper_table=None, fragments=True, neighbours=[], paths={},
+    )  # fmt: skip
 
 
 def test_rows_are_called_as_people_write_words(study):
@@ -64,3 +68,11 @@ def test_what_the_terminal_shows(study):
     assert changes.title == "the least and most harmful of 1 changes" and changes.rows[0][0] == "replaced 1 by close"
     assert [row[-1] for row in nearest.rows] == ["far", "very near", "lik-"]
     assert nearest.rows[0][0] == f"depth_0 ({study.model.centres[0]:.3g} m)"
+
+
+def test_the_papers_table_of_neighbours():
+    near = [[Neighbour("{depth_1}", 0.1774), Neighbour("close</w>", 0.5)], [Neighbour("close", 0), Neighbour("|", 0.25)]]
+    table = paper_table(NeighbourTable("tokens", "embedding", near))
+    assert table.text() == [["1", "{depth_1} 0.177", "close 0.000"], ["2", "close</w> 0.500", "| 0.250"]]
+    assert list(table.columns) == ["", "depth_0", "depth_1"]
+    assert table.markdown().endswith("| 2 | close&lt;/w> 0.500 | &#124; 0.250 |")  # as a reader then sees it

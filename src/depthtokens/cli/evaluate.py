@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(JsonFlag, ScoringFlags):
-    """Score a token file on a data set, beside one constant depth and the mean depth map of its training split."""
+    """Score a token file on a data set, beside what its training split gives: one depth, the mean map, a ridge on the same features."""
 
     tokens: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")]
     """Token file, as `train` writes it, the run's folder, or hf:USER/NAME."""
@@ -29,7 +29,7 @@ class Evaluate(JsonFlag, ScoringFlags):
     """nyu:ROOT, kitti:ROOT, folder:ROOT, scenes, or store:FOLDER (patch features that `features --mirror` made)."""
     split: str = "test"
     controls: bool = True
-    """Score the two controls as well."""
+    """Score the controls as well."""
     csv: Path | None = None
     """Write per-image scores here."""
 
@@ -39,8 +39,10 @@ def main(arguments: Sequence[str]) -> None:
     args = parse(Evaluate, "evaluate", arguments)
 
     from ..depth.metrics import METRICS, QUOTED
+    from ..depth.protocol import Head
     from ..experiment.controls import learn_controls
     from ..experiment.evaluate import head_of, score_heads
+    from ..experiment.ridge import RIDGE, ridge_for
     from ..experiment.source import open_source, scored_views
     from ..features.store import FeatureStore
     from ..report.table import Cell, Table
@@ -59,12 +61,19 @@ def main(arguments: Sequence[str]) -> None:
         source = open_source(model, data, scored_views(protocol, model.settings.normalisation), args.reading(progress))
         depth_range = protocol.depth_range or source.depth_range
         controls = learn_controls(training, depth_range, args.workers, progress) if training is not None else None
-        rows = score_heads({"tokens": head_of(model)}, source, protocol, controls, progress)
+        heads: dict[str, Head] = {"tokens": head_of(model)}
+        numbers = {"tokens": sum(value.numel() for value in model.trainable().values()), **(controls.parameters if controls else {})}
+        if training is not None and not named.store:
+            heads[RIDGE] = ridge = ridge_for(model, training, replace(args.reading(progress), list_file=args.train_list))
+            numbers[RIDGE] = ridge.parameters
+        rows = score_heads(heads, source, protocol, controls, progress)
+    if training is not None and named.store:
+        notify(f"note: no row '{RIDGE}': the store holds no features of training images; with the data set itself there is one")
     scores = rows["tokens"]
     if args.csv:
         scores.to_csv(args.csv)
     if args.json:
-        measured = [{"name": name, **row.to_dict()} for name, row in rows.items()]
+        measured = [{"name": name, "trained_parameters": numbers[name], **row.to_dict()} for name, row in rows.items()]
         print_json({"tokens": str(args.tokens), "data": args.data, "split": source.split, "rows": measured})
         return
     print(f"{args.data} {source.split}: {len(scores.per_image)} images, {scores.protocol.describe(scores.depth_range, source.eval_crop)}\n")
@@ -73,6 +82,8 @@ def main(arguments: Sequence[str]) -> None:
         figures = {name: row.pixel_wise if pooled else row.image_wise for name, row in rows.items()}
         cells: list[list[Cell]] = [[name, *values.values()] for name, values in figures.items()]
         print_table(Table(["", *METRICS], cells, title=title + mark, less=[name for name in METRICS if name not in QUOTED]))
+    counted = ", ".join(f"{name} {count:,}" for name, count in numbers.items())
+    print(f"\ntrained numbers: {counted}")
     for name, row in rows.items():
         if row.not_finite:
             notify(f"warning: {row.not_finite:,} depths of '{name}' were no numbers, and an end of the range was scored in their place")

@@ -16,6 +16,8 @@ from .flags import JsonFlag, ScoringFlags
 
 if TYPE_CHECKING:
     from ..depth.model import DepthTokens
+    from ..progress import Progress
+    from ..study.carry import Elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,8 @@ class StudyArguments(JsonFlag, ScoringFlags):
     """nyu:ROOT, kitti:ROOT, folder:ROOT, scenes, or store:FOLDER (patch features of the test split that `features --mirror` made)."""
     train_data: str | None = None
     """The training split to search words on, as store:FOLDER, where it is not found through --data."""
+    carry_to: Annotated[str | None, tyro.conf.arg(metavar="CLIP")] = None
+    """Score the best words and phrases in another CLIP too, written out as text: a CLIP as --clip takes it."""
     out: Path = Path("study")
     """Folder for report.html, study.json, neighbours.csv and scores.csv."""
     overwrite: bool = False
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
                 model, args.named(args.data, model), args.protocol_for(model), args.reading(progress), search=settings.search,
                 list_file=args.list_file, train_list=args.train_list, train_data=args.train_data,
             )  # fmt: skip
-        study = run_study(model, settings, data, progress)
+        study = run_study(model, settings, data, progress, _elsewhere(args, model, progress))
         page = write_study(study, args.out, args.tokens)
     if args.json:
         print_json(to_dict(study, args.tokens))
@@ -69,6 +73,19 @@ def main(arguments: Sequence[str]) -> None:
     for line in study.notes:
         print(f"note: {line}")
     print(f"\npage: {page}")
+
+
+def _elsewhere(args: StudyArguments, model: DepthTokens, progress: Progress) -> Elsewhere | None:
+    """The CLIP of --carry-to, with the test images as it sees them."""
+    from ..clip.load import load_clip
+    from ..study.carry import open_elsewhere
+
+    if args.carry_to is None:
+        return None
+    if args.data is None or not args.settings.search:
+        raise UsageError("--carry-to goes on from best words, which are searched with --data, and without --no-search")
+    clip = load_clip(args.carry_to).to(model.device)
+    return open_elsewhere(model, clip, args.named(args.data, model), args.protocol_for(model), args.reading(progress), args.list_file)
 
 
 def _model(args: StudyArguments) -> DepthTokens:

@@ -65,26 +65,31 @@ class Family:
         return self.modes[mode].trunk or self.trunk
 
 
-def resized_positions(positions: Tensor, h: int, w: int, own: tuple[int, int] | None = None) -> Tensor:
-    """Position embedding of one grid for another, bicubic as open_clip resizes at loading.
+def resized_positions(
+    positions: Tensor, h: int, w: int, own: tuple[int, int] | None = None, classes: int = 1, mode: str = "bicubic", antialias: bool = True
+) -> Tensor:
+    """Position embedding of one grid for another.
 
     Args:
-        positions: [1 + own h * own w, D].
+        positions: [classes + own h * own w, D].
         h: rows of the grid that is wanted.
         w: its columns.
         own: (h, w) of the grid that they are of; None for a square one.
+        classes: how many of them, before the others, are of class tokens and stay.
+        mode: of the resize, as torch calls it; the defaults are what open_clip does at loading.
+        antialias: likewise.
 
     Returns:
-        [1 + h*w, D].
+        [classes + h*w, D].
     """
-    side = round((len(positions) - 1) ** 0.5)
+    side = round((len(positions) - classes) ** 0.5)
     own = own or (side, side)
     # A graph that is exported for any size must not ask whether it is this one; at its own size the resize below changes nothing.
     if not torch.compiler.is_exporting() and (h, w) == own:
         return positions
-    grid = positions[1:].T.reshape(1, -1, *own)
-    grid = F.interpolate(grid.float(), size=(h, w), mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([positions[:1], grid[0].flatten(1).T.to(positions.dtype)])
+    grid = positions[classes:].T.reshape(1, -1, *own)
+    grid = F.interpolate(grid.float(), size=(h, w), mode=mode, antialias=antialias, align_corners=False)
+    return torch.cat([positions[:classes], grid[0].flatten(1).T.to(positions.dtype)])
 
 
 def own_size(size: int | Sequence[int]) -> tuple[int, int]:

@@ -51,12 +51,10 @@ def check_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{folder} has no {CONFIG}: not an open_clip folder")
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError(f"{CONFIG} is too long")
-        config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
+        config = read_json(path)["model_cfg"]
         if not all(isinstance(config[tower], dict) for tower in ("vision_cfg", "text_cfg")):
             raise ValueError(f"{CONFIG} describes no towers")
-        said = list(_entries(config))
+        said = list(entries(config))
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(f"cannot load the open_clip folder {folder}: {first_line(error)}") from error
     for key, value in said:
@@ -65,13 +63,23 @@ def check_config(folder: Path) -> dict[str, Any]:
             reason = "names a text model of the hub, which is not fetched for a folder: load the model itself as hf-hub:ORG/MODEL"
         elif key == "timm_model_name" and value and not (isinstance(value, str) and timm.is_model(value)):
             reason = "names an image tower that timm does not have: nothing is fetched for a folder"
-        elif key == "layers" and not _counts(value):
+        elif key == "layers" and not counts(value):
             reason = f"wants a tower of more than {_LAYERS} layers, or none"
         elif key == "tokenizer_kwargs" and value and not (isinstance(value, dict) and value.keys() <= _TOKENIZER):
             reason = f"says more of its tokenizer than {', '.join(sorted(_TOKENIZER))}"
         if reason:
             raise WeightsError(f"{path} {reason}")
     return dict(config)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A table in a file. Raises OSError or ValueError for a file that cannot be read, is too long or holds something else."""
+    if path.stat().st_size > _LARGEST:
+        raise ValueError(f"{path.name} is too long")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds no table")
+    return found
 
 
 def check_room(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -87,18 +95,18 @@ def check_room(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> N
         raise WeightsError(f"{path} describes a model of {wanted:.1e} numbers, far more than its weights have: they are of another model")
 
 
-def _counts(layers: Any) -> bool:
+def counts(layers: Any) -> bool:
     """Whether numbers of layers are such."""
     numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]
     return all(type(number) is int and number > 0 for number in numbers) and sum(numbers) <= _LAYERS
 
 
-def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+def entries(value: Any) -> Iterator[tuple[str, Any]]:
     """Every key and value in a configuration, at any depth."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key, inner
-            yield from _entries(inner)
+            yield from entries(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _entries(inner)
+            yield from entries(inner)

@@ -15,11 +15,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..errors import UsageError, unknown
 from . import NORMALISATIONS
 from .device import autocast, may_read
+from .dual import DUAL
 from .resnet import RESNET
 from .timm import TIMM
 from .vit import VIT
 
-FAMILIES = (RESNET, VIT, TIMM)
+FAMILIES = (RESNET, VIT, TIMM, DUAL)
 CPU_PIXELS = 480 * 640
 """Pixels that go through a tower together on a CPU: as many as leave its caches some use."""
 _FOLDED = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1"))  # "0", "1": a bottleneck's `downsample`
@@ -47,7 +48,7 @@ class ImageTower:
     def __init__(self, visual: nn.Module) -> None:
         family = next((family for family in FAMILIES if family.fits(visual)), None)
         if family is None:
-            raise UsageError(f"no dense features for a {type(visual).__name__} image tower: use CLIP's ResNets, open_clip's ViTs or timm's")
+            raise UsageError(f"no dense features for a {type(visual).__name__} image tower: use open_clip's, timm's or transformers'")
         self.visual: Any = visual
         self.family, self.modes = family, family.modes
         module: Any = visual
@@ -213,6 +214,17 @@ class ImageTower:
         """A tower of its own, whose statistics may change without changing this one's."""
         return ImageTower(copy.deepcopy(self.visual))
 
+    def quick(self) -> ImageTower:
+        """A tower for inference that makes the same features within rounding, in less time.
+
+        Of a tower that is made of convolutions it is a copy, in which they have taken in the BatchNorm behind them and channels lie last;
+        any other is given as it is.
+        """
+        convolutions = sum(isinstance(module, nn.Conv2d) for module in self.visual.modules())
+        if convolutions < 2:  # a transformer's one cuts the image into patches
+            return self
+        return ImageTower(fold_batchnorm(self.visual).to(memory_format=torch.channels_last))
+
     def folded(self, mode: str, dtype: torch.dtype = torch.float32) -> Folded:
         """A copy for inference: each convolution has taken in the BatchNorm behind it, channels lie last, and unused parts are left out.
 
@@ -270,10 +282,14 @@ class Folded(nn.Module):
         return x if self.project is None else self.project(x)
 
     def weights_for(self, features: Tensor) -> Tensor:
-        """[N, C] -> [N, D]: what correlates with this module's vectors as `features` do with the mode's own."""
+        """[..., C] -> [..., D]: what correlates with this module's vectors as `features` do with the mode's own."""
         if self.kept is None:
             return features
-        return features.new_zeros(len(features), self.width).index_add(1, self.kept.to(features.device), features)
+        return features.new_zeros(*features.shape[:-1], self.width).index_add(-1, self.kept.to(features.device), features)
+
+    def own(self, vectors: Tensor) -> Tensor:
+        """[..., D] -> [..., C]: the mode's own features, of this module's vectors in unit length."""
+        return vectors if self.kept is None else vectors.index_select(-1, self.kept.to(vectors.device))
 
 
 def dense_features(clip: nn.Module, images: Tensor, mode: str | None = None) -> Tensor:
@@ -300,6 +316,10 @@ def dense_features(clip: nn.Module, images: Tensor, mode: str | None = None) -> 
 
     - `tokens` (the default): the tower's own head applied to each position alone; of attention pools that is their value path.
     - `last`: as above.
+
+    transformers' dual encoders (CLIP, MetaCLIP 2, SigLIP, SigLIP 2, TIPSv2):
+
+    - `tokens` (the default), `value`, `last`: as above; the attention pool of SigLIP and SigLIP 2 by its value path in both of the former.
 
     All but `layer4` and `last` come out L2-normalised.
 

@@ -28,6 +28,8 @@ from ..summary import Summarised, Summary
 from . import CLIPIdentity
 from .bundled import checked_folder
 from .folder import check_config, check_room, find_weights
+from .hf import find_folder, read_dual, read_tokenizer
+from .hubname import PREFIX
 from .image import ImageTower
 from .openai import TOWERS, build_openai
 from .remembered import remember
@@ -169,7 +171,9 @@ def load_clip(name: str | os.PathLike[str] = "RN50", weights: str | os.PathLike[
         name: one of
 
             - an open_clip model name, whose weights `weights` names;
-            - `hf-hub:org/model`;
+            - `hf-hub:org/model`, an open_clip model of the hub;
+            - `hf:` before a folder of transformers or before USER/NAME[@REVISION] of the hub: a CLIP, MetaCLIP 2, SigLIP, SigLIP 2 or
+              TIPSv2 with its tokenizer, whose weights are safetensors; needs the extra `hf`;
             - a file: OpenAI's .pt, safetensors, a plain state dict, or a trainer's checkpoint with one in it; the architecture is read
               off the tensors, which do not tell the activation: it is OpenAI's QuickGELU, with a warning unless the file is OpenAI's;
             - an open_clip folder (`open_clip_config.json` and weights);
@@ -192,6 +196,8 @@ def load_clip(name: str | os.PathLike[str] = "RN50", weights: str | os.PathLike[
         return _from_folder(checked_folder(), "bundled")
     if name.startswith("hf-hub:"):
         return _remembered(FrozenCLIP(_fetched(name, None), name, None, name, copied=False))
+    if name.startswith(PREFIX):
+        return _remembered(_from_transformers(name))
     if name not in open_clip.list_models():
         if weights not in (None, "openai", "random"):
             raise UsageError(f"'{name}' is no open_clip model to take weights from {weights}: give a model's name, or the file alone")
@@ -308,10 +314,21 @@ def _from_folder(path: Path, name: str | None = None) -> FrozenCLIP:
     return FrozenCLIP(model, name or str(path), None, source, copied=False)
 
 
+def _from_transformers(name: str) -> FrozenCLIP:
+    """The dual encoder of transformers in a folder or a repository of the hub."""
+    try:
+        folder, name = find_folder(name)
+        return FrozenCLIP(read_dual(folder), name, None, f"{PREFIX}{folder}", copied=False)
+    except ImportError as error:
+        raise WeightsError(f"cannot load {name}: {_lacking(error)}") from error
+
+
 def _tokenizer(name: str | None) -> Any:
-    """open_clip's tokenizer by an open_clip name, None for CLIP's BPE. A folder's own is made of its files, without code in them."""
+    """A tokenizer by an open_clip name, None for CLIP's BPE. A folder's own is made of its files, without code in them."""
     if name is None:
         return open_clip.SimpleTokenizer()
+    if name.startswith(PREFIX):
+        return read_tokenizer(Path(name.removeprefix(PREFIX)))
     if name.startswith("local-dir:") and check_config(Path(name.removeprefix("local-dir:")))["text_cfg"].get("hf_tokenizer_name"):
         return open_clip.get_tokenizer(name, trust_remote_code=False, local_files_only=True)
     return open_clip.get_tokenizer(name)
@@ -394,8 +411,9 @@ def _create_named(name: str, force_quick_gelu: bool = False) -> nn.Module:
 
 def _lacking(error: Exception) -> str:
     """What an error means that came as something was wanted of Hugging Face: the package that is missing, or the error itself."""
-    if "transformers" in str(error) and importlib.util.find_spec("transformers") is None:
-        return "it needs the package transformers: pip install 'depthtokens[hf]'"
+    for package in ("transformers", "sentencepiece"):
+        if package in str(error).lower() and importlib.util.find_spec(package) is None:
+            return f"it needs the package {package}: pip install 'depthtokens[hf]'"
     return first_line(error)
 
 

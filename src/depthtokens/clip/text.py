@@ -39,7 +39,8 @@ class TextTower:
         embedding: the token embedding, with the scaling that some towers put on it; a vector stands for what comes out of it.
         width: numbers per token embedding, and so per vector in a prompt.
         context_length: positions in its longest prompt.
-        masks_padding: whether padding changes nothing, as in Hugging Face's text models, so that `full_length` takes prompts without it.
+        masks_padding: whether padding changes nothing, as in most text models of Hugging Face, so that `full_length` takes prompts without
+            it.
         causal: whether features can be read from a sequence cut at end-of-text, with the prefix shared (`after_prefix`); towers that
             are bidirectional, pool elsewhere, append a class token or are not open_clip's own take `full_length`.
 
@@ -54,9 +55,10 @@ class TextTower:
         self.tower = tower
         self.embedding: nn.Embedding = tower.token_embedding if hasattr(tower, "token_embedding") else transformer.get_input_embeddings()
         self.width = self.embedding.embedding_dim
-        self.masks_padding = isinstance(tower, HFTextEncoder)
+        foreign = isinstance(tower, HFTextEncoder)
+        self.masks_padding = foreign or getattr(tower, "masks_padding", False)
         # Text models of Hugging Face have positions for more, or no end of them: open_clip trains all at the length it has for CLIP's own.
-        context: Any = DEFAULT_CONTEXT_LENGTH if self.masks_padding else getattr(tower, "context_length", None) or model.context_length
+        context: Any = DEFAULT_CONTEXT_LENGTH if foreign else getattr(tower, "context_length", None) or model.context_length
         self.context_length = int(context)
         pool = getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", None)
         self.causal = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -77,6 +78,10 @@ class Tokenizer:
                 return whole[len(before) :]
         found = self.tokenizer.tokenizer(self.tokenizer.clean_fn(text), add_special_tokens=False).input_ids
         return [0 if _stripped(self.tokenizer, index) else index for index in found]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What entries say as text, of which `ids` may make others: of two fragments one word, of a fragment at the end a whole one."""
+        return str((self.tokenizer if self.marks_ends else self.tokenizer.tokenizer).decode(list(ids))).strip()
 
     def vocabulary(self) -> dict[str, int]:
         """Every entry's name and id."""

@@ -13,12 +13,14 @@ from ..clip.load import FrozenCLIP, load_clip
 from ..depth.checkpoint import restore
 from ..depth.metrics import METRICS
 from ..depth.model import DepthTokens
+from ..depth.protocol import Head
 from ..depth.settings import ModelOptions, ModelSettings, Provenance
 from ..errors import DepthTokensError
 from ..experiment.controls import learn_controls
 from ..experiment.evaluate import head_of, score_heads
 from ..experiment.learn import Learner, fit
 from ..experiment.result import Result
+from ..experiment.ridge import RIDGE, learn_ridge
 from ..experiment.source import Reading, Source, open_source
 from ..features.views import Views
 from ..files import cache_folder, locked, make_folder
@@ -88,8 +90,8 @@ class Demo:
     Attributes:
         settings: what was asked.
         clip: the bundled CLIP.
-        results: by the name of the row: the two controls, then `ROWS`. A row trains no number (words), its tokens, one number (the
-            constant) or H·W (the mean map).
+        results: by the name of the row: the controls, then `ROWS`. A row trains no number (words), its tokens, one number (the
+            constant), H·W (the mean map) or C + 1 (the ridge).
         models: behind the rows of `ROWS`.
         test: the test scenes.
         tokens: the token file of "learned-7".
@@ -156,12 +158,13 @@ def run_demo(settings: DemoSettings, out: Path, progress: Progress = silent, cac
                 _learn(model, training, settings, prefixed(progress, f"{name}: "))
                 model.save(path)
     controls = learn_controls(train, train.depth_range, workers=0, progress=progress)
-    heads = {name: head_of(model) for name, model in models.items()}
+    ridge = learn_ridge(open_source(models[LEARNED], train, views, reading), progress=progress)
+    heads: dict[str, Head] = {RIDGE: ridge, **{name: head_of(model) for name, model in models.items()}}
     scores = score_heads(heads, testing, settings.protocol, controls, progress)
     parameters = {name: sum(p.numel() for p in model.trainable().values()) for name, model in models.items()}
     results = {
         name: Result.of([scores[name]], seeds=[settings.seed], parameters=count)
-        for name, count in (controls.parameters | parameters).items()
+        for name, count in (controls.parameters | {RIDGE: ridge.parameters} | parameters).items()
     }
     return Demo(settings, clip, results, models, test, token_file(folder, LEARNED), time.monotonic() - started)
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .._version import versions
 from ..depth.fused import FusedDepth
 from ..depth.model import DepthTokens
+from ..depth.settings import SHIFT
 from ..errors import DepthTokensError, UsageError, first_line
 from ..files import atomic, check_writable, sealed, user_path
 from .extra import need
@@ -34,7 +35,7 @@ LARGEST = 2**31 - 2**24
 OPSET = 18
 """Version of ONNX's operators that graphs use."""
 OUTPUTS = ("depth", "uncertainty", "probs")
-"""Names of a graph's outputs, in order."""
+"""Names of a graph's outputs, in order; behind them may stand "gain"."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Exported:
 
 
 class Graph(nn.Module):
-    """What is exported: from RGB images uint8 [B, H, W, 3] to depth and uncertainty [B, 1, H, W] metres and probs [B, N, h, w].
+    """What is exported: from RGB images uint8 [B, H, W, 3] to what `FusedDepth.maps` gives in their own size.
 
     Args:
         fused: the model in the form that predicts.
@@ -65,8 +66,8 @@ class Graph(nn.Module):
         super().__init__()
         self.fused = fused
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps of images uint8 [B, H, W, 3], in their own size."""
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Depth and uncertainty [B, 1, H, W] metres, probs [B, N, h, w], and the gain [B, 1, 1, 1] where there is one."""
         return self.fused.maps(image, (image.shape[1], image.shape[2]))
 
 
@@ -76,8 +77,8 @@ def export_onnx(
     """Write a model as one ONNX file, which needs neither torch nor CLIP.
 
     The graph's input is `image`, uint8 [B, H, W, 3] RGB; its outputs are `depth` [B, 1, H, W] and `uncertainty` [B, 1, H, W] in metres,
-    and `probs` [B, N, h, w]. Its metadata `depthtokens` says what the model is (JSON). Before the file is written, the graph is run on
-    images of several sizes and compared with torch in float32.
+    and `probs` [B, N, h, w]; with condition="gain" also `gain` [B, 1, 1, 1], the factor on the bin centres. Its metadata `depthtokens` says
+    what the model is (JSON). Before the file is written, the graph is run on images of several sizes and compared with torch in float32.
 
     Args:
         model: what is exported.
@@ -90,12 +91,14 @@ def export_onnx(
         DepthTokensError: where graph and torch differ by more than `TOLERANCE` (`HALF_TOLERANCE` of a float16 graph), float16 does not
             hold the tower's values, or the file cannot be written (found out first).
         UsageError: for a size below one patch, a missing package, a bad or taken file name, a model that exports only with a fixed
-            size, or an image tower that passes what one file holds (2 GiB).
+            size, prompts that depend on the image, or an image tower that passes what one file holds (2 GiB).
     """
     path = user_path(path)
     check_target(path, overwrite)
     for package in ("onnx", "onnxscript", "onnxruntime"):
         need(package, "onnx", "ONNX")
+    if model.settings.condition == SHIFT:
+        raise UsageError("every image has prompts of its own with condition shift, so the text tower is needed: predict with torch")
     check_bytes(model, half)
     size = size or model.tower.fixed_size
     exact = Graph(model.folded("float32").cpu())
@@ -104,7 +107,7 @@ def export_onnx(
         raise UsageError(f"size {size[0]}x{size[1]} is smaller than one {graph.fused.stride}x{graph.fused.stride} patch")
     if half:
         check_float16(graph, size or model.tower.image_size)
-    proto = to_onnx(graph, size)
+    proto = to_onnx(graph, size, OUTPUTS if model.settings.condition is None else (*OUTPUTS, "gain"))
     sizes = [size] if size else _sizes(model, graph.fused.stride)
     try:
         difference = max_difference(exact, proto.SerializeToString(), sizes)

@@ -18,6 +18,7 @@ from ..errors import UsageError, cut, printable
 from ..files import atomic, atomic_folder, check_writable, user_path
 from ..places import last_part
 from ..report.table import Cell, Table
+from ..reproduce.rows import RIDGE
 
 LARGEST = 2**24
 """Bytes of the largest file of scores that is read."""
@@ -151,8 +152,10 @@ def scores_text(path: Path) -> str:
         raise UsageError(f"{path} holds none of the scores that cards show: {', '.join(METRICS)}")
     table = Table(["", *(METRICS[name].heading for name in names)], cells).markdown()
     on = f"On {data}, " if data else "On "
-    controls = " and ".join(code(row[0]) for row in cells[1:])
+    controls = " and ".join(code(row[0]) for row in cells[1:] if row[0] != RIDGE)
     beside = f"Beside the tokens: {controls}, which never look at the image." if controls else "Without controls, so they say little."
+    if RIDGE in (row[0] for row in cells):
+        beside += f" {code(RIDGE)} is linear regression of log depth on the patch features that tokens read."
     said = f"{on}{images:,.0f} images, truth from {lo:g} to {hi:g} m, protocol {code(protocol)}. {beside}"
     return f"{said}\n\n{table}"
 

@@ -154,9 +154,9 @@ class OnnxDepth(Summarised):
 
     def _depths(self, photos: Sequence[NDArray[np.uint8]], shown: NDArray[np.uint8], flip: bool) -> Iterator[DepthMap]:
         """One pass over photos, in the size in which CLIP is shown them; see `batches.Pass`."""
-        maps = self._run(shown)
-        mirrored = self._run(np.ascontiguousarray(shown[:, :, ::-1]))[2] if flip else repeat(None)
-        return map(self._full, photos, shown, *maps, mirrored)
+        *maps, gains = self._run(shown)
+        *_, mirrored, others = self._run(np.ascontiguousarray(shown[:, :, ::-1])) if flip else (repeat(None), gains)
+        return map(self._full, photos, shown, *maps, gains, mirrored, others)
 
     def _full(
         self,
@@ -165,23 +165,25 @@ class OnnxDepth(Summarised):
         metres: NDArray[np.float32],
         uncertainty: NDArray[np.float32],
         probs: NDArray[np.float32],
+        gain: NDArray[np.float32],
         mirrored: NDArray[np.float32] | None,
+        other: NDArray[np.float32],
     ) -> DepthMap:
-        """The depth map of a photo from the graph's maps of it, and its mirror image's probabilities."""
+        """The depth map of a photo from what the graph gives for it, and its mirror image's probabilities and gain."""
         size = rgb.shape[0], rgb.shape[1]
         if mirrored is None and shown.shape == rgb.shape:
             return DepthMap(metres[0], uncertainty[0], probs, self.depth_range, rgb)
         # The graph's maps have the size of what it was shown; resizing those again would not be what torch does.
-        centres: NDArray[np.float32] = self.centres[:, None, None]
-        depth = self._depth(probs)
+        centres = np.asarray((gain + other) / 2 * self.centres[:, None, None], np.float32)
+        depth = self._depth(probs, gain)
         if mirrored is not None:
-            depth = np.asarray((depth + self._depth(mirrored)[:, ::-1]) / 2, np.float32)
+            depth = np.asarray((depth + self._depth(mirrored, other)[:, ::-1]) / 2, np.float32)
             probs = np.asarray((probs + mirrored[..., ::-1]) / 2, np.float32)
         spread = np.asarray(np.sqrt((probs * (centres - depth) ** 2).sum(axis=0)), np.float32)
         return DepthMap(resized(depth, size), partial(resized, spread, size), probs, self.depth_range, rgb)
 
     def _run(self, shown: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Depth and uncertainty [B, 1, h, w] and probs [B, N, h, w] of photos as they are shown, [B, h, w, 3]."""
+        """Depth and uncertainty [B, 1, h, w], probs [B, N, h, w] and gain [B, 1, 1, 1] of photos as they are shown, [B, h, w, 3]."""
         try:
             maps: list[NDArray[np.float32]] = self.session.run(None, {"image": shown})
         except Exception as error:  # onnxruntime's errors have no base class
@@ -189,11 +191,11 @@ class OnnxDepth(Summarised):
         if not np.isfinite(maps[2]).all():
             why = "export it without --half" if self.precision == "float16" else "is the file whole?"
             raise DataError(f"the graph gives no numbers for this photo, so there is no depth: {why}")
-        return maps
+        return maps if len(maps) == 4 else [*maps, np.ones((len(shown), 1, 1, 1), np.float32)]
 
-    def _depth(self, probs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Depth [h, w] metres in the model's range, of probabilities."""
-        return np.asarray((probs * self.centres[:, None, None]).sum(axis=0).clip(*self.depth_range), np.float32)
+    def _depth(self, probs: NDArray[np.float32], gain: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Depth [h, w] metres in the model's range, of probabilities and the factor [1, 1, 1] on bin centres."""
+        return np.asarray((probs * (gain * self.centres[:, None, None])).sum(axis=0).clip(*self.depth_range), np.float32)
 
 
 def open_session(content: bytes, threads: int | None = None) -> Any:

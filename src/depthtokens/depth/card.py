@@ -131,6 +131,7 @@ def _facts(said: Mapping[str, Any]) -> str:
         "depth range": f"{lo:g} to {hi:g} m",
         "image features": f"{code(model['dense'])}, pixels normalised as by {code(model['normalisation'])}",
         "factor on similarities": code(model["scale"]),
+        **({"decided by the image": code(model["condition"])} if "condition" in model else {}),
         "BatchNorm": code(model["batchnorm"]),
         "shorter side of a photo": f"{model['predict_side']} pixels" if model["predict_side"] else "as it is",
         "seed": code(model["seed"]),

@@ -23,6 +23,7 @@ from ..data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from ..data.images import shown_at
 from ..errors import DataError, UsageError, WeightsError
 from .batches import Engine, predicted
+from .condition import Gain, TextOf
 from .depthmap import DepthMap
 from .settings import ModelSettings
 from .shapes import need, need_images
@@ -45,23 +46,25 @@ class Output(NamedTuple):
 class FusedDepth(nn.Module):
     """What `DepthTokens(images)` gives, for inference alone: equal up to float rounding, at about the cost of the bare image tower.
 
-    Holds a folded copy of the image tower in channels-last layout and nothing of the text tower; later changes of the model do not
-    reach it.
+    Holds a folded copy of the image tower in channels-last layout and nothing of the text tower, unless every image has prompts of its
+    own; later changes of the model do not reach it.
 
     Attributes:
         stride: pixels per patch.
         tower: the folded image tower.
-        weight: [N, D], what a trunk's output is multiplied with.
+        weight: [N, D], what a trunk's output is multiplied with, one row more where there is a gain; None where every image has its own.
         centres: [N] metres.
         mean: [3, 1, 1], ImageNet's mean of pixels in 0-1.
         std: [3, 1, 1], ImageNet's standard deviation.
+        bias: of the gain; None where there is none.
 
     Args:
         settings: of the model.
         tower: the model's image tower, which is copied.
-        text: [N, C], the model's text features times its logit scale.
+        text: [N, C], the model's text features times its logit scale; or what gives them [B, N, C] for mean patch features [B, C].
         centres: [N] metres.
         precision: of the tower; from its output on everything is float32.
+        gain: the model's factor on depth, if it has one.
 
     Raises:
         UsageError: for an unknown precision.
@@ -71,16 +74,28 @@ class FusedDepth(nn.Module):
     mean: Tensor
     std: Tensor
     centres: Tensor
-    weight: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
 
-    def __init__(self, settings: ModelSettings, tower: ImageTower, text: Tensor, centres: Tensor, precision: str = "float32") -> None:
+    def __init__(
+        self,
+        settings: ModelSettings,
+        tower: ImageTower,
+        text: Tensor | TextOf,
+        centres: Tensor,
+        precision: str = "float32",
+        gain: Gain | None = None,
+    ) -> None:
         super().__init__()
         self.precision = precision
         self.normalisation, self.depth_range, self.predict_side = settings.normalisation, settings.depth_range, settings.predict_side
         self.tower = tower.folded(settings.dense, dtype_of(precision))
         self.stride = tower.stride(settings.dense)
-        self.register_buffer("weight", self.tower.weights_for(text.detach().float()))  # [N, D]
-        if not bool(self.weight.isfinite().all()):
+        self.text_of = None if isinstance(text, Tensor) else text
+        rows = None if not isinstance(text, Tensor) else torch.cat([text, gain.weight[None]]) if gain else text
+        self.register_buffer("weight", None if rows is None else self.tower.weights_for(rows.detach().float()))
+        self.register_buffer("bias", gain.bias.detach().clone() if gain else None)
+        if self.weight is not None and not bool(self.weight.isfinite().all()):
             raise WeightsError("the prompts' features times the logit scale are no numbers: are tokens, scale and CLIP whole?")
         self.register_buffer("centres", centres.detach().clone())
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
@@ -96,13 +111,26 @@ class FusedDepth(nn.Module):
         Raises:
             UsageError: for images of another shape, or smaller than one patch.
         """
+        return self._seen(images)[0]
+
+    def _seen(self, images: Tensor) -> tuple[Output, Tensor | None]:
+        """What `forward` gives, and the factor on depth [B, 1, 1, 1] that is in it."""
         need_images(images)
         x = self.tower(images, self.normalisation)
-        logits = F.linear(x, self.weight) / x.norm(dim=-1, keepdim=True).clamp_min(_EPSILON)
-        probs = logits.softmax(dim=-1)
-        return Output((probs @ self.centres)[:, None], probs.permute(0, 3, 1, 2))
+        if self.text_of is not None:
+            x = x / _length(x)
+            text = self.text_of(self.tower.own(x.mean(dim=(1, 2))))
+            logits = torch.einsum("bhwd,bnd->bhwn", x, self.tower.weights_for(text.to(x.device)))
+        else:
+            assert self.weight is not None
+            logits = F.linear(x, self.weight) / _length(x)
+        if self.bias is None:
+            probs = logits.softmax(dim=-1)
+            return Output((probs @ self.centres)[:, None], probs.permute(0, 3, 1, 2)), None
+        probs, gain = logits[..., :-1].softmax(dim=-1), (logits[..., -1:].mean(dim=(1, 2), keepdim=True) + self.bias).exp()
+        return Output(gain * (probs @ self.centres)[:, None], probs.permute(0, 3, 1, 2)), gain
 
-    def maps(self, photos: Tensor, size: tuple[int, int], flip: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def maps(self, photos: Tensor, size: tuple[int, int], flip: bool = False) -> tuple[Tensor, ...]:
         """Full-size maps of photos.
 
         Args:
@@ -112,28 +140,31 @@ class FusedDepth(nn.Module):
                 and so are the probabilities.
 
         Returns:
-            Depth and uncertainty [B, 1, *size], both in metres, and probs [B, N, h, w]. Depth is clamped to the model's range at patch
-            resolution, uncertainty is the standard deviation over bins; both are resized bilinearly (align_corners=True).
+            Depth and uncertainty [B, 1, *size], both in metres, and probs [B, N, h, w]; behind them, where the model has one, the factor
+            [B, 1, 1, 1] that an image has on its bin centres. Depth is clamped to the model's range at patch resolution, uncertainty is
+            the standard deviation over bins; both are resized bilinearly (align_corners=True).
 
         Raises:
             UsageError: for photos of another shape or type, or smaller than one patch.
         """
-        depth, spread, probs = self._small(photos, flip)
+        depth, spread, *others = self._small(photos, flip)
         full = F.interpolate(torch.cat([depth, spread], dim=1), size=size, mode="bilinear", align_corners=True)
-        return full[:, :1], full[:, 1:], probs
+        return full[:, :1], full[:, 1:], *others
 
-    def _small(self, photos: Tensor, flip: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """The same maps at patch resolution, [B, 1, h, w]."""
+    def _small(self, photos: Tensor, flip: bool) -> tuple[Tensor, ...]:
+        """The same with maps at patch resolution, [B, 1, h, w]."""
         need(photos, "photos", "[B, H, W, 3]", torch.uint8)
         images = (photos.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        depth, probs = self(images)
+        (depth, probs), gain = self._seen(images)
         depth = depth.clamp(*self.depth_range)
         if flip:
-            mirrored = self(images.flip(-1))
+            mirrored, other = self._seen(images.flip(-1))
             depth = (depth + mirrored.depth.clamp(*self.depth_range).flip(-1)) / 2
             probs = (probs + mirrored.probs.flip(-1)) / 2
-        spread = (probs * (self.centres[:, None, None] - depth).square()).sum(dim=1, keepdim=True).sqrt()
-        return depth, spread, probs
+            gain = None if gain is None or other is None else (gain + other) / 2
+        centres = self.centres[:, None, None] if gain is None else gain * self.centres[:, None, None]
+        spread = (probs * (centres - depth).square()).sum(dim=1, keepdim=True).sqrt()
+        return (depth, spread, probs) if gain is None else (depth, spread, probs, gain)
 
     def predict(self, images: Any, side: int | None = None, flip: bool = False, batch_size: int = 1) -> Any:
         """Depth of one photo or of many; see `DepthTokens.predict`, also for what it raises.
@@ -153,11 +184,11 @@ class FusedDepth(nn.Module):
 
     def _depths(self, photos: Sequence[NDArray[np.uint8]], shown: NDArray[np.uint8], flip: bool) -> Iterator[DepthMap]:
         """One pass over photos, in the size in which CLIP is shown them; see `batches.Pass`."""
-        device = self.weight.device
+        device = self.centres.device
         try:
             # A precision asked for outside is for training, not for this head.
             with enough_memory(), torch.inference_mode(), torch.autocast(device.type, enabled=False):
-                maps = [values.cpu().numpy() for values in self._small(sent(torch.from_numpy(shown), device), flip)]
+                maps = [values.cpu().numpy() for values in self._small(sent(torch.from_numpy(shown), device), flip)[:3]]
         except UsageError as error:
             raise DataError(str(error)) from error
         return map(self._full, photos, *maps)
@@ -177,6 +208,11 @@ class FusedDepth(nn.Module):
         if self.precision == "float16":
             return "values of the image tower pass what float16 holds (65504), so there is no depth: use --precision bfloat16 or float32"
         return "the image tower gives no numbers for this photo, so there is no depth: are the CLIP's weights whole?"
+
+
+def _length(x: Tensor) -> Tensor:
+    """[..., D] -> [..., 1], never zero."""
+    return x.norm(dim=-1, keepdim=True).clamp_min(_EPSILON)
 
 
 @contextmanager

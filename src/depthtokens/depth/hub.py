@@ -1,11 +1,10 @@
-"""The hub, where token files are shared by name: what names are, and one file fetched or a commit made through huggingface_hub."""
+"""The hub, where token files are shared by name: one file fetched or a commit made through huggingface_hub."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,54 +21,17 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
+from ..clip.hubname import PREFIX
+from ..clip.hubname import REPO as REPO
+from ..clip.hubname import HubName as HubName
 from ..clip.load import quiet
-from ..errors import DepthTokensError, UsageError, WeightsError, cut, first_line, printable
+from ..errors import DepthTokensError, UsageError, WeightsError, first_line
 
-PREFIX = "hf:"
-REPO = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 LARGEST = 2**29
 """Bytes of the largest file that is fetched: that of the most bins that a model can have, in a wide text tower."""
 MESSAGE = "Tokens and model card"
 """What a commit says where nothing else is asked."""
 LOG_IN = "log in with `hf auth login`, or give a token in HF_TOKEN"
-
-
-@dataclass(frozen=True)
-class HubName:
-    """What a repository of the hub is called.
-
-    Attributes:
-        repo: "USER/NAME".
-        revision: a branch, a tag or a commit; None for the main branch.
-    """
-
-    repo: str
-    revision: str | None = None
-
-    @staticmethod
-    def read(text: str | Path, revision: str | None = None) -> HubName:
-        """A name as a person writes it: USER/NAME[@REVISION], with or without "hf:" before it.
-
-        Args:
-            text: the name.
-            revision: the same as behind the @.
-
-        Raises:
-            UsageError: for anything else.
-        """
-        text = text.as_posix() if isinstance(text, Path) else text
-        repo, at, behind = text.removeprefix(PREFIX).partition("@")
-        if not re.fullmatch(REPO, repo, re.ASCII):
-            raise UsageError(f"'{_short(text)}' is no name of the hub: it is USER/NAME, or USER/NAME@REVISION")
-        if at and revision is not None and behind != revision:
-            raise UsageError(f"two revisions: '{_short(behind)}' in the name, and '{_short(revision)}'")
-        found = behind if at else revision
-        if found is not None and (not re.fullmatch(r"[A-Za-z0-9][\w./-]*", found, re.ASCII) or ".." in found):
-            raise UsageError(f"'{_short(found)}' is no revision: it is a branch, a tag or a commit")
-        return HubName(repo, found)
-
-    def __str__(self) -> str:
-        return f"{PREFIX}{self.repo}" + (f"@{self.revision}" if self.revision else "")
 
 
 class Commit(NamedTuple):
@@ -203,8 +165,3 @@ def _in_words(error: Exception, name: HubName, filename: str) -> DepthTokensErro
     if status in (401, 403):
         return kind(f"the hub does not allow this for {name.repo}: {LOG_IN} ({first_line(why)})")
     return kind(f"cannot {'fetch' if filename else 'push'} {name} ({first_line(why or error)}): try again later")
-
-
-def _short(text: str) -> str:
-    """Text of a person for an error."""
-    return cut(printable(text), 80)

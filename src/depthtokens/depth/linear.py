@@ -44,8 +44,8 @@ class LinearHead(nn.Module):
         """What training changes, by name."""
         return {"weight": self.weight, "bias": self.bias}
 
-    def text_features(self) -> Tensor:
-        """[N, C]: what correlates with patches in the place of prompts."""
+    def text_features(self, patches: Tensor | None = None) -> Tensor:
+        """[N, C]: what correlates with patches in the place of prompts, whatever the image."""
         return self.weight
 
     def depth_from(self, patches: Tensor, text: Tensor) -> Output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -26,12 +27,13 @@ from ..summary import Summarised, Summary
 from .batches import Many
 from .card import shared_files
 from .checkpoint import TOKENS, Tensors, check_finite, read_tokens, restore, token_file, write_tokens
+from .condition import Gain, Shift, TextOf, condition_of, mean_patch, shifted_text
 from .depthmap import DepthMap
 from .fused import FusedDepth, Output
 from .header import STATISTICS, Header, check_shapes
 from .hub import MESSAGE, Commit, HubName, fetch, is_hub_name, publish
 from .settings import ModelSettings, Provenance, spoken
-from .shapes import need_features, need_images
+from .shapes import need, need_features, need_images
 
 
 class DepthTokens(Summarised, nn.Module):
@@ -50,6 +52,7 @@ class DepthTokens(Summarised, nn.Module):
         clip: the CLIP.
         tower: the image tower that is read: the CLIP's own, or a copy of it where batchnorm="adapt" changes it.
         log_scale: logarithm of the logit scale; a parameter that is trained where scale="learned".
+        condition: what the image's mean patch feature decides; None where that is nothing.
         provenance: where the tokens come from, saved with them.
 
     Args:
@@ -66,6 +69,8 @@ class DepthTokens(Summarised, nn.Module):
         init: what learned depth tokens start from: "random", a scale's name, or words.
         predict_side: shorter side of the training images in pixels, to which `predict` brings that of photos.
         normalisation: "imagenet" (as released) or "clip", whose mean and standard deviation the trunk sees pixels in.
+        condition: "shift": the image moves its prompts' vectors, as in CoCoOp (the paper's reference [2]; `condition.Shift`); "gain": it
+            has a factor on its depth (`condition.Gain`); or None.
 
     Raises:
         UsageError: for an unknown name, a mode that the CLIP does not have, or another number of bins than of words.
@@ -92,6 +97,7 @@ class DepthTokens(Summarised, nn.Module):
         init: str | Sequence[str] = "random",
         predict_side: int | None = None,
         normalisation: str = "imagenet",
+        condition: str | None = None,
     ) -> None:
         super().__init__()
         self.dtype = torch.float32
@@ -100,6 +106,7 @@ class DepthTokens(Summarised, nn.Module):
             template=parse_template(template).text, depth=spoken(depth), init=spoken(init), bins=spoken(bins), scale=scale,
             dense=clip.default_dense if dense is None else dense,
             normalisation=normalisation, batchnorm=batchnorm, seed=seed, depth_range=(lo, hi), predict_side=predict_side,
+            condition=condition,
         )  # fmt: skip
         clip.image.check_mode(settings.dense)
         words, parsed, scale = settings.words, settings.parsed, settings.scale
@@ -128,6 +135,7 @@ class DepthTokens(Summarised, nn.Module):
         )
         self.layout = self.encoder.layout([parsed.fill(filling) for filling in fillings])
         self.log_scale = nn.Parameter(torch.tensor(math.log(settings.logit_scale)), requires_grad=scale == "learned")
+        self.condition = condition_of(settings, self.tower.channels, clip.text.width)
         self._fused: tuple[tuple[object, ...], dict[str, Tensor], FusedDepth] | None = None
         self.to(clip.text.embedding.weight.device)
         self.eval()
@@ -137,9 +145,24 @@ class DepthTokens(Summarised, nn.Module):
         """The model that `settings` describe, on `clip`. Raises UsageError as `DepthTokens`."""
         return cls(clip, **settings.arguments())
 
-    def text_features(self) -> Tensor:
-        """Features of the N prompts: [N, C], L2-normalised rows."""
+    def text_features(self, patches: Tensor | None = None) -> Tensor:
+        """Features of the N prompts.
+
+        Args:
+            patches: [B, C, h, w], features of the images; only where condition="shift" do prompts depend on them.
+
+        Returns:
+            [N, C], or [B, N, C] where condition="shift"; L2-normalised rows.
+
+        Raises:
+            UsageError: where condition="shift" and there are no patches.
+        """
         vectors = self.vectors()
+        if isinstance(self.condition, Shift):
+            if patches is None:
+                raise UsageError("every image has prompts of its own with condition shift: there are no text features without its patches")
+            need(patches, "patches", "[B, C, h, w]")
+            return shifted_text(self.encoder, self.layout, vectors, self.condition(mean_patch(patches)))
         return F.normalize(self.encoder.encode(self.layout, vectors if len(vectors) else None), dim=-1)
 
     def vectors(self) -> Tensor:
@@ -162,6 +185,7 @@ class DepthTokens(Summarised, nn.Module):
             ("image tower", f"{settings.dense}, {precision_of(self.dtype)} on {self.device}, BatchNorm {settings.batchnorm}"),
             ("scale", settings.scale),
             ("photos", f"shown {side}"),
+            *([("condition", settings.condition)] if settings.condition else []),
         ]
         return Summary(f"DepthTokens on {self.clip.identity}", rows)
 
@@ -208,7 +232,8 @@ class DepthTokens(Summarised, nn.Module):
         Raises:
             UsageError: for images of another shape, or smaller than one patch.
         """
-        return self.depth_from(self.image_features(images), self.text_features())
+        patches = self.image_features(images)
+        return self.depth_from(patches, self.text_features(patches))
 
     def depth_from(self, patches: Tensor, text: Tensor) -> Output:
         """Depth from features: similarities times the logit scale, softmax over bins, expectation of the bin centres.
@@ -217,7 +242,7 @@ class DepthTokens(Summarised, nn.Module):
 
         Args:
             patches: [B, C, h, w].
-            text: [N, C].
+            text: [N, C], or [B, N, C] where every image has its own.
 
         Returns:
             Depth [B, 1, h, w] metres and probabilities of the bins [B, N, h, w].
@@ -227,14 +252,25 @@ class DepthTokens(Summarised, nn.Module):
         """
         need_features(patches, text, len(self.centres))
         with torch.autocast(patches.device.type, enabled=False):  # half precision would cost millimetres here, and gain nothing
-            kernel = (self.log_scale.exp() * text.float())[:, :, None, None]
-            probs = F.conv2d(patches.float(), kernel).softmax(dim=1)
-            return Output(F.conv2d(probs, self.centres[None, :, None, None]), probs)
+            kernel = self.log_scale.exp() * text.float()
+            if text.ndim == 2:
+                logits = F.conv2d(patches.float(), kernel[:, :, None, None])
+            else:
+                logits = (kernel @ patches.float().flatten(2)).unflatten(2, patches.shape[2:])
+            probs = logits.softmax(dim=1)
+            depth = F.conv2d(probs, self.centres[None, :, None, None])
+            if isinstance(self.condition, Gain):
+                depth = depth * self.condition(mean_patch(patches))[:, None, None, None]
+            return Output(depth, probs)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """What training changes, by name: tokens, and the logit scale if it is learned."""
-        named = {**{f"tokens.{kind}": value for kind, value in self.tokens.items()}, "log_scale": self.log_scale}
+        """What training changes, by name: tokens, the logit scale if it is learned, and what a condition has."""
+        named = {**{f"tokens.{kind}": value for kind, value in self.tokens.items()}, "log_scale": self.log_scale, **self._conditions()}
         return {name: value for name, value in named.items() if value.requires_grad}
+
+    def _conditions(self) -> dict[str, nn.Parameter]:
+        """The parameters of the condition, by name."""
+        return {f"condition.{name}": value for name, value in self.condition.named_parameters()} if self.condition else {}
 
     def train(self, mode: bool = True) -> DepthTokens:
         """As in torch, except that CLIP stays in eval mode; with batchnorm="adapt" the trunk's BatchNorm layers alone train."""
@@ -321,16 +357,26 @@ class DepthTokens(Summarised, nn.Module):
         """As `fused`, but made anew and not kept by the model: the caller may change it or move it."""
         check_finite(self._changing(), "this model")
         with torch.no_grad():
-            text = self.log_scale.exp() * self.text_features().float()
-        return FusedDepth(self.settings, self.tower, text, self.centres, precision or precision_of(self.dtype))
+            if isinstance(self.condition, Shift):
+                text: Tensor | TextOf = self._text_of(self.condition)
+            else:
+                text = self.log_scale.exp() * self.text_features().float()
+        gain = self.condition if isinstance(self.condition, Gain) else None
+        return FusedDepth(self.settings, self.tower, text, self.centres, precision or precision_of(self.dtype), gain)
+
+    def _text_of(self, shift: Shift) -> TextOf:
+        """From mean patch features [B, C] to text features times the logit scale, [B, N, C], by the model as it is now."""
+        encoder, layout, scale = self.encoder, self.layout, self.log_scale.detach().exp()
+        vectors, shift = self.vectors().detach().clone(), copy.deepcopy(shift).requires_grad_(False)
+        return lambda means: scale * shifted_text(encoder, layout, vectors, shift(means)).float()
 
     def _changing(self) -> Tensors:
         """Everything that may change after the model was made."""
         return {**self.state(), "log_scale": self.log_scale, "centres": self.centres}
 
     def state(self) -> Tensors:
-        """What training may have changed, by name: tokens, a learned scale, the trunk's running statistics where batchnorm="adapt"."""
-        tensors: Tensors = {f"tokens.{kind}": value for kind, value in self.tokens.items()}
+        """What training may have changed, by name: tokens, a learned scale, a condition, the trunk's statistics where batchnorm="adapt"."""
+        tensors: Tensors = {**{f"tokens.{kind}": value for kind, value in self.tokens.items()}, **self._conditions()}
         if self.log_scale.requires_grad:
             tensors["log_scale"] = self.log_scale
         if self.settings.batchnorm == "adapt":

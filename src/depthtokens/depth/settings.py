@@ -18,6 +18,9 @@ from .bins import bin_centres
 
 BATCHNORM = ("frozen", "adapt")
 SCALES = ("auty2023", "depthclip", "learned")
+SHIFT, GAIN = CONDITIONS = ("shift", "gain")
+HIDDEN = 16
+"""Units between an image's mean patch feature and the shift of its prompts' vectors."""
 MOST_BINS = 2**16
 """Bins that a model can have at most."""
 MOST_SHARES = 2**24
@@ -49,6 +52,9 @@ class ModelOptions:
     """Factor on similarities: auty2023 (1000 / sqrt(N)), depthclip (1000), a number, or learned."""
     normalisation: str = "imagenet"
     """Whose mean and standard deviation pixels are normalised with: imagenet (as released) or clip."""
+    condition: str | None = None
+    """What else the image's mean patch feature decides: shift (added to the prompts' vectors, as in CoCoOp) or gain (a factor on depth);
+    nothing if not given."""
     batchnorm: str = "frozen"
     """frozen (as the paper says) or adapt (as the released run did)."""
     seed: int = 42
@@ -67,12 +73,16 @@ class ModelOptions:
     @property
     def learns(self) -> bool:
         """Whether a model with these options has anything to train."""
-        return self.words.kind == "learned" or self.parsed.contexts > 0 or self.scale == "learned"
+        return self.words.kind == "learned" or self.parsed.contexts > 0 or self.scale == "learned" or self.condition is not None
 
     @property
     def logit_scale(self) -> float:
         """The factor on similarities; of a learned one, where it starts."""
         return scale_value(self.scale, self.words.count)
+
+    def written(self) -> dict[str, Any]:
+        """All fields as files keep them: a condition only where there is one, so that the files of other models stay as they were."""
+        return {name: value for name, value in asdict(self).items() if name != "condition" or value is not None}
 
     def on(self, depth_range: tuple[float, float], predict_side: int | None = None) -> ModelSettings:
         """These options together with what data decides.
@@ -117,6 +127,8 @@ class ModelSettings(ModelOptions):
             raise unknown("batchnorm", self.batchnorm, BATCHNORM)
         if self.normalisation not in NORMALISATIONS:
             raise unknown("normalisation", self.normalisation, NORMALISATIONS)
+        if self.condition is not None and self.condition not in CONDITIONS:
+            raise unknown("condition", self.condition, CONDITIONS)
         for name in ("template", "depth", "init", "bins", "dense"):  # they are shown to people
             if isinstance(text := getattr(self, name), str) and printable(text) != text:
                 raise UsageError(f"{name} '{cut(text, 80)}': control characters are no text")
@@ -130,6 +142,8 @@ class ModelSettings(ModelOptions):
             raise UsageError(f"'{cut(self.depth, 80)}': bins are more than the {MOST_BINS} that a model can have")
         if (self.words.anchors or 0) * self.words.count > MOST_SHARES:
             raise UsageError(f"'{self.depth}': anchors times tokens are more than the {MOST_SHARES} that a path can have")
+        if self.condition == SHIFT and self.words.kind == "words" and not self.parsed.contexts:
+            raise UsageError("condition shift moves vectors, and these prompts are words: use --depth learned:N, or a template with {ctx}")
         _ = self.parsed, self.centres, self.logit_scale
 
     @cached_property
@@ -149,7 +163,7 @@ class ModelSettings(ModelOptions):
         """As plain values for a file's header, with the template, centres and words spelled out."""
         words = [str(word) for word in self.words.words]
         return {
-            **asdict(self),
+            **self.written(),
             "template": self.parsed.text,
             "centres": array("f", self.centres).tolist(),
             "words": words,
@@ -175,7 +189,7 @@ class ModelSettings(ModelOptions):
         """Names and shapes of the tensors that a token file with these settings must hold, BatchNorm statistics apart.
 
         Args:
-            width: of the text tower; None for any, which stands as -1.
+            width: of the text tower; None for any, which stands as -1, as the width of patch features does.
         """
         wide = -1 if width is None else width
         found: dict[str, Shape] = {}
@@ -185,6 +199,10 @@ class ModelSettings(ModelOptions):
             found["tokens.depth"] = (self.words.anchors or self.words.count, wide)
         if self.scale == "learned":
             found["log_scale"] = ()
+        if self.condition == SHIFT:
+            found |= {"condition.down": (HIDDEN, -1), "condition.up": (wide, HIDDEN)}
+        if self.condition == GAIN:
+            found |= {"condition.weight": (-1,), "condition.bias": ()}
         return found
 
 

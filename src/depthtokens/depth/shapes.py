@@ -40,13 +40,15 @@ def need_features(patches: Any, text: Any, bins: int) -> None:
 
     Args:
         patches: must be [B, C, h, w].
-        text: must be [N, C].
+        text: must be [N, C], or [B, N, C] for each image its own.
         bins: must be N.
     """
     need(patches, "patches", "[B, C, h, w]")
-    need(text, "text", "[N, C]")
-    if text.shape != (bins, patches.shape[1]):
-        raise UsageError(f"text: needs [{bins}, {patches.shape[1]}], a row per bin as wide as the patches; this is {list(text.shape)}")
+    own = [len(patches)] if isinstance(text, Tensor) and text.ndim == 3 else []
+    need(text, "text", "[B, N, C]" if own else "[N, C]")
+    wanted = [*own, bins, patches.shape[1]]
+    if list(text.shape) != wanted:
+        raise UsageError(f"text: needs {wanted}, a row per bin as wide as the patches; this is {list(text.shape)}")
 
 
 def need_same(a: Tensor, b: Tensor, names: str) -> None:

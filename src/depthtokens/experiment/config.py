@@ -26,7 +26,7 @@ class ClipFlags:
     """Which CLIP."""
 
     clip: str = "RN50"
-    """An open_clip model name, or a CLIP file or folder, or bundled."""
+    """An open_clip model name, or a CLIP file or folder, hf:FOLDER or hf:USER/NAME of transformers, or bundled."""
     weights: str | None = "openai"
     """A weights tag of that model, a file, or random."""
 
@@ -122,7 +122,7 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON, which has no infinities: those are written out, "inf"."""
-        return {name: _toml(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in asdict(self).items()}
+        return {name: _toml(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in self.written().items()}
 
     def to_toml(self) -> str:
         """The experiment as TOML: `name = value` lines, fields that are None left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,13 @@ class Controls:
         return {CONSTANT: 1, MEAN_MAP: self.mean_map.numel()}
 
 
-def learn_controls(dataset: DepthDataset, depth_range: tuple[float, float], workers: int = 2, progress: Progress = silent) -> Controls:
+def learn_controls(
+    dataset: DepthDataset,
+    depth_range: tuple[float, float],
+    workers: int = 2,
+    progress: Progress = silent,
+    images: Sequence[int] | None = None,
+) -> Controls:
     """Learn both controls: geometric means over the valid depths of a training split.
 
     Maps of another size than the first are resized to it (nearest). A pixel at which no training image has depth takes the constant.
@@ -63,12 +70,13 @@ def learn_controls(dataset: DepthDataset, depth_range: tuple[float, float], work
         depth_range: (lo, hi) metres, of the depths that count.
         workers: processes that read depth maps.
         progress: called as maps are read.
+        images: which of its images; None for at most `MOST` of them.
 
     Raises:
         DataError: where the split has no valid depth.
     """
-    count = min(len(dataset), MOST)
-    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
+    chosen = spaced(len(dataset)) if images is None else images
+    count = len(chosen)
     lo, hi = depth_range
     total = seen = None
     for done, (depth,) in enumerate(batches(_Depths(dataset), chosen, 1, workers), 1):
@@ -85,6 +93,11 @@ def learn_controls(dataset: DepthDataset, depth_range: tuple[float, float], work
     constant = float((total.sum() / seen.sum()).exp())
     mean_map = torch.where(seen > 0, (total / seen.clamp(min=1)).exp(), constant).float()
     return Controls(constant, mean_map[None, None], count)
+
+
+def spaced(images: int) -> list[int]:
+    """Indices of so many images, evenly spaced over them, or of `MOST` where they are more."""
+    return np.linspace(0, images - 1, min(images, MOST)).round().astype(int).tolist()
 
 
 def shared_images(training: DepthDataset, test: DepthDataset) -> int:

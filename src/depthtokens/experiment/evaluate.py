@@ -17,6 +17,7 @@ from ..depth.linear import Trainable
 from ..depth.metrics import METRICS, MetricAccumulator, Target
 from ..depth.model import DepthTokens
 from ..depth.protocol import Head, Protocol, count_not_finite, find_protocol
+from ..depth.settings import SHIFT
 from ..errors import DataError
 from ..files import user_path, write_text
 from ..progress import Progress, silent
@@ -125,14 +126,17 @@ def evaluate(
 
 
 def head_of(model: Trainable) -> Head:
-    """The part of a model that comes behind the image tower, as a head. The text side runs once, here, and never again per image."""
+    """The part of a model that comes behind the image tower, as a head.
+
+    The text side runs once, here, and never again per image, unless every image has prompts of its own.
+    """
     model.eval()
     with torch.inference_mode():
-        text = model.text_features()
+        text = None if model.settings.condition == SHIFT else model.text_features()
 
     def head(patches: Tensor) -> Tensor:
         with torch.inference_mode():
-            return model.depth_from(patches, text).depth
+            return model.depth_from(patches, model.text_features(patches) if text is None else text).depth
 
     return head
 

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from ..depth.linear import LinearHead, Trainable
 from ..depth.loss import silog
 from ..depth.model import DepthTokens
+from ..depth.settings import SHIFT
 from ..errors import TrainingError
 from ..progress import Progress, silent
 from ..prompt.encoder import joined
@@ -38,7 +39,7 @@ class TextPass:
         self._groups: dict[Any, list[int]] = {}
         self._constant: dict[int, Tensor] = {}
         for i, model in enumerate(models):
-            if isinstance(model, LinearHead):
+            if isinstance(model, LinearHead) or model.settings.condition == SHIFT:
                 self._groups[i] = [i]
             elif not any(vectors.requires_grad for vectors in model.tokens.values()):
                 with torch.no_grad():
@@ -53,12 +54,16 @@ class TextPass:
             if len(group) > 1
         }
 
-    def __call__(self) -> list[Tensor]:
-        """[N, C] of each model, L2-normalised rows, with gradients."""
+    def __call__(self, patches: Sequence[Tensor]) -> list[Tensor]:
+        """[N, C] of each model, L2-normalised rows, with gradients; [B, N, C] where prompts depend on the image.
+
+        Args:
+            patches: for each model [B, C, h, w], what it sees.
+        """
         found = dict(self._constant)
         for key, group in self._groups.items():
             if len(group) == 1:
-                found[group[0]] = self.models[group[0]].text_features()
+                found[group[0]] = self.models[group[0]].text_features(patches[group[0]])
                 continue
             models = self._prompted(group)
             features = models[0].encoder.encode(self._layouts[key], torch.cat([model.vectors() for model in models]))
@@ -178,7 +183,7 @@ def make_optimizer(
     """
     trainable = model.trainable()
     if not trainable:
-        raise TrainingError("nothing to learn: use --depth learned:N, a template with {ctx} slots, or --scale learned")
+        raise TrainingError("nothing to learn: use --depth learned:N, a template with {ctx} slots, --scale learned, or --condition gain")
     groups: list[dict[str, Any]] = []
     vectors = [parameter for name, parameter in trainable.items() if name != "log_scale"]
     if vectors:
@@ -215,7 +220,7 @@ def update(learners: Sequence[Learner], texts: TextPass, views: Sequence[Batch])
     Raises:
         TrainingError: where a loss or gradient is not a finite number; then all models stay as they are.
     """
-    features = texts()
+    features = texts([view.patches for view in views])
     losses: dict[int, Tensor] = {}
     for i, (learner, text, view) in enumerate(zip(learners, features, views, strict=True)):
         learner.optimizer.zero_grad(set_to_none=True)

@@ -31,8 +31,8 @@ Data = DepthDataset | FeatureStore
 """What can be trained or scored on: images, or a store of their patch features."""
 
 
-ORDER, FLIPS = 0, 1
-"""What is drawn for an epoch: the order of images, and which views are mirrored."""
+ORDER, FLIPS, HELD_OUT, SUBSET = 0, 1, 2, 3
+"""What is drawn: for an epoch the order of images, and which views are mirrored; for a run which images are held out, or trained on."""
 
 
 class Batch(NamedTuple):
@@ -187,7 +187,8 @@ def open_source(
     if isinstance(data, FeatureStore):
         check_store(model, data)
         return Stored(data, settings.dense, device=model.centres.device, flip=flip, batch_size=how.batch_size)
-    device, tower = model.centres.device, model.tower
+    device = model.centres.device
+    tower = model.tower.quick() if settings.batchnorm == "frozen" else model.tower
 
     def encode(images: Tensor) -> Tensor:
         return tower.encode(sent(images, device), settings.dense, settings.normalisation, how.precision)

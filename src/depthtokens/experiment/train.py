@@ -358,7 +358,7 @@ class _Run:
 
     def _compare(self, out: Path, state: Mapping[str, Any]) -> int:
         """How many epochs a checkpoint's run was to have. Raises UsageError, naming it, for whatever else is not as it was there."""
-        now, then = self.experiment.to_dict(), state["experiment"]
+        now, then = {"condition": None, **self.experiment.to_dict()}, state["experiment"]
         changed = [name for name in now if name not in _MAY_CHANGE and json.loads(json.dumps(now[name])) != then.get(name)]
         if changed:
             raise UsageError(f"cannot resume {out} with other settings: {', '.join(changed)} changed")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..clip.device import autocast, find_device, sent
+from ..clip.image import ImageTower
 from ..clip.load import load_clip
 from ..data.dataset import DepthDataset, Sample
 from ..data.loader import batches
@@ -30,6 +31,9 @@ from .plan import Plan
 from .shard import Builder, StoredView, read_tensors, rows_of
 from .store import FeatureStore, wrong_size
 from .views import DTYPES, FORMAT, META, PLAN, Views
+
+TRUNK = "quick"
+"""How shards are computed, by `ImageTower.quick`; a store that another version began is not mixed with it."""
 
 
 class Written(NamedTuple):
@@ -135,12 +139,14 @@ def begin(plan: Plan, out: Path) -> dict[str, Any]:
     elif (out / PLAN).is_file():
         begun = _read_plan(out)
     if begun is None:
-        begun = {"format": FORMAT, "key": plan.key, "images_per_shard": plan.meta["images_per_shard"]}
+        begun = {"format": FORMAT, "key": plan.key, "images_per_shard": plan.meta["images_per_shard"], "trunk": TRUNK}
         _write_json(out / PLAN, sealed(begun))
         return plan.meta
     if begun["key"] != plan.key:
         other = "another store" if (out / META).is_file() else "another store's unfinished work"
         raise UsageError(f"{out} holds {other} (of other data, CLIP, views or modes): name another folder, or delete it")
+    if not (out / META).is_file() and begun.get("trunk") != TRUNK:
+        raise UsageError(f"{out} holds unfinished work of an earlier version, which rounds otherwise: name another folder, or delete it")
     clear_partials(out)
     return {**plan.meta, "images_per_shard": begun["images_per_shard"]}
 
@@ -315,16 +321,17 @@ def _computed(plan: Plan, order: Sequence[int], making: Making) -> Generator[tup
     """
     device = find_device(making.device)
     plan.clip.visual.to(device)
+    tower = plan.clip.image.quick()
     count = plan.views.count
     draws = _Draws(plan.dataset, count)
     for samples in batches(draws, order, making.batch_size, making.workers, block=making.per_shard * count):
-        yield from zip(samples, _features(plan, samples, device), strict=True)
+        yield from zip(samples, _features(plan, tower, samples, device), strict=True)
 
 
 @torch.inference_mode()
-def _features(plan: Plan, samples: Sequence[Sample], device: torch.device) -> list[StoredView]:
+def _features(plan: Plan, tower: ImageTower, samples: Sequence[Sample], device: torch.device) -> list[StoredView]:
     """The features of each sample; images of one size go through the trunk together."""
-    views, tower, dtype = plan.views, plan.clip.image, DTYPES[plan.meta["dtype"]]
+    views, dtype = plan.views, DTYPES[plan.meta["dtype"]]
     found: dict[int, StoredView] = {}
     for size in {sample.image.shape for sample in samples}:
         places = [i for i, sample in enumerate(samples) if sample.image.shape == size]

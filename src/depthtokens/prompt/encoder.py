@@ -90,9 +90,9 @@ def _layout(ids: Tensor, slots: Tensor, end: Tensor) -> PromptLayout:
 
 
 class PromptEncoder(nn.Module):
-    """Text features of prompts made of any mix of words and vectors, from a frozen CLIP of any kind that open_clip loads.
+    """Text features of prompts made of any mix of words and vectors, from a frozen CLIP of any kind that `load_clip` loads.
 
-    Equal to open_clip's `encode_text` for plain words, and for text in pieces, which a space joins, where the tokenizer works word by word.
+    Equal to its own text features for plain words, and for text in pieces, which a space joins, where the tokenizer works word by word.
     Causal towers (all of OpenAI's) run cut at end-of-text with the prompts' common prefix computed once; other towers run at full length.
 
     Args:
@@ -182,6 +182,8 @@ class PromptEncoder(nn.Module):
                     slots += [-1] * len(words)
             ids += tokenizer.end
             slots += [-1] * len(tokenizer.end)
+            if not ids:
+                raise UsageError("an empty prompt: this CLIP's tokenizer puts nothing around words, so there must be some")
             if len(ids) > most:
                 raise UsageError(f"a prompt of {len(ids)} tokens is longer than this CLIP's context of {most}")
             if max(ids) >= self.clip.text.embedding.num_embeddings:

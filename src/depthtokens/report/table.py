@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -125,7 +126,7 @@ class Table:
         """In Markdown, the title as a paragraph before it."""
         rules = ["---" if self.left(i) else "---:" for i in range(len(self.columns))]
         cells = [[f"**{cell}**" if cell.strong else str(cell) for cell in row] for row in self.written()]
-        lines = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in ([*self.columns], rules, *cells)]
+        lines = [f"| {' | '.join(_markdown(cell) for cell in row)} |" for row in ([*self.columns], rules, *cells)]
         return "\n\n".join([*([self.title] if self.title else []), "\n".join(lines)])
 
     def console(self) -> ConsoleTable:
@@ -141,6 +142,11 @@ class Table:
         for row in self.written():
             table.add_row(*(Text(str(cell), style="bold" if cell.strong else "") for cell in row))
         return table
+
+
+def _markdown(text: str) -> str:
+    """A cell's text in Markdown, where neither a bar ends it nor "</w>" is markup."""
+    return re.sub(r"<(?=[a-zA-Z/!])", "&lt;", text.replace("|", "&#124;"))
 
 
 def _least(text: str) -> int:

@@ -51,7 +51,7 @@ class RowFeatures:
         """The views that a row's model learns from ("train") or is scored on ("test")."""
         need, mode = self.settings.need(row, split), model.settings.dense
         views = need[2]
-        flip = split == "train" and views.mirrored
+        flip = split == "train" and views.mirrored and row.learns  # what is not trained sees each image once, as it is
         known = self._stores.get((need, mode))
         missing = [other for other in self.needs.get(need, []) if (need, other) not in self._stores and other != mode]
         source = open_source(model, known or self._images(need), views, self.reading, flip=flip, together=missing)

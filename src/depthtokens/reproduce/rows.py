@@ -5,7 +5,7 @@ Loads no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ DEPTH_RANGES = {"nyu": (0.001, 10.0), "kitti": (0.001, 80.0)}
 ROLES = {"nyu": "nyu", "kitti": "kitti", "scenes": "nyu", "scenes:road": "kitti"}
 """Whose rows a data set stands for: rendered scenes take the rows of the data set they look like, and no published figures."""
 PROMPT, LINEAR, ADAPTED, CROSS, CONSTANT, MEAN_MAP = "prompt", "linear head", "adapted", "cross", "constant", "mean map"
+RIDGE, FEW_SHOT = "ridge", "few-shot"
 _STATED = ("template", "depth", "bins", "scale", "dense")
 
 
@@ -32,12 +33,14 @@ class Row:
         options: of the model, None for a control.
         protocol: by which it is scored.
         kind: "prompt" (words or tokens), "linear head" (a 1×1 convolution on the same features), "adapted" (words, nothing learned,
-            BatchNorm led over the training images), "cross" (tokens of another row, on other data), or a control: "constant", "mean map".
+            BatchNorm led over the training images), "cross" (tokens of another row, on other data), or a control: "constant", "mean map",
+            "ridge" (in closed form, on features).
         asks: what the row is there to tell.
         published: metric -> figure.
-        table: "3" to "7" or "depthclip" for a published row.
+        table: "3" to "7" or "depthclip" for a published row, "few-shot".
         source: of a "cross" row, the name of the row whose tokens it takes.
         rescaled: of a "cross" row, whether its bins are laid over the new range, or stay where they were, in metres.
+        images: how many training images it learns from, which ones depends on the seed; None for all.
     """
 
     name: str
@@ -51,10 +54,11 @@ class Row:
     table: str = ""
     source: str | None = None
     rescaled: bool = False
+    images: int | None = None
 
     @property
     def model(self) -> ModelOptions:
-        """Options of its model. Raises UsageError for a control, which has none."""
+        """Options of its model. Raises UsageError for a control of a data set, which has none."""
         if self.options is None:
             raise UsageError(f"{self.name} is a control: it has no model")
         return self.options
@@ -65,14 +69,24 @@ class Row:
         return self.kind in (CONSTANT, MEAN_MAP)
 
     @property
+    def control(self) -> bool:
+        """Whether it is there for others to be compared with."""
+        return (self.image_free or self.kind == RIDGE) and self.table != FEW_SHOT
+
+    @property
     def learns(self) -> bool:
         """Whether an optimiser runs for this row."""
         return self.kind == LINEAR or (self.kind == PROMPT and self.model.learns)
 
     @property
+    def shown_training(self) -> bool:
+        """Whether it reads features of training images."""
+        return self.learns or self.kind == RIDGE
+
+    @property
     def seeded(self) -> bool:
         """Whether another seed gives another figure."""
-        return self.learns or self.kind in (ADAPTED, CROSS) or self.model.words.kind == "random"
+        return self.learns or self.kind in (ADAPTED, CROSS) or self.images is not None or self.model.words.kind == "random"
 
     @property
     def depth_range(self) -> tuple[float, float]:
@@ -95,7 +109,9 @@ class Row:
         usual = ModelOptions()
         values = {field.name: getattr(self.options, field.name) for field in fields(ModelOptions)}
         others = {name: value for name, value in values.items() if name not in _STATED and value != getattr(usual, name)}
-        return {**{name: values[name] for name in _STATED}, **others}
+        few = {} if self.images is None else {"images": self.images}
+        stated = ("dense",) if self.kind in (RIDGE, MEAN_MAP) else _STATED  # these have no prompts
+        return {**{name: values[name] for name in stated}, **others, **few}
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -151,12 +167,21 @@ EFFECTS: dict[str, tuple[ModelOptions, str, str]] = {
 }
 
 
+VALUE = replace(BASE, dense="value")
+CONDITIONED: dict[str, tuple[ModelOptions, str]] = {
+    "learned-7 shift": (replace(VALUE, condition="shift"), "CoCoOp: the image moves its prompts' vectors"),
+    "learned-7 gain": (replace(VALUE, condition="gain"), "the image has a factor on its depth"),
+}
+"""Rows whose tokens or depth depend on the image as a whole; each is one setting away from "learned-7 value"."""
+
+
 def effects(role: str, roles: list[str]) -> list[Row]:
     """The effects, one setting and one row each; tokens of one data set on another where both are at hand."""
     rows = [
         Row(f"effects/{role}/{name}", f"effects/{name}", role, options, kind=kind, asks=asks)
         for name, (options, kind, asks) in EFFECTS.items()
     ]
+    rows += [Row(f"effects/{role}/{name}", f"effects/{name}", role, options, asks=asks) for name, (options, asks) in CONDITIONED.items()]
     for other in roles:
         if other != role:
             taken = Row("", "", role, BASE, kind=CROSS, source=f"effects/{other}/learned-7")
@@ -167,6 +192,41 @@ def effects(role: str, roles: list[str]) -> list[Row]:
                 name = f"from {other}, {how}"
                 rows.append(replace(taken, name=f"effects/{role}/{name}", label=f"effects/{name}", asks=asks, rescaled=rescaled))
     return rows
+
+
+FEW = (1, 4, 16, 64, 256)
+"""From how many training images the rows of the table "few-shot" learn, and from all."""
+VALUE = replace(BASE, dense="value")
+FEW_SHOT_ROWS: dict[str, tuple[ModelOptions, str]] = {
+    "mean map": (VALUE, MEAN_MAP),
+    "ridge": (VALUE, RIDGE),
+    "linear head": (VALUE, LINEAR),
+    "learned-7": (VALUE, PROMPT),
+    "path:7:64 log": (replace(VALUE, depth="path:7:64", bins="log"), PROMPT),
+}
+
+
+def few_shot(role: str) -> list[Row]:
+    """Each of `FEW_SHOT_ROWS` from few images and from all; the seeds draw the images, too."""
+    return [
+        Row(f"{FEW_SHOT}/{role}/{name}, {count or 'all'}", f"{FEW_SHOT}/{name}, {count or 'all'}", role, options, kind=kind,
+            table=FEW_SHOT, images=count)
+        for name, (options, kind) in FEW_SHOT_ROWS.items()
+        for count in (*FEW, None)
+    ]  # fmt: skip
+
+
+def ridge_rows(rows: Sequence[Row]) -> list[Row]:
+    """The upper control of some rows: ridge regression on each kind of features that they read, by each protocol."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        options = replace(BASE, dense=row.model.dense, normalisation=row.model.normalisation)
+        told = [str(options.dense)]
+        told += ["CLIP normalisation"] if options.normalisation == "clip" else []
+        told += [row.protocol] if row.protocol != "auty2023" else []
+        label = f"{RIDGE} ({', '.join(told)})"
+        found.setdefault(f"{row.role} {label}", Row(f"control/{row.role}/{label}", label, row.role, options, row.protocol, RIDGE))
+    return list(found.values())
 
 
 def control_row(role: str, kind: str, protocol: str) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,21 +19,23 @@ from ..data.dataset import DepthDataset
 from ..depth.checkpoint import restore, write
 from ..depth.linear import LinearHead, Trainable
 from ..depth.model import DepthTokens
-from ..depth.protocol import Head, find_protocol
+from ..depth.protocol import Head, Protocol, find_protocol
 from ..depth.settings import Provenance
 from ..errors import UsageError
 from ..experiment.controls import learn_controls
 from ..experiment.evaluate import Scores, head_of, score_heads
 from ..experiment.learn import Learner, epoch_order, fit
 from ..experiment.result import Result
+from ..experiment.ridge import learn_ridge
 from ..experiment.source import Reading, Source, open_source
+from ..experiment.subset import Subset, subset
 from ..experiment.train import CONFIG, train
 from ..files import atomic, locked, make_folder, sealed, unsealed, write_text
 from ..progress import Notify, Progress, silent
 from ..spread import Cluster, check_same, on_cluster
 from .features import RowFeatures
 from .measured import Measured, slug
-from .rows import CONSTANT, LINEAR, MEAN_MAP, Row, control_row
+from .rows import CONSTANT, LINEAR, MEAN_MAP, RIDGE, Row, control_row
 from .settings import Reproduction
 
 PLAN = "plan.json"
@@ -111,7 +113,7 @@ class _Run:
         self.lists = settings.lists()
         self.sets = {(role, split): self._open(role, split) for role in self.data for split in ("train", "test")}
         self.clip = load_clip(settings.clip, settings.weights)
-        self.rows = [_of(self.clip, row) for row in settings.rows()]
+        self.rows = [_of(self.clip, row) for row in settings.rows() if not row.images or row.images < len(self.sets[row.role, "train"])]
         self.facts: dict[str, Any] = {
             "recipe": {**settings.recipe(), "clip": self.clip.name, "weights": self.clip.weights},
             "clip": self.clip.fingerprint,
@@ -170,7 +172,7 @@ class _Run:
         for row in self.rows:
             if self._twin(row) is None and not self.settings.from_images(row):
                 model = self._model(row, self.seeds[0])
-                for split in ("train", "test") if row.learns else ("test",):
+                for split in ("train", "test") if row.shown_training else ("test",):
                     self.features.of(row, split, model)
 
     def measured(self, row: Row) -> Measured:
@@ -260,8 +262,7 @@ class _Run:
             rows = [control_row(role, kind, name) for kind in (CONSTANT, MEAN_MAP)]
             if not all(self._file(row).is_file() for row in rows):
                 started, self.step = time.monotonic(), f"controls of {self.data[role]}"
-                depth_range = protocol.depth_range or self.sets[role, "test"].depth_range
-                learned = learn_controls(self.sets[role, "train"], depth_range, self.settings.workers, self.progress)
+                learned = learn_controls(self.sets[role, "train"], self._range(role, protocol), self.settings.workers, self.progress)
                 if self.features.stored(some, "test"):
                     source = self.features.of(some, "test", self._model(some, self.seeds[0]))
                 else:
@@ -285,13 +286,37 @@ class _Run:
                 source = open_source(model, self.sets[row.role, "test"], None, reading)
                 scores += self._scores(row, {str(seed): head_of(model)}, source)
             return scores, _trained(model) if row.learns or row.source else 0
+        if row.kind == MEAN_MAP:
+            return self._mean_maps(row, seeds)
         models: list[Trainable] = [self._borrowed(row, seed) if row.source else self._model(row, seed) for seed in seeds]
         if row.kind == LINEAR:
             models = [LinearHead(model) for model in models if isinstance(model, DepthTokens)]
+        if row.kind == RIDGE:
+            training = self.features.of(row, "train", models[0])
+            ridges = {str(seed): learn_ridge(training, self._drawn(row, seed), seed, self.progress) for seed in seeds}
+            return self._scores(row, ridges, self.features.of(row, "test", models[0])), ridges[str(seeds[0])].parameters
         if row.learns:
             self._learn(row, seeds, models)
         heads = {str(seed): head_of(model) for seed, model in zip(seeds, models, strict=True)}
         return self._scores(row, heads, self.features.of(row, "test", models[0])), _trained(models[0]) if row.learns or row.source else 0
+
+    def _mean_maps(self, row: Row, seeds: Sequence[int]) -> tuple[list[Scores], int]:
+        """The same for the mean maps of the training images that each seed draws."""
+        source, depth_range = self.features.of(row, "test", self._model(row, seeds[0])), self._range(row.role, find_protocol(row.protocol))
+        scores = []
+        for seed in seeds:
+            images = self._drawn(row, seed)
+            controls = learn_controls(self.sets[row.role, "train"], depth_range, self.settings.workers, self.progress, images)
+            scores.append(score_heads({}, source, row.protocol, controls, self.progress)[MEAN_MAP])
+        return scores, controls.parameters[MEAN_MAP]
+
+    def _range(self, role: str, protocol: Protocol) -> tuple[float, float]:
+        """(lo, hi) metres, of the depths that count."""
+        return protocol.depth_range or self.sets[role, "test"].depth_range
+
+    def _drawn(self, row: Row, seed: int) -> list[int] | None:
+        """Which training images a row learns from; None for all."""
+        return None if row.images is None else subset(len(self.sets[row.role, "train"]), row.images, seed)
 
     def _scores(self, row: Row, heads: Mapping[str, Head], source: Source) -> list[Scores]:
         return list(score_heads(heads, source, row.protocol, progress=self.progress).values())
@@ -306,13 +331,16 @@ class _Run:
         settings = self.settings
         steps = settings.steps_for(len(self.sets[row.role, "train"]))
         learners = [Learner(model, steps, lr=settings.lr) for model in models]
-        fit(learners, self.features.of(row, "train", models[0]), batch_size=settings.batch_size, progress=self.progress)
+        source = self.features.of(row, "train", models[0])
+        if row.images is not None:
+            source = Subset(source, row.images)
+        fit(learners, source, batch_size=settings.batch_size, progress=self.progress)
         for seed, model in zip(seeds, models, strict=True):
             if isinstance(model, DepthTokens):
                 model.provenance = Provenance(row.protocol, {**self.facts, "row": row.name})
                 model.save(self._tokens(row, seed))
             else:
-                write(self._tokens(row, seed), dict(model.trainable()), {"linear_head": {**asdict(model.settings), "depth": LINEAR}})
+                write(self._tokens(row, seed), dict(model.trainable()), {"linear_head": {**model.settings.written(), "depth": LINEAR}})
 
     def _borrowed(self, row: Row, seed: int) -> DepthTokens:
         """Tokens of another data set's row, over this data's range, or with their own bins in metres."""

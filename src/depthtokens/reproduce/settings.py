@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError, unknown
 from ..experiment.config import ClipFlags, RunFlags
 from .published import published_rows
-from .rows import ADAPTED, CROSS, PROMPT, Row, effects, role_of
+from .rows import ADAPTED, CROSS, FEW_SHOT, PROMPT, Row, effects, few_shot, ridge_rows, role_of
 
 if TYPE_CHECKING:
     from ..features.views import Views
@@ -30,7 +30,7 @@ class Reproduction(RunFlags, ClipFlags):
     nyu_depth: str | None = None
     """Ground truth of NYUv2's labelled .mat: raw (the default) or filled."""
     table: str = "all"
-    """3, 4, 5, 6, 7, depthclip, effects or all."""
+    """3, 4, 5, 6, 7, depthclip, effects, all (of these), or few-shot (tokens, heads and the mean map from 1 to 256 training images)."""
     seeds: str = "0..4"
     """Seeds of rows that draw or learn something: 0..4 (both ends), 0,1,2 or one number."""
     epochs: int = 25
@@ -55,6 +55,8 @@ class Reproduction(RunFlags, ClipFlags):
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.as_released and self.steps is not None:
             raise UsageError("--as-released trains whole epochs, as the released run did: give --epochs, not --steps")
+        if self.as_released and self.table == FEW_SHOT:
+            raise UsageError("table few-shot learns from stored features: leave out --as-released")
         if not self.lr > 0:
             raise UsageError(f"lr must be positive, not {self.lr}")
         self.rows()
@@ -86,13 +88,13 @@ class Reproduction(RunFlags, ClipFlags):
         return found
 
     def rows(self) -> list[Row]:
-        """What will be run; rows that borrow tokens come after those that lend them. Raises as `rows_for`.
+        """What will be run; rows that borrow tokens come after those that lend them, and ridges last. Raises as `rows_for`.
 
         Scenes have no 480x640 images to cut DepthCLIP's crop from: on them its rows are scored by the paper's protocol.
         """
         data = self.by_role()
         rows = [replace(r, protocol="auty2023") if data[r.role].startswith("scenes") else r for r in rows_for(self.table, list(data))]
-        return sorted(rows, key=lambda row: row.kind == CROSS)
+        return [*sorted(rows, key=lambda row: row.kind == CROSS), *ridge_rows(rows)]
 
     def seed_list(self) -> list[int]:
         """The seeds as numbers. Raises UsageError."""
@@ -147,7 +149,7 @@ class Reproduction(RunFlags, ClipFlags):
         found: dict[tuple[str, str, Views], set[str]] = {}
         for row in rows:
             for split in ("train", "test"):
-                if not self.from_images(row) and (split == "test" or row.learns):
+                if not self.from_images(row) and (split == "test" or row.shown_training):
                     found.setdefault(self.need(row, split), set()).add(row.model.on(row.depth_range).dense)
         return {need: sorted(modes) for need, modes in found.items()}
 
@@ -156,14 +158,16 @@ def rows_for(table: str, roles: list[str]) -> list[Row]:
     """The rows of a table for the data sets at hand, each row once.
 
     Args:
-        table: "3" to "7", "depthclip", "effects" or "all".
+        table: "3" to "7", "depthclip", "effects", "few-shot" or "all".
         roles: whose rows: "nyu", "kitti".
 
     Raises:
         UsageError: for an unknown table, or one that has no row for this data, saying what can be run.
     """
+    if table == FEW_SHOT:
+        return [row for role in roles for row in few_shot(role)]
     if table != "all" and table not in TABLES:
-        raise unknown("table", table, [*TABLES, "all"])
+        raise unknown("table", table, [*TABLES, FEW_SHOT, "all"])
     found: dict[str, Row] = {}
     for name in TABLES if table == "all" else (table,):
         rows = [row for role in roles for row in (effects(role, roles) if name == "effects" else published_rows(name, role))]

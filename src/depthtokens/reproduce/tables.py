@@ -16,6 +16,7 @@ from ..files import json_text, write_text
 from ..places import for_others, last_part
 from ..report.html import page
 from ..report.table import Table, write_cell
+from .fewshot import Curves, curves, few_shot_plot, few_shot_table
 from .measured import Measured
 from .rows import BASE, MEAN_MAP, PROMPT, Row
 from .run import Reproduced
@@ -69,7 +70,7 @@ class Line:
     @property
     def kind(self) -> str:
         """How a page draws it: "control", "learned", or "" for what trained nothing."""
-        return "control" if self.row.image_free else "learned" if self.result.parameters else ""
+        return "control" if self.row.control else "learned" if self.result.parameters else ""
 
     def published(self, metric: str) -> float | None:
         """The published figure, where it is of this data set."""
@@ -106,10 +107,10 @@ def lines(done: Reproduced) -> dict[str, list[Line]]:
 
 def _lines(rows: list[Measured], spec: str) -> list[Line]:
     """The rows of one data set."""
-    maps = {one.row.protocol: one for one in rows if one.row.kind == MEAN_MAP}
+    maps = {one.row.protocol: one for one in rows if one.row.kind == MEAN_MAP and one.row.control}
     base = next((one for one in rows if _is_base(one.row)), None)
     found = []
-    for one in sorted(rows, key=lambda one: not one.row.image_free):
+    for one in sorted(rows, key=lambda one: (not one.row.control, not one.row.image_free and one.row.control)):
         mean_map = maps[one.row.protocol]
         against_map = None if one is mean_map else one.result.minus(mean_map.result, MAIN)
         against_base = one.result.minus(base.result, MAIN) if base and _differ(one.row, base.row) else None
@@ -154,6 +155,11 @@ def _table(done: Reproduced, role: str, found: list[Line]) -> Table:
     return Table(HEAD, rows, describe(done, role), [line.kind for line in found])
 
 
+def _few_shot(done: Reproduced, role: str) -> Curves:
+    """Scores by head and number of training images, where the table "few-shot" was run."""
+    return curves([one for one in done.rows if one.row.role == role], done.facts["data"][f"{role} train"]["images"], MAIN)
+
+
 def _questions(found: list[Line]) -> Table | None:
     """What each effect is there to tell, where there are effects."""
     asked = [[line.row.label, line.row.asks] for line in found if line.row.asks]
@@ -195,6 +201,8 @@ def markdown(done: Reproduced) -> str:
     parts = ["# Reproduction", f"{recipe(done)}.", LEGEND]
     for role, table in tables(done).items():
         parts += [f"## {title(done, role)}", table.markdown()]
+        if few := _few_shot(done, role):
+            parts.append(few_shot_table(few, MAIN).markdown())
     return "\n\n".join([*parts, _made_with(done)]) + "\n"
 
 
@@ -223,7 +231,11 @@ def to_csv(done: Reproduced) -> str:
 
 def to_html(done: Reproduced) -> str:
     """One page, everything inside it."""
-    parts = [(title(done, role), _table(done, role, found), _questions(found)) for role, found in lines(done).items()]
+    parts = []
+    for role, found in lines(done).items():
+        few = _few_shot(done, role)
+        shown = (few_shot_plot(few, MAIN), few_shot_table(few, MAIN)) if few else None
+        parts.append((title(done, role), shown, _table(done, role, found), _questions(found)))
     return page("reproduction.html", recipe=recipe(done), legend=LEGEND, parts=parts, made_with=_made_with(done))
 
 

@@ -17,12 +17,16 @@ from ..experiment.statistics import Interval
 from ..files import LOCK, locked, make_folder, write_text
 from ..places import last_part
 from . import TOKENS
-from .neighbours import EMBEDDING
+from .neighbours import EMBEDDING, NeighbourTable
 from .page import study_page
 from .run import Study
 from .scores import StudyRow
+from .tables import paper_table
+from .words import WordSearch
 
 PAGE, NUMBERS, SCORES, NEIGHBOURS = "report.html", "study.json", "scores.csv", "neighbours.csv"
+PAPER_TABLE = "paper_table"
+"""Ending in .md and .csv."""
 LESS = f"less_{TOKENS}"
 """In files: a row minus the tokens."""
 
@@ -62,12 +66,14 @@ def _check_out(out: Path, overwrite: bool) -> None:
     there = {path.name for path in out.iterdir() if not path.name.startswith(".")} if out.is_dir() and not overwrite else set()
     if PAGE in there:
         raise UsageError(f"the output folder {out} holds a study: choose another --out, or give --overwrite")
-    if there and not (NUMBERS in there and there <= {NUMBERS, NEIGHBOURS, SCORES}):
+    if there and not (NUMBERS in there and there <= {NUMBERS, NEIGHBOURS, SCORES, f"{PAPER_TABLE}.md", f"{PAPER_TABLE}.csv"}):
         raise UsageError(f"the output folder {out} is not empty: choose another --out, or give --overwrite")
 
 
 def write_study(study: Study, out: Path, tokens: str) -> Path:
     """Write a study's numbers and its page, each file whole or not at all, the page last. Without images there is no scores.csv.
+
+    The table in the paper's layout is paper_table.md; paper_table.csv has the same a line per neighbour.
 
     Args:
         study: the study.
@@ -88,6 +94,12 @@ def write_study(study: Study, out: Path, tokens: str) -> Path:
         _write_csv(out / SCORES, _score_columns(), map(_score_row, study.rows))
     else:
         (out / SCORES).unlink(missing_ok=True)  # another study's, overwritten
+    if study.paper_table is None:
+        for end in ("md", "csv"):
+            (out / f"{PAPER_TABLE}.{end}").unlink(missing_ok=True)
+    else:
+        write_text(out / f"{PAPER_TABLE}.md", paper_table(study.paper_table).markdown() + "\n")
+        _write_csv(out / f"{PAPER_TABLE}.csv", ["token", "rank", "neighbour", "distance"], _published_rows(study.paper_table))
     write_text(out / PAGE, study_page(study, tokens))
     return out / PAGE
 
@@ -133,7 +145,25 @@ def to_dict(study: Study, tokens: str) -> dict[str, Any]:
             "end_scores": search.found.end_scores, "converged": search.found.converged,
             "history": [asdict(step) for step in search.found.history],
         }  # fmt: skip
+    if study.longer:
+        values["phrases"] = [_phrases(search) for search in study.longer]
+    if study.carried is not None:
+        carried = study.carried
+        values["carried"] = {
+            "clip": asdict(carried.model.clip.identity), "dense": carried.model.settings.dense, "texts": carried.texts,
+            "differs": carried.differs, "scores": [_scored(row) for row in carried.rows], "survives": carried.survives,
+        }  # fmt: skip
     return values
+
+
+def _phrases(search: WordSearch) -> dict[str, Any]:
+    """The best phrases in study.json."""
+    found = search.found
+    return {
+        "name": search.name, "length": search.length, "texts": search.words, "entries": search.entries, "ids": search.ids,
+        "scored": search.candidates, "objective": search.objective, "without": search.without, "start_scores": found.start_scores,
+        "end_scores": found.end_scores, "converged": found.converged, "seconds": search.seconds,
+    }  # fmt: skip
 
 
 def told(tokens: str) -> str:
@@ -181,6 +211,13 @@ def _neighbour_rows(study: Study) -> Iterable[list[object]]:
         for i, row in enumerate(table.rows):
             for rank, neighbour in enumerate(row, 1):
                 yield [table.words, table.space, position, f"depth_{i}", rank, neighbour.name, neighbour.distance]
+
+
+def _published_rows(table: NeighbourTable) -> Iterable[list[object]]:
+    """The rows of paper_table.csv, in the form in which the paper's own are quoted."""
+    for i, row in enumerate(table.rows):
+        for rank, neighbour in enumerate(row, 1):
+            yield [f"depth_{i}", rank, neighbour.name, f"{neighbour.distance:.3f}"]
 
 
 def _interval(interval: Interval) -> dict[str, float]:

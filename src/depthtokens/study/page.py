@@ -12,13 +12,13 @@ from ..depth.metrics import METRICS, QUOTED
 from ..experiment.statistics import Difference
 from ..report.html import fragment, page
 from ..report.table import Table
-from . import BEST, TOKENS
+from . import BEST, MAIN, TOKENS
 from .ablations import PAIR
 from .neighbours import EMBEDDING, TOKEN
 from .plots import ablation_chart, bars, distance_map, map_plot, path_plot
 from .run import Study
 from .scores import StudyRow, TokenMaps
-from .tables import MAIN, best_word, row_name, score_table
+from .tables import best_found, carried_table, phrase_table, row_name, score_table
 
 PANELS = 12
 """Up to so many tokens each has its own heat map; beyond, bins next to each other share one."""
@@ -154,12 +154,38 @@ def words_section(study: Study) -> Context | None:
     }
 
 
+def phrases_section(study: Study) -> Context | None:
+    """Phrases beside the best words, and what both are worth in another CLIP."""
+    carried, bins = study.carried, list(enumerate(study.model.centres.tolist()))
+    if not study.longer and carried is None:
+        return None
+    found = [[f"depth_{i}", f"{centre:.3g}", *(best_found(study, search, i) for search in study.searches)] for i, centre in bins]
+    heads = ["", "bin (m)", *(search.name for search in study.searches)]
+    texts = None
+    if carried is not None:
+        marked = {name: [text + " *" * carried.differs[name][i] for i, text in enumerate(row)] for name, row in carried.texts.items()}
+        rows = [[f"depth_{i}", f"{centre:.3g}", *(row[i] for row in marked.values())] for i, centre in bins]
+        texts = Table(["", "bin (m)", *marked], rows, words=len(marked))
+    return {
+        "longest": len(study.searches),
+        "scored": [search.candidates for search in study.longer],
+        "scores": phrase_table(study) if study.longer else None,
+        "found": Table(heads, found, words=len(study.searches)),
+        "carried": carried and carried_table(study),
+        "other": carried and carried.model.clip.identity,
+        "texts": texts,
+        "metric": METRICS[MAIN].label,
+        "seconds": study.settings.search_seconds,
+    }
+
+
 SECTIONS: dict[str, Callable[[Study], Context | None]] = {
     "study/neighbours.html": neighbours_section,
     "study/geometry.html": geometry_section,
     "study/worth.html": worth_section,
     "study/maps.html": maps_section,
     "study/words.html": words_section,
+    "study/phrases.html": phrases_section,
 }
 """The page's sections in order: template -> the function that fills it, which gives None where a study has nothing for it."""
 
@@ -206,7 +232,7 @@ def _best_words(study: Study) -> Table | None:
         return None
     best = study.search.objective[BEST]
     rows = [
-        [f"depth_{i}", f"{centre:.3g}", f"{round(without - best, 3) + 0.0:+.3f}", best_word(study, i)]
+        [f"depth_{i}", f"{centre:.3g}", f"{round(without - best, 3) + 0.0:+.3f}", best_found(study, study.search, i)]
         for i, (centre, without) in enumerate(zip(study.model.centres.tolist(), study.search.without, strict=True))
     ]
     return Table(["", "bin (m)", f"{METRICS[MAIN].label} without it", "best word found"], rows, words=1, narrow=True)

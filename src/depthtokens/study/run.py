@@ -13,19 +13,24 @@ from torch import Tensor
 from .._version import versions
 from ..clip.bundled import trained_tokens
 from ..depth.model import DepthTokens
+from ..depth.settings import SHIFT
 from ..errors import UsageError
 from ..progress import Progress, prefixed, silent
 from ..prompt.scales import SCALES, depth_words
 from ..prompt.template import parse_template
 from ..prompt.tokens import has_words
-from . import TOKENS, geometry
+from . import BEST_OF, TOKENS, geometry
 from .ablations import KINDS, chosen_ablations
+from .carry import AS_TEXT, Carried, Elsewhere, carry, spoken, texts_of
 from .data import StudyData
-from .neighbours import NeighbourTable, depth_features, depth_vectors, embeddings, neighbour_tables
+from .neighbours import EMBEDDING, NeighbourTable, depth_features, depth_vectors, embeddings, nearest, neighbour_tables
 from .scores import StudyRow, TokenMaps, score, token_maps
 from .settings import StudySettings
 from .vocabulary import vocabulary_entries, vocabulary_features
 from .words import Candidates, WordSearch, search_best_words, word_candidates
+
+PAPER = 15
+"""Neighbours of each token in the paper's table."""
 
 
 @dataclass
@@ -45,6 +50,9 @@ class Study:
         vocabulary: how many entries were candidates for neighbours.
         rows: scores, the tokens' first.
         search: the best words.
+        longer: the best phrases, of up to two entries, and so on.
+        carried: what both are worth in another CLIP.
+        paper_table: the tokens' nearest in embedding space, as many as in the paper's table, where they were asked for.
         maps: what each token says about some test images.
         notes: what was left out or done otherwise, in words.
         versions: of the packages that the figures depend on.
@@ -63,6 +71,9 @@ class Study:
     vocabulary: int
     rows: list[StudyRow] = field(default_factory=list)
     search: WordSearch | None = None
+    longer: list[WordSearch] = field(default_factory=list)
+    carried: Carried | None = None
+    paper_table: NeighbourTable | None = None
     maps: list[TokenMaps] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
@@ -72,6 +83,11 @@ class Study:
     def compared(self) -> list[StudyRow]:
         """The rows that stand beside each other: tokens, best words, scales and controls."""
         return [row for row in self.rows if row.kind not in KINDS]
+
+    @property
+    def searches(self) -> list[WordSearch]:
+        """The best words, then the best phrases; empty where none were searched."""
+        return [self.search, *self.longer] if self.search else []
 
     @property
     def ablations(self) -> list[StudyRow]:
@@ -84,7 +100,13 @@ class Study:
         return self.model.clip.tokenizer.marks_ends
 
 
-def run_study(model: DepthTokens, settings: StudySettings, data: StudyData | None = None, progress: Progress = silent) -> Study:
+def run_study(
+    model: DepthTokens,
+    settings: StudySettings,
+    data: StudyData | None = None,
+    progress: Progress = silent,
+    elsewhere: Elsewhere | None = None,
+) -> Study:
     """Study a model's depth words, learned, random or human.
 
     Args:
@@ -92,6 +114,7 @@ def run_study(model: DepthTokens, settings: StudySettings, data: StudyData | Non
         settings: what to look at.
         data: images, for scores, ablations, the word search and heat maps; None leaves those out.
         progress: called as the vocabulary is encoded, words are searched, images are scored, and so on.
+        elsewhere: another CLIP, which the best words are carried to.
 
     Raises:
         UsageError: for settings that do not fit the model, before any work.
@@ -100,7 +123,7 @@ def run_study(model: DepthTokens, settings: StudySettings, data: StudyData | Non
     started = time.monotonic()
     entries = _entries(model, settings)
     scales = {name: in_words(model, name) for name in _scale_names(model, settings)}
-    _check(model, settings, data)
+    _check(model, settings, data, elsewhere)
     notes = _notes(model, data)
     candidates = word_candidates(
         model.encoder, model.settings.template, entries, context=_context(model, model.settings.template),
@@ -108,14 +131,17 @@ def run_study(model: DepthTokens, settings: StudySettings, data: StudyData | Non
     )  # fmt: skip
     studied = {TOKENS: model, **scales}
     names, ids = vocabulary_entries(model.clip, entries)
-    spoken = candidates.features[: len(names)]
+    sentences = candidates.features[: len(names)]
     if settings.template is not None or settings.position is not None:  # the table of neighbours reads other sentences
         template = settings.template or model.settings.template
-        _, spoken = vocabulary_features(
+        _, sentences = vocabulary_features(
             model.encoder, template, ids, position=settings.position, context=_context(model, template),
             progress=prefixed(progress, "for the table of neighbours: "),
         )  # fmt: skip
-    neighbours = neighbour_tables(studied, ids, names, spoken, settings.neighbours, settings.position)
+    neighbours = neighbour_tables(studied, ids, names, sentences, settings.neighbours, settings.position)
+    paper_table = None
+    if settings.paper_table:
+        paper_table = NeighbourTable(TOKENS, EMBEDDING, nearest(depth_features(model, settings.position), sentences, names, PAPER))
     features = {name: depth_features(one).cpu() for name, one in studied.items()}
     lengths = embeddings(model, ids).norm(dim=1)
     low, middle, high = lengths.quantile(lengths.new_tensor([0.05, 0.5, 0.95])).tolist()
@@ -130,11 +156,12 @@ def run_study(model: DepthTokens, settings: StudySettings, data: StudyData | Non
         norms={name: geometry.norms(depth_vectors(one)) for name, one in studied.items()},
         vocabulary_norms=(low, middle, high),
         vocabulary=len(names),
+        paper_table=paper_table,
         notes=notes,
         versions={**versions("torch", "open_clip", "numpy"), "python": platform.python_version()},
     )
     if data is not None:
-        _with_images(study, data, scales, candidates, features[TOKENS], progress)
+        _with_images(study, data, scales, candidates, features[TOKENS], progress, elsewhere)
     study.seconds = time.monotonic() - started
     return study
 
@@ -154,7 +181,7 @@ def in_words(model: DepthTokens, words: str) -> DepthTokens:
         raise UsageError(f"'{words}' is no scale of words: give {', '.join(SCALES)}, or one word per bin as 'near|far'")
     if spoken.count != count:
         raise UsageError(f"the scale '{words}' has {spoken.count} words, these tokens have {count} bins: leave it out of --scales")
-    other = DepthTokens.of(model.clip, model.settings.changed(depth=words, batchnorm="frozen", init="random"))
+    other = DepthTokens.of(model.clip, model.settings.changed(depth=words, batchnorm="frozen", init="random", condition=None))
     with torch.no_grad():
         if "context" in model.tokens:
             other.tokens["context"].copy_(model.tokens["context"])
@@ -163,24 +190,38 @@ def in_words(model: DepthTokens, words: str) -> DepthTokens:
 
 
 def _with_images(
-    study: Study, data: StudyData, scales: Mapping[str, DepthTokens], candidates: Candidates, own: Tensor, progress: Progress
-) -> None:  # fmt: skip
+    study: Study,
+    data: StudyData,
+    scales: Mapping[str, DepthTokens],
+    candidates: Candidates,
+    own: Tensor,
+    progress: Progress,
+    elsewhere: Elsewhere | None,
+) -> None:
     """Search, score and draw maps; own: text features [N, C] of the tokens."""
     model, settings = study.model, study.settings
     words = candidates.features[: study.vocabulary]
     nearest_word = (own @ words.T).argmax(dim=1).tolist()  # of unit length: the largest product is the least distance
     if settings.search and data.train is not None:
-        study.search = search_best_words(
+        study.search, *study.longer = search_best_words(
             model, scales, candidates, nearest_word, data.train, vocabulary=study.vocabulary, patches=settings.patches,
-            seed=settings.seed, progress=progress,
+            seed=settings.seed, length=settings.phrase, seconds=settings.search_seconds, progress=progress,
         )  # fmt: skip
         if not study.search.found.converged:
             study.notes.append("the search stopped at its limit of rounds: a change of one word might still help")
-    best = None if study.search is None else study.search.features
+        for search in study.longer:
+            if not search.found.converged:
+                limit = f"{settings.search_seconds:g} s (--search-seconds)"
+                study.notes.append(f"the search of {search.name} stopped at its limit of {limit}: more changes might help")
+    best = {search.name: search.features for search in study.searches}
+    if elsewhere is not None:
+        best |= {search.name + AS_TEXT: spoken(model, texts_of(model, search)) for search in study.searches}
     names = [candidates.names[index] for index in nearest_word]
     ablations, left_out = chosen_ablations(model, words[nearest_word], names)
     study.notes += [left_out] if left_out else []
     study.rows = score(model, scales, best, ablations, data, progress)
+    if elsewhere is not None:
+        study.carried = carry(model, study.searches, {row.name: row for row in study.rows}, elsewhere, data.protocol, progress)
     if data.shown is not None:
         study.maps = token_maps(model, data.shown, data.protocol, settings.images)
 
@@ -207,10 +248,18 @@ def _context(model: DepthTokens, template: str) -> Tensor | None:
     return model.tokens["context"].detach() if "context" in model.tokens and parse_template(template).contexts else None
 
 
-def _check(model: DepthTokens, settings: StudySettings, data: StudyData | None) -> None:
+def _check(model: DepthTokens, settings: StudySettings, data: StudyData | None, elsewhere: Elsewhere | None) -> None:
     """Raise UsageError for settings that do not fit the model or the images."""
+    if model.settings.condition == SHIFT:
+        raise UsageError("every image has prompts of its own with condition shift: there is no one set of tokens to study")
+    if model.settings.condition and data is not None:
+        raise UsageError("a study scores prompts alone, and these tokens also have a factor on depth: leave out --data, or use `evaluate`")
     if settings.neighbours < 1 or settings.patches < 1 or settings.images < 0:
         raise UsageError("a study needs at least one neighbour and one patch, and no negative number of images")
+    if settings.phrase not in BEST_OF or not settings.search_seconds > 0:
+        raise UsageError(f"phrases have 1 to {max(BEST_OF)} entries, and a search takes more than no seconds")
+    if (elsewhere is not None or settings.phrase > 1) and (data is None or data.train is None or not settings.search):
+        raise UsageError("--phrase and --carry-to go on from best words, which are searched with --data, and without --no-search")
     if settings.position is not None:  # fails here rather than after the vocabulary has been encoded
         depth_features(model, settings.position)
     if settings.template is not None:

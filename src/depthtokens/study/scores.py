@@ -31,7 +31,7 @@ class StudyRow:
 
     Attributes:
         name: in files.
-        kind: of the row: one of `study`'s (tokens, a human scale, best words, a control), or of `ablations.KINDS`.
+        kind: of the row: one of `study`'s (tokens, a human scale, the best found, a control), or of `ablations.KINDS`.
         scores: of the evaluation.
         result: the same as a `Result`, which has an interval for every metric.
         differences: metric -> this row minus the tokens, paired by image; None for the tokens themselves.
@@ -66,7 +66,7 @@ class TokenMaps:
 def score(
     model: DepthTokens,
     scales: Mapping[str, DepthTokens],
-    best: Tensor | None,
+    best: Mapping[str, Tensor],
     ablations: Sequence[Variant],
     data: StudyData,
     progress: Progress = silent,
@@ -76,19 +76,19 @@ def score(
     Args:
         model: the tokens under study.
         scales: the same model with human words, by the scales' names.
-        best: [N, C], text features of the best words; None where none were searched.
+        best: text features [N, C] of the best words and phrases, by the names of their rows.
         ablations: of the tokens.
         data: the study's images; where its training split is at hand, the controls are scored as well.
         progress: called as depths are read, images scored and intervals drawn.
 
     Returns:
-        The rows: the tokens first, then best words, scales, ablations and controls.
+        The rows: the tokens first, then the best found, scales, ablations and controls.
 
     Raises:
         DataError: as `score_heads` and `learn_controls`.
     """
     compared = [Variant(TOKENS, TOKENS, depth_features(model), model.centres)]
-    compared += [Variant(BEST, BEST, best, model.centres)] if best is not None else []
+    compared += [Variant(name, BEST, text, model.centres) for name, text in best.items()]
     compared += [Variant(name, WORDS, depth_features(words), model.centres) for name, words in scales.items()]
     variants = {variant.name: variant for variant in [*compared, *ablations]}
     controls = None

@@ -2,12 +2,17 @@
 
 It is cheap because the softmax over bins, seen from one of them, is a sigmoid: with the other bins' expected depth o and log-sum a of
 exponentials, a candidate of logit l in a bin of centre c gives depth o + (c − o)·sigmoid(l − a).
+
+`search` goes down in whatever it may choose from: all of a table of words, or phrases, see `phrases`.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -48,6 +53,7 @@ class Found:
         start_scores, end_scores: of every start, before and after its descent; the last ones are the random starts.
         history: every accepted change, in order.
         converged: whether every descent ended where no change of one word helps.
+        ends: the candidates of every start after its descent.
     """
 
     indices: tuple[int, ...]
@@ -56,6 +62,7 @@ class Found:
     end_scores: list[float]
     history: list[Step]
     converged: bool
+    ends: list[tuple[int, ...]]
 
 
 def search_words(
@@ -91,16 +98,77 @@ def search_words(
     Raises:
         UsageError: for starts of another length than centres, or none at all.
     """
+    drawn = drawn_at_random(len(candidates), random_starts, len(centres), seed)
+    return search(Words(candidates, patches, scale), truth, [*starts, *drawn], centres, sweeps=sweeps, progress=progress)
+
+
+def drawn_at_random(choices: int, rows: int, columns: int, seed: int) -> list[list[int]]:
+    """Indices below `choices`."""
+    drawn: list[list[int]] = torch.randint(choices, (rows, columns), generator=torch.Generator().manual_seed(seed)).tolist()
+    return drawn
+
+
+class Choices(Protocol):
+    """What a bin may take, and how that is searched.
+
+    Attributes:
+        changes: how many kinds of change to a bin there are.
+    """
+
+    changes: int
+
+    def rows(self, indices: list[int]) -> Tensor:
+        """Logits [len(indices), P] of candidates."""
+        ...
+
+    def best(self, index: int, change: int, others: Others) -> int | None:
+        """The best candidate that a change makes of another; None where the change does not apply.
+
+        Args:
+            index: the candidate in place.
+            change: which kind, from 0.
+            others: the bin as the other bins leave it.
+        """
+        ...
+
+
+def search(
+    choices: Choices,
+    truth: Tensor,
+    starts: Sequence[Sequence[int]],
+    centres: Tensor,
+    *,
+    sweeps: int = 20,
+    seconds: float = math.inf,
+    progress: Progress = silent,
+) -> Found:
+    """`search_words` in what is at choice: the same descent, whatever changes that offers.
+
+    Every start has an equal share of the seconds that are left as it begins. Where no share runs out, the same input gives the same
+    result; where one does, the descent stops between two changes, and the history says which it had made.
+
+    Args:
+        choices: what a bin may take.
+        truth: [P] metres.
+        starts: N candidates each, as indices.
+        centres: [N] metres.
+        sweeps: rounds over all bins and changes at most, for each start.
+        seconds: for all starts together.
+        progress: called after each descent.
+
+    Raises:
+        UsageError: as `search_words`.
+    """
     count = len(centres)
-    if any(len(start) != count for start in starts) or count < 2 or not len(starts) + random_starts:
+    if any(len(start) != count for start in starts) or count < 2 or not starts:
         raise UsageError(f"a search needs at least one start, each of {count} (two or more) candidates")
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(candidates), (random_starts, count), generator=generator).tolist()
-    table = _Similarities(candidates, patches, scale)
+    deadline = time.monotonic() + seconds
     descents = []
-    for number, start in enumerate([*map(list, starts), *drawn]):
-        descents.append(_descend(number, start, table, truth.double(), centres.double(), sweeps))
-        progress("searching words", number + 1, len(starts) + random_starts)
+    for number, start in enumerate(starts):
+        now = time.monotonic()
+        until = now + (deadline - now) / (len(starts) - number)
+        descents.append(_descend(number, list(start), choices, truth.double(), centres.double(), sweeps, until))
+        progress("searching words", number + 1, len(starts))
     best = min(descents, key=lambda descent: descent.scores[-1])
     return Found(
         tuple(best.indices),
@@ -109,6 +177,7 @@ def search_words(
         [descent.scores[-1] for descent in descents],
         [step for descent in descents for step in descent.steps],
         all(descent.converged for descent in descents),
+        [tuple(descent.indices) for descent in descents],
     )
 
 
@@ -135,42 +204,64 @@ class _Descent:
     converged: bool = False
 
 
-def _descend(number: int, start: list[int], table: _Similarities, truth: Tensor, centres: Tensor, sweeps: int) -> _Descent:
-    """Go down from one start, bin after bin."""
-    logits = table.rows(start)  # [N, P], those of the words in place
+def _descend(number: int, start: list[int], choices: Choices, truth: Tensor, centres: Tensor, sweeps: int, until: float) -> _Descent:
+    """Go down from one start, bin after bin, change after change."""
+    logits = choices.rows(start)  # [N, P], those of the words in place
     descent = _Descent(list(start), [_score(logits, truth, centres)], [])
-    unchanged = 0
-    for turn in range(sweeps * len(centres)):
-        k = turn % len(centres)
-        others = [i for i in range(len(centres)) if i != k]
-        rest = logits[others].double()
-        index = int(_errors(table, rest.logsumexp(dim=0), centres[others] @ rest.softmax(dim=0), truth, centres[k]).argmin())
-        trial = logits.clone()
-        trial[k] = table.rows([index])[0]
-        score = _score(trial, truth, centres)
+    count, unchanged = len(centres), 0
+    for turn in range(sweeps * choices.changes * count):
+        if time.monotonic() > until:
+            break
+        k = turn % count
+        index = choices.best(descent.indices[k], turn // count % choices.changes, Others.of(logits, k, truth, centres))
+        trial, score = logits, math.inf
+        if index is not None:
+            trial = logits.clone()
+            trial[k] = choices.rows([index])[0]
+            score = _score(trial, truth, centres)
         if score < descent.scores[-1]:
+            assert index is not None
             logits, unchanged = trial, 0
             descent.indices[k] = index
             descent.scores.append(score)
             descent.steps.append(Step(number, k, index, score))
         else:
             unchanged += 1
-        if unchanged == len(centres):
+        if unchanged == count * choices.changes:
             descent.converged = True
             break
     return descent
 
 
-def _errors(table: _Similarities, log_sum: Tensor, other: Tensor, truth: Tensor, centre: Tensor) -> Tensor:
-    """Score [V] of every candidate for one bin of that centre, given log-sum [P] and expected depth [P] of the other bins."""
-    reference, gain, offset = log_sum.float(), (centre - other).float(), (other - truth).float()
-    weights = (1 / truth / len(truth)).float()
-    errors = torch.empty(table.count, device=truth.device)
-    for first, logits in table.tiles():
-        share = torch.sub(logits, reference).sigmoid_()
-        torch.addcmul(offset, gain, share, out=share)
-        torch.mv(share.abs_(), weights, out=errors[first : first + len(logits)])
-    return errors
+@dataclass(frozen=True)
+class Others:
+    """One bin as the other bins leave it: all that a candidate for it is judged by.
+
+    Attributes:
+        reference: [P], log-sum of exponentials of the others' logits.
+        gain: [P] metres, the bin's centre less the others' expected depth.
+        offset: [P] metres, that depth less the truth.
+        weights: [P], 1 / truth / P.
+    """
+
+    reference: Tensor
+    gain: Tensor
+    offset: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, k: int, truth: Tensor, centres: Tensor) -> Others:
+        """From all bins' logits [N, P], for bin k; truth [P] and centres [N] in double precision."""
+        others = [i for i in range(len(centres)) if i != k]
+        rest = logits[others].double()
+        depth = centres[others] @ rest.softmax(dim=0)
+        weights = (1 / truth / len(truth)).float()
+        return cls(rest.logsumexp(dim=0).float(), (centres[k] - depth).float(), (depth - truth).float(), weights)
+
+    def errors(self, logits: Tensor) -> Tensor:
+        """Score [n] of candidates for the bin, from their logits [n, P]; differentiable."""
+        share = torch.sub(logits, self.reference).sigmoid_()
+        return torch.mv(torch.addcmul(self.offset, self.gain, share).abs_(), self.weights)
 
 
 def _score(logits: Tensor, truth: Tensor, centres: Tensor) -> float:
@@ -179,18 +270,35 @@ def _score(logits: Tensor, truth: Tensor, centres: Tensor) -> float:
     return float(((depth - truth).abs() / truth).mean())
 
 
-class _Similarities:
-    """Logits of all candidates on all patches, [V, P] float32: kept where they fit, otherwise made again a stretch at a time."""
+class Words:
+    """A table of candidates: any may take a bin, and all are tried.
+
+    Their logits on all patches, [V, P] float32, are kept where they fit, otherwise made again a stretch at a time.
+
+    Attributes:
+        candidates: [V, C].
+        count: V.
+        patches: [C, P], scaled.
+    """
+
+    changes = 1
 
     def __init__(self, candidates: Tensor, patches: Tensor, scale: float) -> None:
         self.candidates, self.patches, self.count = candidates.float().to(patches.device), scale * patches.float().T, len(candidates)
         self.kept = self.candidates @ self.patches if 4 * self.count * len(patches) <= CACHE else None
 
     def rows(self, indices: list[int]) -> Tensor:
-        """[len(indices), P]."""
+        """Logits [len(indices), P]."""
         return self.candidates[indices] @ self.patches if self.kept is None else self.kept[indices]
 
-    def tiles(self) -> Iterator[tuple[int, Tensor]]:
+    def best(self, index: int, change: int, others: Others) -> int:
+        """The best candidate of all, whatever is in place."""
+        errors = torch.empty(self.count, device=self.patches.device)
+        for first, logits in self._tiles():
+            errors[first : first + len(logits)] = others.errors(logits)
+        return int(errors.argmin())
+
+    def _tiles(self) -> Iterator[tuple[int, Tensor]]:
         """Index of the first row, and rows [≤ tile, P]."""
         tile = max(1, TILE // self.patches.shape[1])
         stretch = 16 * tile  # long enough for a matrix product to be fast

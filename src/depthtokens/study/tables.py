@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..depth.metrics import METRICS, QUOTED
+from ..experiment.statistics import mean_std
 from ..report.html import shown
 from ..report.table import Cell, Strong, Table
-from . import CONTROL, TOKENS
+from . import CONTROL, MAIN, TOKENS, WORDS
 from .ablations import REPLACED
+from .carry import AS_TEXT
+from .neighbours import NeighbourTable
 from .run import Study
 from .scores import StudyRow
+from .words import WordSearch
 
-MAIN = "abs_rel"
-"""The metric that rows are sorted by and drawn with."""
 EACH_END = 3
 """Of the changes to tokens, so many of the least and of the most harmful are shown on the terminal."""
 NEAREST = 2
@@ -29,12 +31,12 @@ def score_table(study: Study, rows: Sequence[StudyRow], *, searched: bool = Fals
         searched: add a column of what the word search lowered, on the patches that it used.
         title: of the table.
     """
-    objective = study.search.objective if searched and study.search else None
+    objective = {name: value for search in study.searches for name, value in search.objective.items()} if searched else None
     lines: list[list[Cell]] = []
     for row in rows:
-        patches = [] if objective is None else [objective.get(row.name)]
+        patches = [objective.get(row.name)] if objective else []
         lines.append([row_name(study, row), *patches, *(row.result.interval(metric) for metric in QUOTED), difference(row)])
-    heads = ["", *([] if objective is None else ["Patches ↓"]), *(METRICS[metric].heading for metric in QUOTED)]
+    heads = ["", *(["Patches ↓"] if objective else []), *(METRICS[metric].heading for metric in QUOTED)]
     kinds = [{TOKENS: "learned", CONTROL: "control"}.get(row.kind, "") for row in rows]
     return Table([*heads, f"{METRICS[MAIN].label} − {TOKENS}"], lines, title, kinds)
 
@@ -51,7 +53,10 @@ def terminal_tables(study: Study) -> list[Table]:
         rows = [[row_name(study, row), row.result.interval(MAIN), difference(row)] for row in ends]
         heads = ["", METRICS[MAIN].heading, f"{METRICS[MAIN].label} − {TOKENS}"]
         tables.append(Table(heads, rows, f"the least and most harmful of {len(changes)} changes"))
-    return [*tables, nearest_table(study)]
+    tables += [phrase_table(study)] if study.longer else []
+    tables += [carried_table(study)] if study.carried else []
+    tables.append(nearest_table(study))
+    return [*tables, *([paper_table(study.paper_table)] if study.paper_table else [])]
 
 
 def nearest_table(study: Study) -> Table:
@@ -60,7 +65,7 @@ def nearest_table(study: Study) -> Table:
     rows: list[list[Cell]] = []
     for i, centre in enumerate(study.model.centres.tolist()):
         near = [", ".join(f"{shown(one.name, study.fragments)} {one.distance:.2f}" for one in table.rows[i][:NEAREST]) for table in tables]
-        rows.append([f"depth_{i} ({centre:.3g} m)", *near, best_word(study, i)])
+        rows.append([f"depth_{i} ({centre:.3g} m)", *near, best_found(study, study.search, i) if study.search else ""])
     heads = ["", *(f"in {table.space} space" for table in tables), "best word"]
     return Table(heads, rows, "nearest neighbours, and the best word found", words=len(tables) + 1)
 
@@ -72,12 +77,49 @@ def row_name(study: Study, row: StudyRow) -> str:
     return row.name
 
 
-def best_word(study: Study, i: int) -> str:
-    """The best word for bin i as people write it; "" where none was searched."""
-    if study.search is None:
-        return ""
-    word = study.search.words[i]
-    return word if study.search.phrases[i] else shown(word, study.fragments)
+def best_found(study: Study, search: WordSearch, i: int) -> str:
+    """The best word or phrase for bin i, its entries as people write them."""
+    return " ".join(shown(entry, study.fragments) for entry in search.entries[i])
+
+
+def phrase_table(study: Study) -> Table:
+    """Best words, pairs and triples beside the tokens: how their search went, and what they score."""
+    scored = {row.name: row for row in study.compared}
+    objective = study.searches[0].objective
+    rows: list[list[Cell]] = [[TOKENS, None, None, objective[TOKENS], scored[TOKENS].result.interval(MAIN), None, None]]
+    for search in study.searches:
+        ends, row = search.found.end_scores, scored[search.name]
+        test = [row.result.interval(MAIN), difference(row)]
+        rows.append([search.name, len(ends), mean_std(ends), search.objective[search.name], *test, round(search.seconds)])
+    label = METRICS[MAIN].heading
+    heads = ["", "Starts", "Where they end", "Patches ↓", label, f"{METRICS[MAIN].label} − {TOKENS}", "Seconds"]
+    kinds = ["learned", *("" for _ in study.searches)]
+    return Table(heads, rows, "the best found with one vocabulary entry per bin, with up to two, and so on", kinds)
+
+
+def carried_table(study: Study) -> Table:
+    """What best words, scales and controls score on their own CLIP, and on the one that they were carried to."""
+    carried = study.carried
+    assert carried is not None
+    own = {row.name: row.result.interval(MAIN) for row in study.rows}
+    there = {row.name: row.result.interval(MAIN) for row in carried.rows}
+    rows: list[list[Cell]] = []
+    for name in carried.texts:
+        left = carried.survives[name]
+        rows.append([name, own[name], own[name + AS_TEXT], there[name], "" if left is None else f"{100 * left:.0f} %"])
+    rows += [[row.name, own.get(row.name), None, there[row.name], None] for row in carried.rows if row.kind == WORDS]
+    rows += [[row.name, own[row.name], None, own[row.name], None] for row in study.compared if row.kind == CONTROL]
+    heads = ["", f"{METRICS[MAIN].heading}, own CLIP", "Own CLIP, as text", "The other CLIP", "Survives"]
+    read = f"{carried.model.clip.name}, {carried.model.settings.dense} features"
+    return Table(heads, rows, f"the best found, as text in another CLIP ({read})")
+
+
+def paper_table(near: NeighbourTable) -> Table:
+    """Neighbours as the paper lays them out: a column per token, the nearest first, entries as the vocabulary writes them."""
+    columns = [[f"{one.name} {one.distance:.3f}" for one in row] for row in near.rows]
+    rows: list[list[Cell]] = [[rank, *cells] for rank, cells in enumerate(zip(*columns, strict=True), 1)]
+    heads = ["", *(f"depth_{i}" for i in range(len(columns)))]
+    return Table(heads, rows, f"the {len(rows)} nearest to each token in {near.space} space", words=len(columns))
 
 
 def difference(row: StudyRow) -> Cell:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from ..clip.load import FrozenCLIP
 from ..errors import UsageError
 from ..progress import Progress, silent
 from ..prompt.encoder import PromptEncoder, PromptLayout
-from ..prompt.template import parse_template
+from ..prompt.template import Template, parse_template
 
 
 def vocabulary_entries(clip: FrozenCLIP, tokens: Sequence[str | int] | None = None) -> tuple[list[str], list[int]]:
@@ -73,13 +74,11 @@ def vocabulary_features(
     if parsed.contexts != (0 if context is None else len(context)):
         raise UsageError(f"the template '{parsed.text}' has {parsed.contexts} {{ctx}} slots: give as many context vectors")
     names, ids = vocabulary_entries(encoder.clip, tokens)
-    # All prompts are alike but for one id, so one layout with a marked place serves them all
-    pattern = encoder.layout([parsed.fill([parsed.contexts])])
-    place = int((pattern.slots[0] == parsed.contexts).nonzero())
+    blank = Blanks.of(encoder, parsed)
     table = torch.empty(0)
     for start in range(0, len(ids), chunk):
         part = torch.tensor(ids[start : start + chunk])
-        layout = _filled(pattern, place, part)
+        layout = blank.filled(part[:, None])
         with torch.inference_mode():
             features = encoder.encode(layout, context) if position is None else features_at(encoder, layout, position, context)
             if not start:
@@ -118,9 +117,40 @@ def features_at(encoder: PromptEncoder, layout: PromptLayout, position: int, vec
     return encoder.encode(cut, vectors if vectors is not None and len(vectors) else None)
 
 
-def _filled(pattern: PromptLayout, place: int, ids: Tensor) -> PromptLayout:
-    """One prompt per id [n], at the marked `place` of a layout of a single prompt."""
-    filled, slots = pattern.ids.repeat(len(ids), 1), pattern.slots.repeat(len(ids), 1)
-    filled[:, place] = ids
-    slots[:, place] = -1
-    return PromptLayout(filled, slots, pattern.end.repeat(len(ids)), min(pattern.shared, place))
+@dataclass(frozen=True)
+class Blanks:
+    """A sentence with places for vocabulary entries, in a row where {depth} stands: one layout serves all prompts that differ only there.
+
+    Attributes:
+        layout: of the one prompt, with a vector in each place.
+        places: positions of those vectors.
+        contexts: how many of the layout's slots are context, which come first.
+    """
+
+    layout: PromptLayout
+    places: tuple[int, ...]
+    contexts: int
+
+    @classmethod
+    def of(cls, encoder: PromptEncoder, template: Template, length: int = 1) -> Blanks:
+        """The template's sentence with `length` places."""
+        blanks = [template.contexts + i for i in range(length)]
+        layout = encoder.layout([template.fill(blanks)])
+        return cls(layout, tuple(int((layout.slots[0] == blank).nonzero()) for blank in blanks), template.contexts)
+
+    def filled(self, ids: Tensor, free: int | None = None) -> PromptLayout:
+        """One prompt for each row of entries.
+
+        Args:
+            ids: [n, length], of vocabulary entries.
+            free: a place that keeps a vector, which comes behind the context in the table that the prompts are encoded with; None for none.
+        """
+        pattern, places = self.layout, list(self.places)
+        filled, slots = pattern.ids.repeat(len(ids), 1), pattern.slots.repeat(len(ids), 1)
+        filled[:, places] = ids
+        slots[:, places] = -1
+        alike = int((ids == ids[:1]).all(dim=0).long().cumprod(dim=0)[:-1].sum())  # places that need not be computed for each prompt
+        if free is not None:
+            filled[:, places[free]], slots[:, places[free]] = pattern.ids[0, places[free]], self.contexts
+            alike = min(alike, free)
+        return PromptLayout(filled, slots, pattern.end.repeat(len(ids)), min(pattern.shared, places[alike]))

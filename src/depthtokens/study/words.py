@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,16 +12,17 @@ from torch import Tensor
 
 from ..depth.model import DepthTokens
 from ..experiment.source import Source
-from ..progress import Progress, silent
+from ..progress import Progress, prefixed, silent
 from ..prompt.encoder import PromptEncoder
 from ..prompt.scales import SCALES, Word
 from ..prompt.template import parse_template
 from ..prompt.tokens import has_words, word_ids
-from . import BEST, TOKENS
+from . import BEST_OF, TOKENS
 from .ablations import removed
 from .neighbours import depth_features
 from .patches import sample_patches
-from .search import Found, search_words, word_score
+from .phrases import Phrases, Sentences
+from .search import Found, Words, drawn_at_random, search, word_score
 from .vocabulary import vocabulary_entries, vocabulary_features
 
 WORK, SWEEPS = 3e10, 50
@@ -33,28 +35,34 @@ class Candidates:
 
     Attributes:
         names: V vocabulary entries and phrases.
+        ids: of the vocabulary entries that each of them is made of.
         features: [V, C] float32, L2-normalised.
         scales: the hand-made scales, as indices among them.
     """
 
     names: list[str]
+    ids: list[tuple[int, ...]]
     features: Tensor
     scales: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class WordSearch:
-    """The best words that were found.
+    """The best words, or phrases, that were found.
 
     Attributes:
-        words: one per bin, as the vocabulary writes it.
-        phrases: whether each is a phrase of several entries, from a scale.
+        words: one per bin, as the vocabulary writes it; a phrase of several entries as text.
+        phrases: whether each is a phrase of several entries.
         features: [N, C], theirs.
         found: how the search went.
-        candidates: how many there were.
+        candidates: how many there were; of phrases longer than one entry, how many were encoded and scored.
         patches: how many they were judged on.
-        objective: mean absolute relative error on those patches, of the tokens, the scales and the best words.
-        without: the same of the best words less one, with its bin, for each bin.
+        objective: mean absolute relative error on those patches, of the tokens, the scales and the best found, by the rows' names.
+        without: the same of the best found less one, with its bin, for each bin.
+        ids: of the vocabulary entries that each is made of.
+        entries: their names.
+        length: how many entries it may have, unless it is a phrase of a hand-made scale.
+        seconds: that the search took.
     """
 
     words: list[str]
@@ -65,6 +73,15 @@ class WordSearch:
     patches: int
     objective: dict[str, float]
     without: list[float]
+    ids: list[tuple[int, ...]]
+    entries: list[list[str]]
+    length: int = 1
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of its row."""
+        return BEST_OF[self.length]
 
 
 def word_candidates(
@@ -112,7 +129,8 @@ def word_candidates(
             spoken = F.normalize(spoken.float(), dim=-1).cpu()
         features = torch.cat([features, spoken])
     known = {name: tuple(places[word] for word in words) for name, words in scales.items() if all(word in places for word in words)}
-    return Candidates([*names, *map(str, phrases)], features, known)
+    made_of = [*((index,) for index in entries), *(tuple(word_ids(encoder.clip, phrase)) for phrase in phrases)]
+    return Candidates([*names, *map(str, phrases)], made_of, features, known)
 
 
 def search_best_words(
@@ -125,9 +143,14 @@ def search_best_words(
     vocabulary: int,
     patches: int,
     seed: int,
+    length: int = 1,
+    seconds: float = 300,
     progress: Progress = silent,
-) -> WordSearch:
-    """Search a word for each of a model's bins on patches of a training split.
+) -> list[WordSearch]:
+    """Search a word for each of a model's bins on patches of a training split, and then phrases.
+
+    Phrases are searched from where every start of the next shorter ones ended, and from one more at random: they are never worse on these
+    patches.
 
     Args:
         model: the tokens under study.
@@ -137,8 +160,13 @@ def search_best_words(
         train: training images.
         vocabulary: how many of the candidates, which come first, are vocabulary entries; the others are phrases.
         patches: how many are drawn.
-        seed: of the draw, and of the one start at random.
+        seed: of the draw, and of the starts at random.
+        length: entries of the longest phrases.
+        seconds: for each length above one.
         progress: called as the search goes on.
+
+    Returns:
+        What was found with one entry per bin, with up to two, and so on.
 
     Raises:
         UsageError: where no patch has ground truth.
@@ -148,16 +176,47 @@ def search_best_words(
         features, truth = features.cpu(), truth.cpu()
     centres, scale = model.centres.to(features.device), float(model.log_scale.exp())
     count = len(centres)
+    compared = {TOKENS: depth_features(model), **{name: depth_features(words) for name, words in scales.items()}}
+    table = Words(candidates.features, features, scale)
+    context = model.tokens["context"].detach() if "context" in model.tokens else None
+    entries = [ids[0] for ids in candidates.ids[:vocabulary]]
+    sentences = Sentences(model.encoder, model.settings.template, entries, context)
+    choices = Phrases(table, candidates.ids, sentences, 1)
     starts = [tuple(nearest), *(candidates.scales[name] for name in scales if name in candidates.scales)]
-    sweeps = int(WORK / (count * len(candidates.names) * len(truth)))
-    found = search_words(
-        features, truth, candidates.features, starts, centres, scale, seed=seed, sweeps=max(1, min(SWEEPS, sweeps)), progress=progress
-    )  # fmt: skip
-    best = candidates.features[list(found.indices)]
-    compared = {TOKENS: depth_features(model), **{name: depth_features(words) for name, words in scales.items()}, BEST: best}
-    objective = {name: word_score(features, truth, text.to(features.device), centres, scale) for name, text in compared.items()}
-    fewer = [removed(best.to(features.device), centres, i) for i in range(count)]
-    without = [word_score(features, truth, variant.features, variant.centres, scale) for variant in fewer]
-    names = [candidates.names[index] for index in found.indices]
-    phrases = [index >= vocabulary for index in found.indices]
-    return WordSearch(names, phrases, best, found, len(candidates.names), len(truth), objective, without)
+    starts += map(tuple, drawn_at_random(table.count, 1, count, seed))
+    named = {index: name for name, index in model.clip.tokenizer.vocabulary().items()}
+    searches: list[WordSearch] = []
+    for longest in range(1, length + 1):
+        started = time.monotonic()
+        if longest == 1:
+            sweeps = int(WORK / (count * table.count * len(truth)))
+            found = search(table, truth, starts, centres, sweeps=max(1, min(SWEEPS, sweeps)), progress=progress)
+        else:
+            choices = Phrases(table, candidates.ids, sentences, longest, choices)
+            drawn = sentences.entries[torch.tensor(drawn_at_random(len(sentences.entries), count, longest, seed))]
+            starts = [*found.ends, tuple(choices.index(tuple(phrase)) for phrase in drawn.tolist())]
+            found = search(
+                choices, truth, starts, centres, sweeps=SWEEPS, seconds=seconds, progress=prefixed(progress, f"up to {longest} entries: ")
+            )
+        best = choices.features(found.indices)
+        text = compared | {BEST_OF[longest]: best}
+        objective = {name: word_score(features, truth, text.to(features.device), centres, scale) for name, text in text.items()}
+        fewer = [removed(best.to(features.device), centres, i) for i in range(count)]
+        ids = [choices.ids[index] for index in found.indices]
+        searches.append(
+            WordSearch(
+                words=[candidates.names[i] if i < table.count else model.clip.tokenizer.text(choices.ids[i]) for i in found.indices],
+                phrases=[i >= vocabulary for i in found.indices],
+                features=best.cpu(),
+                found=found,
+                candidates=table.count if longest == 1 else choices.scored,
+                patches=len(truth),
+                objective=objective,
+                without=[word_score(features, truth, variant.features, variant.centres, scale) for variant in fewer],
+                ids=ids,
+                entries=[[named[index] for index in phrase] for phrase in ids],
+                length=longest,
+                seconds=time.monotonic() - started,
+            )
+        )
+    return searches

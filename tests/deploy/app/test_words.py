@@ -17,7 +17,7 @@ TEMPLATE = "This object appears to be {depth}"
 
 @pytest.fixture(scope="module")
 def words(tiny_clip):
-    model = make_model(tiny_clip, predict_side=48)
+    model = make_model(tiny_clip, predict_side=48, condition="shift")  # of which typed words know nothing
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SAMPLES", 6)
         yield Words(model, Sample(model))

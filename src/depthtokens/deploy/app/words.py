@@ -157,7 +157,9 @@ class Words:
         """Words in the place of the tokens; all else stays."""
         settings = self.model.settings
         scale = float(self.model.log_scale.exp()) if settings.scale == "learned" else settings.scale
-        changed = replace(settings, depth=words, template=template, bins=bins, scale=scale, init="random", batchnorm="frozen")
+        changed = replace(
+            settings, depth=words, template=template, bins=bins, scale=scale, init="random", batchnorm="frozen", condition=None
+        )
         return DepthTokens.of(self.model.clip, changed)
 
     def _read_scales(self, template: str) -> Mapping[str, Tensor]:

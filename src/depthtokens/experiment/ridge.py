@@ -1,0 +1,78 @@
+"""The upper control, learned from a source of patch features in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..data.dataset import DepthDataset
+from ..depth.model import DepthTokens
+from ..depth.ridge import Ridge, moments, patch_truth, solve, squared_error
+from ..errors import DataError
+from ..features.views import Views
+from ..progress import Progress, silent
+from .controls import MOST, spaced
+from .source import HELD_OUT, Reading, Source, drawn, open_source
+
+RIDGE = "ridge"
+"""Name of its row."""
+STRENGTHS = tuple(10.0**power for power in range(-6, 3))
+"""What the strength of the penalty is chosen from, in units of the features' mean variance."""
+UNCHOSEN = 1.0
+"""The strength where nothing can be held out: one image has truth."""
+SHARE = 5
+"""One in so many training images is held out to choose the strength on."""
+
+
+def learn_ridge(source: Source, images: Sequence[int] | None = None, seed: int = 0, progress: Progress = silent) -> Ridge:
+    """Learn ridge regression of log depth on patch features, in closed form.
+
+    The strength is that with the least squared error of log depth on held-out images; with it all images are fitted. In memory are
+    two matrices of [C + 2, C + 2] float64, however many images there are.
+
+    Args:
+        source: of training views, the first of each image.
+        images: which of its images; None for all.
+        seed: of what is held out, one in `SHARE` images.
+        progress: called as images are read.
+
+    Raises:
+        DataError: where no image has valid depth, or images cannot be read.
+    """
+    chosen = list(range(len(source.names)) if images is None else images)
+    held = set(drawn(seed, 0, HELD_OUT).permutation(len(chosen))[: max(len(chosen) // SHARE, 1)].tolist())
+    sums: dict[bool, Tensor] = {}
+    for done, batch in enumerate(source.training(0, chosen, 1, seed)):  # one by one: images may differ in size
+        truth = patch_truth(batch.truth, (batch.patches.shape[-2], batch.patches.shape[-1]))
+        if bool(truth.any()):
+            part, found = done in held, moments(batch.patches, truth)
+            sums[part] = sums[part].add_(found) if part in sums else found
+        progress("fitting the ridge", done + 1, len(chosen))
+    if not sums:
+        raise DataError(f"the training images of {source.name} have no valid depth to fit a ridge to")
+    strength = UNCHOSEN
+    if len(sums) == 2:
+        errors = [squared_error(solution, sums[True]) for solution in solve(sums[False], STRENGTHS)]
+        strength = STRENGTHS[errors.index(min(errors))]
+    (solution,) = solve(sum(sums.values(), torch.zeros((), dtype=torch.float64)), [strength])
+    device = batch.patches.device
+    return Ridge(solution[:-1].float().to(device), float(solution[-1]), strength, source.depth_range)
+
+
+def ridge_for(model: DepthTokens, training: DepthDataset, reading: Reading) -> Ridge:
+    """The ridge on the features that a model reads.
+
+    Args:
+        model: whose image tower, mode and normalisation decide what features are.
+        training: images, plain; where they are more than `MOST`, so many of them are read, as by other controls, and nothing is kept.
+        reading: how features are computed and kept.
+
+    Raises:
+        DataError: where no image has valid depth, or images cannot be read.
+    """
+    how = replace(reading, cache=reading.cache and len(training) <= MOST)
+    source = open_source(model, training, Views(normalisation=model.settings.normalisation), how)
+    return learn_ridge(source, spaced(len(training)), progress=reading.progress)
