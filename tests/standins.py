@@ -49,6 +49,13 @@ def scenes(clips):
     dataset.SCENES.update(train=8, test=2)
 
 
+def search(clips):
+    """Words are searched on few patches, for a second."""
+    from depthtokens.study.settings import StudySettings
+
+    _default(StudySettings, search_seconds=1, patches=64, images=1, trained_vocabulary_only=True)
+
+
 def small(clips):
     """The demonstration has few scenes and one epoch."""
     from depthtokens.demo.run import DemoSettings
@@ -56,7 +63,7 @@ def small(clips):
     _default(DemoSettings, train=16, test=4, epochs=1)
 
 
-STAND_INS = {"openai": openai, "epochs": epochs, "rows": rows, "scenes": scenes, "small": small}
+STAND_INS = {"openai": openai, "epochs": epochs, "rows": rows, "scenes": scenes, "search": search, "small": small}
 
 
 def stand_in(names, clips):

@@ -86,7 +86,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import trimesh
 
-points = trimesh.load("cloud/000003_depth.ply")
+points = trimesh.load("cloud/000003_cloud.ply")
 x, y, z = np.asarray(points.vertices).T
 figure, axes = plt.subplots(1, 2, figsize=(9, 4))
 axes[0].scatter(x, -y, s=1, c=np.asarray(points.colors)[:, :3] / 255)
