@@ -27,7 +27,7 @@ lint: .venv/ready
 # The site, with warnings as errors and its notebooks run; then every command and Python block of its pages.
 docs: .venv/docs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
-	$(PYTEST) -m docs tests/test_pages.py
+	$(PYTEST) -m docs tests/test_site.py tests/test_pages.py
 
 benchmark: .venv/ready
 	$(BIN)/python benchmarks/run.py $(if $(NYU),--nyu $(NYU))
