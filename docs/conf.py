@@ -55,9 +55,9 @@ def code(app: object, what: str, name: str, item: object, options: object, lines
     lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?!`)(?=(\w?))", lambda found: f"``{found[1]}``" + "\\ " * bool(found[2]), line) for line in lines]
 
 
-def paths(app: object, name: str, parent: object, content: list[str]) -> None:
+def paths(app: object, file: object, page: str, content: list[str]) -> None:
     """The changelog is read where it lies, and in the site: its links to pages are without their folder there."""
-    if name == "changelog":
+    if page == "changelog":
         content[0] = content[0].replace("](docs/", "](")
 
 
