@@ -9,7 +9,7 @@ import torch
 from vocabularies import make_tokenizer
 
 TOKENIZERS = {"clip": "clip", "metaclip_2": "xlm", "siglip": "siglip", "siglip2": "gemma", "tipsv2": "tips"}
-_SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
+_SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 CONTEXT = 24
 
 

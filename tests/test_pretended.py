@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from depthtokens import silog
+from depthtokens import bin_cross_entropy, silog
 from depthtokens.experiment.learn import Learner, TextPass, update
 from depthtokens.experiment.source import Batch
 from depthtokens.features.plan import plan
@@ -113,7 +113,9 @@ def test_images_to_depth(clip):
         maps = folded.maps(torch.empty(2, 64, 96, 3, dtype=torch.uint8, device=CUDA), (64, 96), flip=True)
         adapting.train().image_features(there(2, 3, 64, 96))
         assert all(values.device == CUDA for values in (depth, *maps)) and not gpu.waits and not gpu.sent
-        assert silog(depth, there(2, 1, 64, 96)).device == CUDA and not gpu.waits
+        truth = there(2, 1, 64, 96)
+        beside = [bin_cross_entropy(there(2, 5, 2, 3), truth, model.centres, ordinal=ordinal) for ordinal in (False, True)]
+        assert all(loss.device == CUDA for loss in (silog(depth, truth), *beside)) and not gpu.waits
 
 
 def test_extraction_reads_features_and_nothing_else(clip, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .data.kitti import KITTI as KITTI
     from .data.nyu import NYUv2 as NYUv2
     from .depth.depthmap import DepthMap as DepthMap
+    from .depth.loss import bin_cross_entropy as bin_cross_entropy
     from .depth.loss import silog as silog
     from .depth.model import DepthTokens as DepthTokens
     from .experiment.config import Experiment as Experiment
@@ -36,6 +37,7 @@ _HOME = {
     "DepthTokens": "depth.model",
     "DepthMap": "depth.depthmap",
     "silog": "depth.loss",
+    "bin_cross_entropy": "depth.loss",
     "NYUv2": "data.nyu",
     "KITTI": "data.kitti",
     "Folder": "data.folder",

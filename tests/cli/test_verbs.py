@@ -18,6 +18,8 @@ from depthtokens.cli import VERBS
 from depthtokens.depth.checkpoint import read
 from depthtokens.depth.checkpoint import write as write_file
 from depthtokens.depth.depthmap import colourise
+from depthtokens.experiment import train as module
+from depthtokens.experiment.config import RECIPES
 from forked import COMMAND, python
 from helpers import refused, run
 
@@ -81,14 +83,23 @@ def test_train_evaluate_predict(capsys, nyu_tree, tiny_file, photos, tmp_path):
     assert np.abs(np.asarray(Image.open(tmp_path / "depth" / "a_depth.png")) / 1000 - metres).max() < 1e-3
 
 
-def test_settings_from_toml_and_flags(capsys, nyu_tree, tiny_file, tmp_path):
+def test_settings_from_toml_recipe_and_flags(capsys, nyu_tree, tiny_file, tmp_path, monkeypatch):
     (tmp_path / "e.toml").write_text(
         f'data = "nyu:{nyu_tree}"\nclip = "{tiny_file}"\nepochs = 3\ncrop = [64, 96]\nworkers = 0\nbatch_size = 6\n'
     )
-    code, stdout, _ = run(capsys, "train", "--config", tmp_path / "e.toml", "--epochs", 1, "--out", tmp_path / "run", "--json")
-    assert code == 0 and json.loads(stdout)["trained_parameters"] == 7 * 64
+    code, stdout, _ = run(
+        capsys, "train", "--config", tmp_path / "e.toml", "--recipe", "tuned", "--epochs", 1, "--out", tmp_path / "run", "--depth",
+        "metres:5", "--bins", "linear", "--scale", "learned", "--json",
+    )  # fmt: skip
+    assert code == 0 and json.loads(stdout)["trained_parameters"] == 1
     written = (tmp_path / "run" / "experiment.toml").read_text()
-    assert "epochs = 1\n" in written and "crop = [64, 96]\n" in written
+    assert "epochs = 1\n" in written and "crop = [64, 96]\n" in written and f'objective = "{RECIPES["tuned"]["objective"]}"\n' in written
+    assert DepthTokens.load(tmp_path / "run").words[0] == "1.0 metres"  # numbers as words, from a file
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "train", lambda experiment, **_: pytest.fail(experiment.to_toml()))
+        with pytest.raises(pytest.fail.Exception, match="lr = 0.5") as caught:
+            run(capsys, "train", "--recipe", "tuned", "--data", "nyu:x", "--lr", 0.5)
+    assert f'objective = "{RECIPES["tuned"]["objective"]}"\n' in str(caught.value)
 
 
 def test_predict_refuses_to_overwrite_and_reports_bad_files(capsys, tokens, photos, tmp_path):
@@ -244,6 +255,8 @@ def test_data_check(capsys, nyu_tree, tmp_path):
     (["train", "--data", "nyu:{root}", "--clip", "{clip}", "--crop", "600", "700", "--workers", "0"], 1, "smaller than the"),
     (["train", "--data", "nyu:{root}", "--clip", "{clip}", "--crop", "600", "700", "--workers", "1"], 1, "smaller than the"),
     (["train", "--resume", "{none}"], 2, "nothing to resume"),
+    (["train", "--resume", "{none}", "--recipe", "tuned"], 2, "keeps its own settings"),
+    (["train", "--recipe", "tunde", "--data", "nyu:{root}"], 2, "did you mean 'tuned'"),
     (["train", "--config", "{none}"], 2, "no configuration"),
     (["evaluate", "{none}", "--data", "nyu:{root}"], 1, "no token file"),
     (["evaluate", "{tokens}", "--data", "nyu:{root}", "--protocol", "auty"], 2, "did you mean 'auty2023'"),

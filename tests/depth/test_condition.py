@@ -15,7 +15,8 @@ from depthtokens.depth.checkpoint import read, write
 from depthtokens.depth.condition import mean_patch
 from depthtokens.depth.settings import ModelSettings
 from depthtokens.experiment.evaluate import head_of
-from depthtokens.experiment.learn import make_optimizer
+from depthtokens.experiment.learn import Learner, make_optimizer
+from depthtokens.experiment.source import Batch
 from helpers import make_model as make
 from helpers import photo
 
@@ -95,6 +96,17 @@ def test_the_fused_model_is_the_model(request, clip, dense, kind):
     first = model.predict(rgb).metres
     next(model.condition.parameters()).data.mul_(3)
     assert np.abs(model.predict(rgb).metres - first).max() > 1e-4  # a change is noticed
+
+
+@pytest.mark.parametrize("objective", ["silog+ce", "silog+ordinal"])
+def test_bins_of_an_image_with_a_gain_are_its_own(tiny_clip, objective):
+    """Metres twice as large, of an image whose factor is 2, are the same bins."""
+    plain, model = make(tiny_clip), make(tiny_clip, condition="gain")
+    model.condition.bias.data += np.log(2)
+    losses = []
+    for one, truth in ((plain, TRUTH), (model, 2 * TRUTH)):
+        losses.append(Learner(one, 2, objective=objective).loss(Batch.on(torch.device("cpu"), PATCHES, truth), one.text_features(PATCHES)))
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-5)
 
 
 def test_uncertainty_is_about_the_image_s_own_centres(tiny_clip):

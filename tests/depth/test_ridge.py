@@ -36,7 +36,7 @@ def test_it_is_least_squares(made, strength):
     bias = wanted.mean() - rows.mean(dim=0) @ weight
     assert torch.allclose(found, torch.cat([weight, bias[None]]), atol=1e-6)
     errors = (rows @ found[:-1] + found[-1] - wanted).square()
-    assert squared_error(found, sums) == pytest.approx(float(errors.mean()), rel=1e-6)
+    assert squared_error(found, sums) == pytest.approx(float(errors.sum()), rel=1e-6)
     ridge = Ridge(found[:-1].float(), float(found[-1]), strength, (0.5, 2.0))
     assert ridge.parameters == 6
     assert torch.allclose(ridge(patches).flatten()[valid], (rows @ found[:-1] + found[-1]).exp().clamp(0.5, 2.0).float(), atol=1e-3)

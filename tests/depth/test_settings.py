@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from depthtokens.clip import CLIPIdentity
+from depthtokens.depth import settings as module
 from depthtokens.depth.bins import bin_centres
 from depthtokens.depth.checkpoint import read_tokens, write, write_tokens
 from depthtokens.depth.header import Header
@@ -39,6 +40,7 @@ def refusal(call, kind=UsageError):
     {}, {"template": "1o2d", "depth": "path:3:9"}, {"depth": "depth-7", "scale": "learned"}, {"depth": "near|far", "bins": "1|2.5"},
     {"depth": "random:20", "bins": "log", "depth_range": (0.5, 80.0), "predict_side": 352}, {"bins": "depthclip", "scale": "depthclip"},
     {"init": "depth-7", "batchnorm": "adapt", "normalisation": "clip", "dense": "value", "scale": 31.5, "seed": 7},
+    {"depth": "metres:9", "bins": "log"},
 ])  # fmt: skip
 def test_header_round_trip(changes):
     settings = ModelSettings(**changes)
@@ -52,6 +54,15 @@ def test_header_round_trip(changes):
     back = Header.from_dict(json.loads(json.dumps(first.to_dict())), shapes)
     assert back.model == again and (back.clip, back.provenance, back.versions) == (CLIP, first.provenance, first.versions)
     assert back.provenance.experiment == {"epochs": 3}
+
+
+def test_numbers_as_words_say_where_bins_lie():
+    assert ModelSettings(depth="metres:4", depth_range=(0.5, 4.5)).words.words == ("1.0 metres", "2.0 metres", "3.0 metres", "4.0 metres")
+    assert ModelSettings(depth="metres:2", bins="0.25|7").words.words == ("0.25 metres", "7.0 metres")
+    assert not ModelOptions(depth="metres:4").learns and ModelSettings(init="depth-7").start == "depth-7"
+    assert ModelSettings(depth="learned:2", bins="1|2.5", init="metres").start == ("1.0 metres", "2.5 metres")
+    path = ModelSettings(depth="path:3:5", bins="1|2|3|4|5", init="metres")
+    assert path.start == ("1.0 metres", "3.0 metres", "5.0 metres") and path.words.words == ()
 
 
 def test_provenance_may_be_empty():
@@ -197,8 +208,10 @@ def test_token_files_are_refused_with_their_name(tmp_path):
     assert str(path) in refusal(lambda: read_tokens(path), WeightsError)
 
 
-def test_a_wish_for_millions_of_bins_is_refused_at_once():
-    header = json.loads(json.dumps(ModelSettings().to_header())) | {"depth": "learned:30000000"}
+@pytest.mark.parametrize("depth", ["learned:30000000", "metres:30000000"])
+def test_a_wish_for_millions_of_bins_is_refused_at_once(depth, monkeypatch):
+    header = json.loads(json.dumps(ModelSettings().to_header())) | {"depth": depth}
+    monkeypatch.setattr(module, "bin_centres", lambda *_: pytest.fail("centres were made first"))
     with pytest.raises(UsageError, match="more than the 65536"):
         ModelSettings.from_header(header)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from depthtokens import DepthTokens, TrainingError, evaluate, make_optimizer
+from depthtokens import DepthTokens, TrainingError, bin_cross_entropy, evaluate, make_optimizer, silog
+from depthtokens.depth.linear import LinearHead
 from depthtokens.experiment.learn import Learner, TextPass, fit, update
 from depthtokens.experiment.source import Batch, Images, Stored
 from helpers import make_model as make
@@ -65,6 +66,22 @@ def test_side_by_side_is_alone(tiny_clip, store):
             # AdamW turns rounding into steps where a gradient is nearly zero: nearly all numbers agree, not each.
             moved = (value - make(tiny_clip, **kind).trainable()[name]).abs().mean()
             assert moved > 0 and (value - model.trainable()[name]).abs().mean() < 0.05 * moved, name
+
+
+def test_every_learner_has_its_objective(tiny_clip, store):
+    """Side by side, tokens and a linear head: the term beside SILog is in each loss as its weight says."""
+    models = [make(tiny_clip), make(tiny_clip), make(tiny_clip), LinearHead(make(tiny_clip))]
+    objectives = ["silog", "silog+ce:2", "silog+ordinal", "silog+ce"]
+    learners = [Learner(model, 2, objective=objective) for model, objective in zip(models, objectives, strict=True)]
+    (view,) = Stored(store, "value").training(0, [0, 1, 2], 3)
+    expected = []
+    for learner, weight in zip(learners, (0, 2, 0.5, 0.5), strict=True):
+        model = learner.model
+        logits, depth = (form(view.patches, model.text_features()) for form in (model.logits, model.depth_from))
+        beside = bin_cross_entropy(logits, view.truth, model.centres, ordinal=learner.objective.term == "ordinal")
+        expected.append((silog(depth.depth, view.truth) + weight * beside).item())
+    assert update(learners, TextPass(models), [view] * 4) == pytest.approx(expected, rel=1e-4)
+    assert len(set(expected)) == 4 and all(bool((value.grad != 0).any()) for model in models for value in model.trainable().values())
 
 
 def test_one_text_pass_for_all_that_share_a_template(tiny_clip, monkeypatch):

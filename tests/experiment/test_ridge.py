@@ -10,7 +10,7 @@ from depthtokens.depth.loss import MIN_TRUTH
 from depthtokens.depth.ridge import patch_truth
 from depthtokens.experiment import ridge as module
 from depthtokens.experiment.evaluate import score_heads
-from depthtokens.experiment.ridge import SHARE, STRENGTHS, UNCHOSEN, learn_ridge, ridge_for
+from depthtokens.experiment.ridge import PARTS, STRENGTHS, UNCHOSEN, learn_ridge, ridge_for
 from depthtokens.experiment.source import HELD_OUT, Reading, Stored, drawn
 from depthtokens.experiment.subset import Subset, subset
 from helpers import make_model as make
@@ -32,17 +32,18 @@ def fitted(features, wanted, strength):
 
 
 def test_strength_is_the_best_on_held_out_images(store):
-    images = len(store)
-    held = drawn(5, 0, HELD_OUT).permutation(images)[: images // SHARE].tolist()
-    rest, out = rows_of(store, [i for i in range(images) if i not in held]), rows_of(store, held)
-    errors = []
-    for strength in STRENGTHS:
-        weight, bias = fitted(*rest, strength)
-        errors.append((out[0] @ weight + bias - out[1]).square().mean())
-    best = STRENGTHS[errors.index(min(errors))]
+    images, errors = range(len(store)), dict.fromkeys(STRENGTHS, 0.0)
+    parts = drawn(5, 0, HELD_OUT).permutation(len(store)) % PARTS
+    for part in range(PARTS):
+        held = rows_of(store, [i for i in images if parts[i] == part])
+        rest = rows_of(store, [i for i in images if parts[i] != part])
+        for strength in STRENGTHS:
+            weight, bias = fitted(*rest, strength)
+            errors[strength] += float((held[0] @ weight + bias - held[1]).square().sum())
+    best = min(errors, key=errors.get)
     ridge = learn_ridge(Stored(store, "value"), seed=5)
     assert ridge.strength == best
-    weight, bias = fitted(*rows_of(store, range(images)), best)  # on all images
+    weight, bias = fitted(*rows_of(store, images), best)  # on all images
     assert torch.allclose(ridge.weight.double(), weight, rtol=1e-3, atol=1e-4) and ridge.bias == pytest.approx(float(bias), rel=1e-4)
 
 

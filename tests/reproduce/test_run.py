@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from depthtokens import DataError, DepthTokens, UsageError, evaluate, files
+from depthtokens import DataError, DepthTokens, Experiment, UsageError, evaluate, files, train
 from depthtokens.cli import main
 from depthtokens.data import open_dataset
 from depthtokens.data.dataset import IMAGENET_MEAN, IMAGENET_STD
@@ -22,8 +23,8 @@ from depthtokens.files import locked, sealed, unsealed
 from depthtokens.reproduce import run as module
 from depthtokens.reproduce.measured import slug
 from depthtokens.reproduce.published import published_rows
-from depthtokens.reproduce.rows import BASE, EFFECTS, WORDS
-from depthtokens.reproduce.run import reproduce
+from depthtokens.reproduce.rows import BASE, BEYOND, EFFECTS, WORDS
+from depthtokens.reproduce.run import expected, reproduce
 from depthtokens.reproduce.settings import Reproduction, parse_seeds, rows_for
 from depthtokens.reproduce.tables import save
 from helpers import killed
@@ -56,7 +57,7 @@ def test_tables_hold_every_published_row_once():
     names = [row.name for row in rows_for("all", ["nyu", "kitti"]) if row.published]
     assert sorted(names) == sorted(row.name for row in published_rows()) and len(names) == 36
     assert {row.role for row in rows_for("3", ["kitti"])} == {"kitti"} and len(rows_for("3", ["kitti"])) == 6
-    with pytest.raises(UsageError, match="needs --data nyu:ROOT; with this data, tables 3, 4, 5, 6, 7, effects run"):
+    with pytest.raises(UsageError, match="needs --data nyu:ROOT; with this data, tables 3, 4, 5, 6, 7, effects, beyond run"):
         rows_for("depthclip", ["kitti"])
     with pytest.raises(UsageError, match="unknown table"):
         rows_for("8", ["nyu"])
@@ -66,6 +67,19 @@ def test_each_effect_is_one_setting_away():
     for name, (changed, kind, asks) in EFFECTS.items():
         differs = min(len(set(asdict(changed).items()) - set(asdict(base).items())) for base in (BASE, WORDS))
         assert asks and differs + (kind != "prompt") == (0 if name in ("learned-7", "depth-7") else 2 if "256" in name else 1), name
+
+
+def test_beyond_is_asked_for_by_name(settings, monkeypatch):
+    """Its rows train with an objective of their own, which files say where it is not the released one."""
+    rows = {row.label: row for row in rows_for("beyond", ["nyu"])}
+    assert len(rows) == len(BEYOND) == 11 and not {row.name for row in rows.values()} & {row.name for row in rows_for("all", ["nyu"])}
+    released, tuned = rows["beyond/learned-7 silog"], rows["beyond/learned-7 silog+ce"]
+    assert "objective" not in released.settings and tuned.to_dict()["settings"]["objective"] == "silog+ce" and not tuned.same(released)
+    assert tuned.experiment("nyu:x").objective == "silog+ce" and not rows["beyond/metres-7"].learns
+    made = settings(table="beyond", seeds="0", steps=2)
+    monkeypatch.setattr(Reproduction, "rows", lambda self: [released, tuned, rows["beyond/metres-7"]])
+    results = by_name(reproduce(made))
+    assert len({tuple(results[row.name].scores["abs_rel"]) for row in (released, tuned, rows["beyond/metres-7"])}) == 3
 
 
 def test_cross_domain_rows_need_both():
@@ -281,6 +295,48 @@ def test_as_released_adapts_what_learns(settings, monkeypatch):
     assert by_name(done)[name].scores != by_name(frozen)[name].scores
 
 
+@pytest.fixture
+def token_row(monkeypatch):
+    """The paper's seven tokens alone, and the linear head."""
+    monkeypatch.setattr(Reproduction, "rows", lambda self: [r for r in rows_for("effects", ["nyu"]) if r.label in SOME])
+
+
+SOME = ("effects/learned-7", "effects/linear head")
+
+
+def test_new_views_in_every_epoch(settings, tiny_file, token_row, tmp_path, monkeypatch):
+    """The run that `train` makes of it, tested on stored features; the linear head sees such views as well."""
+    made = settings(table="effects", views=0, steps=None, epochs=2, seeds="3")
+    stored = []
+    cached = source.cached
+    monkeypatch.setattr(source, "cached", lambda *args, **kwargs: stored.append(args[1].split) or cached(*args, **kwargs))
+    reproduce(made)
+    assert stored == ["test"]
+    tokens, head = (module.Path(made.out) / "tokens" / f"effects_nyu_{name}-seed3.safetensors" for name in ("learned-7", "linear_head"))
+    alone = train(Experiment(data=made.data[0], clip=str(tiny_file), dense="layer4", epochs=2, batch_size=4, lr=0.02, seed=3, workers=0,
+                             out=str(tmp_path / "alone")))  # fmt: skip
+    assert torch.equal(load_file(tokens)["tokens.depth"], load_file(alone.tokens)["tokens.depth"])
+    plain = settings(table="effects", seeds="3", steps=None, epochs=2, out=made.out + "-plain")
+    reproduce(plain)
+    for mine in (tokens, head):
+        one, other = load_file(mine), load_file(module.Path(plain.out) / "tokens" / mine.name)
+        assert one.keys() == other.keys() and not all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(UsageError, match="--views 0 trains whole epochs"):
+        settings(views=0)
+
+
+def test_what_it_will_take(settings, token_row, tmp_path, monkeypatch):
+    """Bytes of the features that are not in the cache, as many as the stores then have, and minutes."""
+    monkeypatch.setenv("DEPTHTOKENS_CACHE", str(tmp_path / "cache"))
+    made = settings(table="effects", workers=0, batch_size=3)
+    before = expected(made)
+    assert 0 < before.minutes < 10 and not module.Path(made.out).exists() and str(before).startswith("features to store: ")
+    reproduce(made)
+    kept = sum(path.stat().st_size for path in (tmp_path / "cache" / "features").rglob("*"))
+    longer = expected(replace(made, steps=300))
+    assert before.bytes == pytest.approx(kept, rel=0.1) and longer.bytes == 0 and longer.minutes > 3 * before.minutes
+
+
 def test_given_stores_are_used_or_refused(settings, tiny_clip, nyu_tree, tmp_path, monkeypatch):
     data = {split: open_dataset(f"nyu:{nyu_tree}", split) for split in ("train", "test")}
     for split, dataset in data.items():
@@ -349,7 +405,13 @@ def test_command(settings, capsys, tmp_path):
     planned = capsys.readouterr().out
     assert "2 rows, 1 of them trained for 1 seed: 1 run of 2 steps" in planned and "control/nyu/ridge (layer4)" in planned
     assert "paper/t5/nyu/4o4d-learned-7" in planned and "template 4o4d" in planned
-    assert not (tmp_path / "none").exists()
+    assert not (tmp_path / "none").exists() and "features to store: " in planned and " on this machine (an estimate" in planned
+    main(["reproduce", "--plan", "--table", "3"])
+    planned = capsys.readouterr().out
+    assert planned.startswith("14 rows, 2 of them trained for 5 seeds: 10 runs of 25 epochs\n") and "paper/t3/kitti/depth-7" in planned
+    main(["reproduce", "--plan", "--table", "3", "--data", "nyu:nowhere", "--clip", made.clip, "--json"])
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["bytes"] is None and len(planned["rows"]) == 7  # data that is not there yet
     main([*words, "--out", str(tmp_path / "run"), "--json"])
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["name"] for row in rows][:3] == ["control/nyu/constant", "control/nyu/mean map", "control/nyu/ridge (layer4)"]
@@ -361,7 +423,8 @@ def test_command(settings, capsys, tmp_path):
         (["--table", "depthclip", "--data", "kitti:x"], "needs --data nyu:ROOT"), (["--seeds", "x", "--data", "scenes"], "seeds 'x'"),
         (["--data", "folder:x"], "stands for no published data set"), ([], "no data"),
         (["--data", "scenes", "--data", "nyu:x"], "both stand"),
-        (["--data", "scenes", "--as-released", "--as-written"], "opposites"), (["--data", "scenes", "--steps", "0"], "steps must be"),
+        (["--data", "scenes", "--as-released", "--as-written"], "opposites"), (["--data", "scenes", "--views", "-1"], "not be negative"),
+        (["--data", "scenes", "--as-written", "--views", "4"], "is --views 0"), (["--data", "scenes", "--steps", "0"], "steps must be"),
         (["--data", "scenes", "--as-released", "--steps", "9"], "whole epochs"),
         (["--data", "scenes", "--as-released", "--table", "few-shot"], "leave out --as-released"),
     ):  # fmt: skip

@@ -13,6 +13,7 @@ import pytest
 
 from depthtokens.depth.metrics import METRICS
 from depthtokens.experiment.result import Result
+from depthtokens.reproduce import tables as module
 from depthtokens.reproduce.measured import Measured
 from depthtokens.reproduce.rows import CONSTANT, MEAN_MAP, control_row
 from depthtokens.reproduce.run import Reproduced
@@ -68,6 +69,13 @@ def finished(tmp_path):
     return make
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pages without their pictures, which take a second each."""
+    for name in ("row_plot", "numbers_plot"):
+        monkeypatch.setattr(module, name, lambda *args: b"")
+
+
 def find(done, name):
     return next(line for found in lines(done).values() for line in found if line.row.name == name)
 
@@ -108,13 +116,23 @@ def test_the_row_that_others_are_compared_with_is_found_by_its_settings(finished
     assert all(line.against_base is None for line in lines(finished("6"))["nyu"])  # no such row
 
 
+def test_stuck_runs_are_counted(finished):
+    """A run that ends no better than the mean map; of what learns nothing there is none to count."""
+    done = finished(spread=0.3)  # the second seed ends 0.3 worse than the first, and so than the map
+    better = [replace(one, result=replace(one.result, scores={**one.result.scores, "abs_rel": [0.2, 0.6]}))
+              if one.row.learns else one for one in done.rows]  # fmt: skip
+    line = find(replace(done, rows=better), "paper/t3/nyu/learned-7")
+    assert line.stuck == 1 and line.to_dict()["stuck_runs"] == 1 and "| 1 of 2 |" in markdown(replace(done, rows=better))
+    assert find(done, "paper/t3/nyu/depth-7").stuck is None and find(done, "control/nyu/constant").stuck is None
+
+
 def test_json(finished):
     done = finished()
     values = json.loads(json.dumps(to_json(done)))
     row = next(row for row in values["rows"] if row["name"] == "paper/t3/nyu/learned-7")
     assert list(row) == [
         "name", "asks", "settings", "protocol", "published", "seeds", "measured", "difference_to_mean_map", "difference_to_learned_7",
-        "trained_parameters", "minutes", "images",
+        "stuck_runs", "trained_parameters", "minutes", "images",
     ]  # fmt: skip
     assert row["published"]["abs_rel"] == 0.319 and row["seeds"] == [0, 1] and row["measured"].keys() == METRICS.keys()
     runs = row["measured"]["abs_rel"]["runs"]
@@ -143,11 +161,11 @@ def test_no_figures_were_published_on_scenes(finished):
     assert title(rendered, "nyu") == "scenes (nyu's rows)" and title(finished(), "nyu") == "nyu"
 
 
-def test_every_form_holds_the_same_table(finished):
+def test_every_form_holds_the_same_table(finished, no_pictures):
     done = finished()
     table = tables(done)["nyu"]
     assert table.columns == [
-        "row", "trained numbers", "AbsRel", "AbsRel 95 %", "AbsRel − mean map", "AbsRel − learned-7", "RMSE", "log10", "δ < 1.25",
+        "row", "trained numbers", "AbsRel", "AbsRel 95 %", "AbsRel − mean map", "stuck", "AbsRel − learned-7", "RMSE", "log10", "δ < 1.25",
         "minutes",
     ]  # fmt: skip
     learned = find(done, "paper/t3/nyu/learned-7")
@@ -162,15 +180,22 @@ def test_every_form_holds_the_same_table(finished):
     assert [[unescape(re.sub("<[^>]+>", "", cell)) for cell in row] for row in rows] == [list(table.columns), *table.text()]
     assert table.kinds.count("control") == 3 and page.count('<tr class="control">') == 3
     assert short_tables(done)["nyu"].columns == [
-        "row", "trained numbers", "AbsRel", "AbsRel 95 %", "AbsRel − mean map", "δ < 1.25", "minutes",
+        "row", "trained numbers", "AbsRel", "AbsRel 95 %", "AbsRel − mean map", "stuck", "δ < 1.25", "minutes",
     ]  # fmt: skip
     for form in (text, unescape(page)):
         assert describe(done, "nyu") in form and recipe(done) in form and "CLIP bundled  0123456789ab; float32; depthtokens 0.1.0." in form
 
 
 def test_page(finished):
-    page = to_html(finished())
-    assert page.count("<tr") == 10 and "http" not in page and "protocol auty2023" in page
+    whole = to_html(finished())
+    page = re.sub('base64,[^"]+', "", whole)
+    assert page.count("<tr") == 10 and "http" not in page and "protocol auty2023" in page and len(whole) > len(page) + 50_000
+    alts = re.findall('<img class="plot" alt="(.*?)"', page)
+    assert [alt.split(",")[0] for alt in alts] == ["Rows by AbsRel", "Trained numbers against AbsRel"] and "lines: constant 0." in alts[0]
+    assert page.count(' class="more"') == 4 * 10 and page.index("<img") < page.index("<table")  # columns on demand
+
+
+def test_page_of_effects(finished, no_pictures):
     effects = to_html(finished("effects", data=("nyu:<root>", "kitti:x")))
     assert "nyu:&lt;root&gt;" in effects and "<root>" not in effects
     assert effects.count("what it is there to tell") == 2 and "no language at all: what do the features hold?" in effects
@@ -183,7 +208,7 @@ def test_few_shot(finished):
     head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in few.splitlines()]
     sizes = ["1 image", *(f"{count} images" for count in (4, 16, 64, 99, 256))]
     assert head == ["learned from", "trained numbers", *sizes]
-    assert [row[0] for row in rows] == ["mean map", "ridge", "linear head", "learned-7", "path:7:64 log"]
+    assert [row[0] for row in rows] == ["mean map", "ridge", "linear head", "learned-7", "path:7:64 log silog+ce"]
     assert rows[3][2] == str(find(done, "few-shot/nyu/learned-7, 1").result.measured("abs_rel")) and "±" in rows[3][2]
     page = to_html(done)
     assert page.count('<img class="plot"') == 1 and "<th>learned from</th>" in page
@@ -194,12 +219,16 @@ def test_words(finished):
     done = finished()
     assert describe(done, "nyu").startswith(f"nyu:somewhere: 99 training and {IMAGES} test images. protocol auty2023 (Auty & ")
     assert "0.001-10 m, crop eigen" in describe(done, "nyu") and "depthclip" in describe(finished("all"), "nyu")
-    assert recipe(done).startswith("3 steps of batch 16, AdamW, OneCycle to 0.000357, seeds 0..1; as written: CLIP frozen")
+    assert recipe(done).startswith(
+        "3 steps of batch 16, AdamW, OneCycle to 0.000357, seeds 0..1; CLIP frozen, stored features of plain images"
+    )
     released = replace(done, settings=replace(done.settings, as_released=True, steps=None))
     assert "25 epochs of batch 16" in recipe(released) and "as released: BatchNorm adapts" in recipe(released)
+    written = replace(done, settings=replace(done.settings, views=0, steps=None))
+    assert "; as the paper writes: CLIP frozen, new random views in every epoch" in recipe(written)
 
 
-def test_files(finished, tmp_path):
+def test_files(finished, no_pictures, tmp_path):
     done = finished()
     paths = save(done)
     assert [path.name for path in paths] == ["table.md", "table.csv", "table.html", "table.json"]
@@ -207,7 +236,7 @@ def test_files(finished, tmp_path):
     assert json.loads(paths[3].read_text()) == json.loads(json.dumps(to_json(done))) and paths[0].parent == tmp_path
 
 
-def test_no_place_of_this_machine_is_in_a_table(finished, tmp_path):
+def test_no_place_of_this_machine_is_in_a_table(finished, no_pictures, tmp_path):
     done = finished(data=("nyu:/home/me/nyu",))
     done.facts["recipe"] |= {"clip": "/home/me/clip.pt", "weights": "/home/me/w.pt"}
     for path in save(done):

@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
-from ..experiment.config import Experiment
+from ..experiment.config import RECIPES, Experiment
 from .console import parse
 
 Flags = dict[str, tuple[str, ...]]
 """A verb's flags, and the values that each takes; none where they cannot be listed."""
 
-BEYOND: dict[str, Flags] = {"train": {"--config": (), "--resume": (), "--json": (), "--force": ()}}
+BEYOND: dict[str, Flags] = {"train": {"--config": (), "--resume": (), "--recipe": tuple(RECIPES), "--json": (), "--force": ()}}
 """Flags of verbs that are not fields of their dataclass."""
 
 BASH = """\

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import tyro
 
-from ..errors import UsageError
+from ..errors import DepthTokensError, UsageError
 from ..reproduce.settings import Reproduction
 from .console import ProgressBar, notify, parse, print_json, print_table
 from .flags import JsonFlag, SpreadFlags
@@ -18,9 +18,9 @@ class Reproduce(JsonFlag, SpreadFlags, Reproduction):
     """Run the paper's tables, and the effects it leaves mixed, beside the published figures and two controls that need no image."""
 
     as_written: bool = False
-    """Keep CLIP frozen, as the paper writes; this is the default, and the opposite of --as-released."""
+    """Train as the paper writes: CLIP frozen, new random views in every epoch, which is --views 0."""
     plan: bool = False
-    """Print the rows and what they cost, run nothing."""
+    """Print the rows and, where data is named, bytes of features and minutes to expect; run nothing."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -28,7 +28,11 @@ def main(arguments: Sequence[str]) -> None:
     args = parse(Reproduce, "reproduce", arguments, None, tyro.conf.UseAppendAction)
     if args.as_released and args.as_written:
         raise UsageError("--as-released and --as-written are opposites: give one")
+    if args.as_written and args.views > 1:
+        raise UsageError("--as-written is --views 0: leave out one of the two")
     settings = Reproduction(**{field.name: getattr(args, field.name) for field in fields(Reproduction)})
+    if args.as_written:
+        settings = replace(settings, views=0)
     if args.plan:
         _plan(settings, args.json)
         return
@@ -52,10 +56,21 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _plan(settings: Reproduction, as_json: bool) -> None:
-    rows = settings.rows()
+    rows, found = settings.rows(), None
+    if settings.data:
+        from ..reproduce.run import expected
+
+        try:
+            with ProgressBar() as progress:
+                found = expected(settings, progress, notify)
+        except DepthTokensError as error:  # the rows are known without data
+            notify(f"no estimate of bytes and minutes: {error}")
     if as_json:
-        print_json({"cost": settings.cost(), "rows": [row.to_dict() for row in rows]})
+        expects = {"bytes": found and found.bytes, "minutes": found and found.minutes}
+        print_json({"cost": settings.cost(), **expects, "rows": [row.to_dict() for row in rows]})
         return
     print(settings.cost())
+    if found:
+        print(found)
     for row in rows:
         print(f"  {row.name:<40}  {row.kind}: {', '.join(f'{key} {value}' for key, value in row.settings.items())}; {row.protocol}")

@@ -7,21 +7,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import tyro
+
 from ..errors import UsageError
-from ..experiment.config import Experiment
+from ..experiment.config import RECIPES, Experiment, recipe
 from ..files import user_path
 from .console import ProgressBar, command, notify, parse, print_json
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Learn tokens. `--config FILE` or `--resume FOLDER` give the settings; flags override them."""
+    """Learn tokens. `--config FILE`, `--recipe NAME` or `--resume FOLDER` give the settings; flags override them."""
     words, config = _take(list(arguments), "--config")
     words, folder = _take(words, "--resume")
+    words, named = _take(words, "--recipe")
     as_json = "--json" in words
     force = "--force" in words
     words = [word for word in words if word not in ("--json", "--force")]
-    if config and folder:
-        raise UsageError("--config and --resume cannot be given together: a resumed run keeps its own settings")
+    if folder and (config or named):
+        raise UsageError(
+            f"{'--config' if config else '--recipe'} and --resume cannot be given together: a resumed run keeps its own settings"
+        )
+    chosen = {"recipe": named} if named else {}
     default = None
     if folder:
         file = user_path(folder) / "experiment.toml"
@@ -29,11 +35,14 @@ def main(arguments: Sequence[str]) -> None:
             raise UsageError(f"nothing to resume in {folder}: no experiment.toml there")
         default = replace(Experiment.from_toml(file), out=folder)
     elif config:
-        default = Experiment.from_toml(config)
+        default = Experiment.from_toml(config, **chosen)
+    elif chosen:
+        default = Experiment(data=tyro.MISSING, **recipe(chosen))
     if {"-h", "--help"} & set(words):
         print(
             "Besides the settings below: --config FILE.toml (settings from a file), --resume FOLDER (go on with a run), --json,\n"
-            "--force (train even where depths look out of proportion).\n"
+            f"--recipe {'|'.join(RECIPES)} (what takes the place of settings that are not given), --force (train even where depths look\n"
+            "out of proportion).\n"
         )
     experiment = parse(Experiment, "train", words, default)
 

@@ -26,7 +26,8 @@ class Shift(nn.Module):
     """What is added to every vector of an image's prompts: W₂ ReLU(W₁ g), g the image's mean patch feature.
 
     Source: Zhou et al., "Conditional Prompt Learning for Vision-Language Models" (CoCoOp), CVPR 2022, the paper's reference [2]. Its g is
-    the feature of the whole image; its hidden layer has C / 16 units and biases, this one `HIDDEN` units and none.
+    the feature of the whole image; its hidden layer has C / 16 units and biases, this one `HIDDEN` units and none. Mean patches of images
+    are much alike, so a unit is above zero for nearly all of them or for none: with very few, a draw may leave none that learns.
 
     Attributes:
         down: W₁ [HIDDEN, C], drawn.

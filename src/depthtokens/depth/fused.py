@@ -42,6 +42,19 @@ class Output(NamedTuple):
     depth: Tensor
     probs: Tensor
 
+    @classmethod
+    def of(cls, logits: Tensor, centres: Tensor) -> Output:
+        """Softmax over bins, and the expectation of their centres.
+
+        Args:
+            logits: [B, N, h, w].
+            centres: [N] metres, or [B, N] where every image has its own.
+        """
+        probs = logits.softmax(dim=1)
+        if centres.ndim == 2:
+            return cls((probs * centres[:, :, None, None]).sum(dim=1, keepdim=True), probs)
+        return cls(F.conv2d(probs, centres[None, :, None, None]), probs)
+
 
 class FusedDepth(nn.Module):
     """What `DepthTokens(images)` gives, for inference alone: equal up to float rounding, at about the cost of the bare image tower.

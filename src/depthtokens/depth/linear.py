@@ -50,10 +50,16 @@ class LinearHead(nn.Module):
 
     def depth_from(self, patches: Tensor, text: Tensor) -> Output:
         """As `DepthTokens.depth_from`, with a bias per bin."""
+        return Output.of(self.logits(patches, text), self.centres)
+
+    def centres_of(self, patches: Tensor) -> Tensor:
+        """[N] metres, the same for all images."""
+        return self.centres
+
+    def logits(self, patches: Tensor, text: Tensor) -> Tensor:
+        """As `DepthTokens.logits`, with a bias per bin."""
         need_features(patches, text, len(self.centres))
-        logits = nn.functional.conv2d(patches.float(), self.scale * text[:, :, None, None], self.bias)
-        probs = logits.softmax(dim=1)
-        return Output(nn.functional.conv2d(probs, self.centres[None, :, None, None]), probs)
+        return nn.functional.conv2d(patches.float(), self.scale * text[:, :, None, None], self.bias)
 
 
 Trainable = DepthTokens | LinearHead

@@ -1,4 +1,4 @@
-"""SILog, the training loss, as the released code runs it."""
+"""What training minimises: SILog as the released code runs it, and cross-entropy of the bins, which may stand beside it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..clip.device import may_read
@@ -43,6 +44,73 @@ def silog(depth: Tensor, target: Tensor) -> Tensor:
         raise UsageError(f"silog: needs one target for each depth map; these are {len(depth)} maps and {len(target)} targets")
     with torch.autocast(depth.device.type, enabled=False):
         return _Silog.apply(depth.float(), target)
+
+
+def bin_cross_entropy(logits: Tensor, target: Tensor, centres: Tensor, *, ordinal: bool = False) -> Tensor:
+    """Mean over patches with truth of the cross-entropy between bin probabilities and the depth of the patch.
+
+    SILog sees the probabilities only through the depth that they average to, and its gradient vanishes where the softmax is saturated;
+    this term names the bin that should win, so that a run that begins far off still moves.
+
+    Args:
+        logits: [B, N, h, w], before the softmax; logarithms of probabilities do as well.
+        target: [B, 1, H, W] metres, 0 = no truth; reduced to patches by `patch_truth`.
+        centres: [N] metres, increasing, or [B, N] where every image has its own; no gradient goes to them.
+        ordinal: False wants the bin that the depth lies in, bins being cut half-way between centres. True wants q_n ∝ exp(-(log c_n -
+            log d)² / 2σ²), so that a bin nearby is less wrong than one far away; σ is half the mean distance of neighbouring centres in
+            log depth. Source: soft ordinal labels, Diaz and Marathe, CVPR 2019, with a squared log distance.
+
+    Returns:
+        One number, differentiable; 0 where no patch has truth.
+
+    Raises:
+        UsageError: for other shapes, or that do not fit together.
+    """
+    need(logits, "bin_cross_entropy's logits", "[B, N, h, w]")
+    need(target, "bin_cross_entropy's target", "[B, 1, H, W]", hint="metres, 0 where there is no ground truth")
+    if len(logits) != len(target) or logits.shape[1] != centres.shape[-1]:
+        bins = f"{logits.shape[1]} bins of {len(logits)} images"
+        raise UsageError(f"bin_cross_entropy: {bins} do not fit {centres.shape[-1]} centres and {len(target)} targets")
+    truth = patch_truth(target, (logits.shape[2], logits.shape[3]))
+    valid, centres = truth > MIN_TRUTH, centres.detach()
+    with torch.autocast(logits.device.type, enabled=False):
+        likely = logits.float().log_softmax(dim=1)
+        if ordinal:
+            places = centres.log()
+            sigma = 0.5 * (places[..., -1:] - places[..., :1]) / (centres.shape[-1] - 1)
+            far = (places[..., None, None] - truth.clamp(min=MIN_TRUTH).log()[:, None]) / sigma[..., None, None]
+            loss = -((-0.5 * far.square()).softmax(dim=1) * likely).sum(dim=1)
+        else:
+            edges = (centres[..., 1:] + centres[..., :-1]) / 2
+            loss = F.nll_loss(likely, (truth[:, None] > edges[..., None, None]).sum(dim=1), reduction="none")
+        return torch.where(valid, loss, 0).sum() / valid.sum().clamp(min=1)
+
+
+def patch_truth(target: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Truth of each patch: the median of valid pixels, of 5×5 spread over the cell that resizing gives the patch.
+
+    A patch's depth goes to pixels as `silog` resizes it, so the first patch lies at the first pixel, not half a patch further in. Truth
+    from there fits scores better than truth from the pixels that a patch sees (a ridge regression on 800 rendered rooms has AbsRel 0.285
+    against 0.297 on 200 others); a median and one pixel do as well there, but one pixel may be a hole.
+
+    Args:
+        target: [B, 1, H, W] metres, 0 = no truth.
+        grid: (h, w), patches of an image.
+
+    Returns:
+        [B, h, w] metres, 0 = no truth.
+    """
+    rows, columns = (_spread(small, large, target.device) for small, large in zip(grid, target.shape[-2:], strict=True))
+    pixels = target[:, 0, rows.flatten()[:, None], columns.flatten()].view(-1, *rows.shape, *columns.shape).transpose(2, 3).flatten(3)
+    return torch.where(pixels > MIN_TRUTH, pixels, torch.nan).nanmedian(dim=3).values.nan_to_num()
+
+
+@lru_cache(maxsize=32)
+def _spread(small: int, large: int, device: torch.device) -> Tensor:
+    """[small, 5] pixels of an axis of `large`, five around where each of `small` patches lies."""
+    around = torch.tensor([-0.4, -0.2, 0.0, 0.2, 0.4])
+    share = (torch.arange(small)[:, None] + around) / (small - 1) if small > 1 else around[None] + 0.5
+    return (share.clamp(0, 1) * (large - 1)).round().long().to(device)
 
 
 class _Silog(torch.autograd.Function):

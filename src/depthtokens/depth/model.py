@@ -58,7 +58,8 @@ class DepthTokens(Summarised, nn.Module):
     Args:
         clip: from `load_clip`.
         template: text with {depth} and {ctx} slots, or a name in `prompt.template.TEMPLATES`.
-        depth: "learned:N", "random:N", "path:K:N" (N vectors on a line through K learned anchors), a scale's name, or words, one per bin.
+        depth: "learned:N", "random:N", "path:K:N" (N vectors on a line through K learned anchors), a scale's name, "metres:N" (bin centres
+            as words), or words, one per bin.
         bins: "linear:N", "log:N", "const80:N", "depthclip", or centres in metres; see `bins.bin_centres`.
         depth_range: (lo, hi) metres.
         dense: how patch features are read, see `clip.image.dense_features`; None takes the CLIP's default.
@@ -66,7 +67,7 @@ class DepthTokens(Summarised, nn.Module):
             "learned" (from auty2023's).
         batchnorm: "frozen", or "adapt": the trunk's BatchNorm layers follow the training data, as in the released run.
         seed: of vectors that are drawn.
-        init: what learned depth tokens start from: "random", a scale's name, or words.
+        init: what learned depth tokens start from: "random", a scale's name, "metres", or words.
         predict_side: shorter side of the training images in pixels, to which `predict` brings that of photos.
         normalisation: "imagenet" (as released) or "clip", whose mean and standard deviation the trunk sees pixels in.
         condition: "shift": the image moves its prompts' vectors, as in CoCoOp (the paper's reference [2]; `condition.Shift`); "gain": it
@@ -125,8 +126,8 @@ class DepthTokens(Summarised, nn.Module):
         if words.kind != "words":
             count = words.anchors or words.count
             vectors = random_vectors(count, clip.text.width, seed, stream=1)
-            if words.kind == "learned" and settings.init != "random":
-                vectors = vectors_from_words(clip, settings.init, count)
+            if words.kind == "learned" and settings.start != "random":
+                vectors = vectors_from_words(clip, settings.start, count)
             self.tokens["depth"] = nn.Parameter(vectors, requires_grad=words.kind == "learned")
         self.path: Tensor | None  # [N, K]: each depth vector's place between the K learned anchors of a path
         self.register_buffer("path", path_matrix(words.anchors, words.count) if words.anchors else None, persistent=False)
@@ -250,18 +251,23 @@ class DepthTokens(Summarised, nn.Module):
         Raises:
             UsageError: for features of other shapes, or that do not fit together.
         """
-        need_features(patches, text, len(self.centres))
         with torch.autocast(patches.device.type, enabled=False):  # half precision would cost millimetres here, and gain nothing
+            return Output.of(self.logits(patches, text), self.centres_of(patches))
+
+    def logits(self, patches: Tensor, text: Tensor) -> Tensor:
+        """[B, N, h, w]: what `depth_from` takes the softmax of. Arguments and errors are its own."""
+        need_features(patches, text, len(self.centres))
+        with torch.autocast(patches.device.type, enabled=False):
             kernel = self.log_scale.exp() * text.float()
             if text.ndim == 2:
-                logits = F.conv2d(patches.float(), kernel[:, :, None, None])
-            else:
-                logits = (kernel @ patches.float().flatten(2)).unflatten(2, patches.shape[2:])
-            probs = logits.softmax(dim=1)
-            depth = F.conv2d(probs, self.centres[None, :, None, None])
-            if isinstance(self.condition, Gain):
-                depth = depth * self.condition(mean_patch(patches))[:, None, None, None]
-            return Output(depth, probs)
+                return F.conv2d(patches.float(), kernel[:, :, None, None])
+            return (kernel @ patches.float().flatten(2)).unflatten(2, patches.shape[2:])
+
+    def centres_of(self, patches: Tensor) -> Tensor:
+        """Bin centres in metres: [N], or [B, N] where images [B, C, h, w] have a factor on them (condition="gain")."""
+        if not isinstance(self.condition, Gain):
+            return self.centres
+        return self.condition(mean_patch(patches))[:, None] * self.centres
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What training changes, by name: tokens, the logit scale if it is learned, and what a condition has."""

@@ -111,11 +111,11 @@ def solve(sums: Tensor, strengths: Sequence[float]) -> list[Tensor]:
 
 
 def squared_error(solution: Tensor, sums: Tensor) -> float:
-    """Mean squared error of log depth over the patches of `sums`.
+    """Squared error of log depth, summed over the patches of `sums`.
 
     Args:
         solution: [C + 1], of `solve`.
-        sums: of `moments`, of at least one patch.
+        sums: of `moments`.
     """
     residual = torch.cat([solution, solution.new_tensor([-1.0])])
-    return float(residual @ sums @ residual / sums[-2, -2])
+    return float(residual @ sums @ residual)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..clip import NORMALISATIONS
 from ..errors import UsageError, cut, printable, unknown
-from ..prompt.scales import DepthWords, depth_words
+from ..prompt.scales import METRES, DepthWords, depth_words, numbers
 from ..prompt.template import Template, parse_template
 from ..schema import read_dataclass
 from .bins import bin_centres
@@ -40,9 +40,9 @@ class ModelOptions:
     """A template's name (baseline, 1o1d, 1o2d, 4o4d, depthclip), or text with {depth} and {ctx} slots."""
     depth: str = "learned:7"
     """What fills {depth}: learned:N, random:N, path:K:N (N between K learned anchors), a scale (depth-7, size-7, colour-7, rand-txt-7,
-    depthclip) or words: 'near|far'."""
+    depthclip), metres:N (numbers as words: '0.72 metres') or words: 'near|far'."""
     init: str = "random"
-    """What learned depth tokens start from: random, a scale, or words."""
+    """What learned depth tokens start from: random, a scale, metres, or words."""
     bins: str = "linear"
     """Bin centres: linear, log, const80 (one bin per depth word), depthclip, or metres: '1|2|4'."""
     dense: str | None = None
@@ -138,7 +138,7 @@ class ModelSettings(ModelOptions):
             raise UsageError(f"predict_side {self.predict_side}: needs a number of pixels from 1 to {MOST_SIDE}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed must be between 0 and 2**63 - 1, not {self.seed}")
-        if str(self.depth).count("|") >= MOST_BINS or self.words.count > MOST_BINS:
+        if str(self.depth).count("|") >= MOST_BINS or depth_words(self.depth).count > MOST_BINS:  # before any word or centre is made
             raise UsageError(f"'{cut(self.depth, 80)}': bins are more than the {MOST_BINS} that a model can have")
         if (self.words.anchors or 0) * self.words.count > MOST_SHARES:
             raise UsageError(f"'{self.depth}': anchors times tokens are more than the {MOST_SHARES} that a path can have")
@@ -149,7 +149,21 @@ class ModelSettings(ModelOptions):
     @cached_property
     def centres(self) -> tuple[float, ...]:
         """Bin centres, metres."""
-        return bin_centres(self.bins, self.words.count, self.depth_range)
+        return bin_centres(self.bins, depth_words(self.depth).count, self.depth_range)
+
+    @cached_property
+    def words(self) -> DepthWords:
+        """What fills {depth}; numbers as words say where the bins lie."""
+        words = depth_words(self.depth)
+        return words if words.words or words.kind != "words" else replace(words, words=numbers(self.centres))
+
+    @property
+    def start(self) -> str | tuple[str, ...]:
+        """What learned depth tokens start from: "random", or words by name or in full, one for each."""
+        if self.init != METRES:
+            return self.init
+        count, tokens = self.words.count, self.words.anchors or self.words.count  # an anchor starts from the bin where it lies, or next to
+        return numbers([self.centres[round(i * (count - 1) / (tokens - 1))] for i in range(tokens)])
 
     def changed(self, **changes: Any) -> ModelSettings:
         """The same with other values in some fields."""

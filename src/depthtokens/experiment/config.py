@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..clip import PRECISIONS
+from ..depth.objective import Objective
 from ..depth.settings import ModelOptions, ModelSettings
 from ..errors import UsageError, unknown
 from ..schema import read_dataclass
 
 if TYPE_CHECKING:
     from ..data.dataset import DepthDataset
+
+RECIPES: dict[str, dict[str, Any]] = {"auty2023": {}, "tuned": {"objective": "silog+ce", "depth": "path:7:64", "bins": "log"}}
+"""What takes the place of an experiment's defaults, by name: auty2023 is the released recipe, tuned what measurements prefer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,9 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
     views: int = 0
     """Views of each image: 0 = new random ones in every epoch (rotated, cropped, mirrored, recoloured, as released), 1 = the plain image,
     K = K random ones again and again. Where they are fixed and CLIP is frozen, patch features are computed once and kept (see cache)."""
+    objective: str = "silog"
+    """What is minimised: silog (as released), silog+ce (cross-entropy of the bin that a patch's depth lies in beside it) or silog+ordinal
+    (nearby bins count as less wrong), with a weight if wanted: silog+ce:0.5."""
     epochs: int = 25
     batch_size: int = 16
     lr: float = 3.57e-4
@@ -93,6 +100,9 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
     """Keep patch features of fixed views in the cache folder and use what is there (results agree within half-precision rounding)."""
     protocol: str = "auty2023"
     """The protocol that `evaluate` uses for these tokens unless told otherwise."""
+    validate: int = 0
+    """Score the data's test split after every so many epochs and after the last, by the protocol, into the log; 0 = never. Scores are told
+    only: the tokens of the last step stay the result, so that none are picked on test images."""
     save_minutes: float = 10.0
     """Save the run at least so often, besides after every epoch."""
     tensorboard: bool = False
@@ -110,11 +120,12 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
         if math.isinf(self.lr):
             raise UsageError("lr must be a finite number")
-        for name in ("weight_decay", "views"):
+        for name in ("weight_decay", "views", "validate"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed must be between 0 and 2**32 - 1, not {self.seed}")
+        Objective.read(self.objective)
         if self.crop and self.views == 1:
             raise UsageError("crop is the size of random training crops: it needs random views, not --views 1")
         if not self.weights:
@@ -133,11 +144,12 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
         return "\n".join(lines) + "\n"
 
     @classmethod
-    def from_toml(cls, path: str | Path) -> Experiment:
+    def from_toml(cls, path: str | Path, **settings: Any) -> Experiment:
         """Read a TOML file.
 
         Args:
-            path: the file.
+            path: the file; `recipe = "tuned"` in it takes what it does not say from that recipe.
+            settings: taken instead of the file's.
 
         Raises:
             UsageError: for a missing file, bad syntax, an unknown key, or a value of the wrong type or out of bounds.
@@ -148,22 +160,22 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
             raise UsageError(f"no configuration at {path}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise UsageError(f"{path} is not valid TOML: {error}") from error
-        return cls.from_dict(values, str(path))
+        return cls.from_dict({**values, **settings}, str(path))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str = "configuration") -> Experiment:
         """An experiment from plain values, as TOML or JSON gives them.
 
         Args:
-            values: setting -> value.
+            values: setting -> value; `recipe`, one of `RECIPES`, gives those that are left out.
             source: what errors call the place that the values come from.
 
         Raises:
-            UsageError: for an unknown key, or a value of the wrong type or out of bounds.
+            UsageError: for an unknown key or recipe, or a value of the wrong type or out of bounds.
         """
         if "data" not in values:
             raise UsageError(f"{source} does not say `data`")
-        return read_dataclass(cls, values, source)
+        return read_dataclass(cls, recipe(values), source)
 
     @property
     def fixed_views(self) -> bool:
@@ -197,6 +209,14 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
             UsageError: for what is unknown, or does not fit together.
         """
         return self.on(self.depth_range or depth_range, predict_side)
+
+
+def recipe(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings with `recipe` among them spelled out: what the recipe says, where they do not. Raises UsageError for an unknown recipe."""
+    name = str(values.get("recipe", "auty2023"))
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return {**RECIPES[name], **{key: value for key, value in values.items() if key != "recipe"}}
 
 
 def _toml(value: Any) -> str:

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
+from ..depth.fused import Output
 from ..depth.linear import LinearHead, Trainable
-from ..depth.loss import silog
+from ..depth.loss import bin_cross_entropy, silog
 from ..depth.model import DepthTokens
+from ..depth.objective import Objective
 from ..depth.settings import SHIFT
 from ..errors import TrainingError
 from ..progress import Progress, silent
@@ -84,6 +86,7 @@ class Learner:
         steps: number of steps in the whole schedule.
         done: number of steps so far; one whose batch had no valid truth counts.
         clip_norm: largest gradient norm.
+        objective: what is minimised.
         optimizer: torch's AdamW.
         scheduler: torch's OneCycleLR.
 
@@ -93,15 +96,40 @@ class Learner:
         lr: peak learning rate.
         weight_decay: of everything but a learned logit scale.
         clip_norm: larger gradients are scaled down to this norm.
+        objective: what is minimised: silog, as released, silog+ce[:WEIGHT] or silog+ordinal[:WEIGHT].
 
     Raises:
         TrainingError: where the model has nothing to learn.
+        UsageError: for an unknown objective.
     """
 
-    def __init__(self, model: Trainable, steps: int, *, lr: float = 3.57e-4, weight_decay: float = 0.1, clip_norm: float = 0.1) -> None:
-        self.model, self.steps, self.clip_norm = model, steps, clip_norm
+    def __init__(
+        self,
+        model: Trainable,
+        steps: int,
+        *,
+        lr: float = 3.57e-4,
+        weight_decay: float = 0.1,
+        clip_norm: float = 0.1,
+        objective: str = "silog",
+    ) -> None:
+        self.model, self.steps, self.clip_norm, self.objective = model, steps, clip_norm, Objective.read(objective)
         self.optimizer, self.scheduler = make_optimizer(model, steps, lr, weight_decay)
         self.done = 0
+
+    def loss(self, view: Batch, text: Tensor) -> Tensor:
+        """The objective on a batch, with gradients.
+
+        Args:
+            view: some of whose images have truth.
+            text: the model's text features, [N, C], or [B, N, C] where prompts depend on the image.
+        """
+        term, weight = self.objective.term, self.objective.weight
+        if term is None:
+            return silog(self.model.depth_from(view.patches, text).depth, view.truth)
+        logits, centres = self.model.logits(view.patches, text), self.model.centres_of(view.patches)
+        beside = bin_cross_entropy(logits, view.truth, centres, ordinal=term == "ordinal")
+        return silog(Output.of(logits, centres).depth, view.truth) + weight * beside
 
     def clip(self) -> Tensor:
         """Scale the gradient down to the largest norm that it may have; returns the norm that it had."""
@@ -225,7 +253,7 @@ def update(learners: Sequence[Learner], texts: TextPass, views: Sequence[Batch])
     for i, (learner, text, view) in enumerate(zip(learners, features, views, strict=True)):
         learner.optimizer.zero_grad(set_to_none=True)
         if view.without_truth < len(view.truth):
-            losses[i] = silog(learner.model.depth_from(view.patches, text).depth, view.truth)
+            losses[i] = learner.loss(view, text)
     found = [float("nan")] * len(learners)
     if losses:
         together = torch.stack(list(losses.values()))

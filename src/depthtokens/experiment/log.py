@@ -49,6 +49,26 @@ class Record:
         return json.dumps({key: None if value != value else value for key, value in asdict(self).items()}) + "\n"
 
 
+@dataclass(frozen=True)
+class Validated:
+    """A line of log.jsonl behind that of an epoch's last step: scores on the test split.
+
+    Attributes:
+        epoch: counted from 1.
+        step: counted from 1, over all epochs.
+        validation: metric name -> score.
+    """
+
+    epoch: int
+    step: int
+    validation: dict[str, float]
+
+    def to_line(self) -> str:
+        """The record as a line of JSON, with null for NaN."""
+        scores = {name: None if score != score else score for name, score in self.validation.items()}
+        return json.dumps({**asdict(self), "validation": scores}) + "\n"
+
+
 def cut_log(path: Path, step: int) -> None:
     """Keep the log's lines up to the checkpoint's step; those behind it will be done again, and what is no line of a log goes."""
     if not path.is_file():

@@ -23,41 +23,44 @@ STRENGTHS = tuple(10.0**power for power in range(-6, 3))
 """What the strength of the penalty is chosen from, in units of the features' mean variance."""
 UNCHOSEN = 1.0
 """The strength where nothing can be held out: one image has truth."""
-SHARE = 5
-"""One in so many training images is held out to choose the strength on."""
+PARTS = 5
+"""In so many parts training images fall, each of which is held out once to choose the strength on: with few images one part says little."""
 
 
 def learn_ridge(source: Source, images: Sequence[int] | None = None, seed: int = 0, progress: Progress = silent) -> Ridge:
     """Learn ridge regression of log depth on patch features, in closed form.
 
     The strength is that with the least squared error of log depth on held-out images; with it all images are fitted. In memory are
-    two matrices of [C + 2, C + 2] float64, however many images there are.
+    `PARTS` matrices of [C + 2, C + 2] float64, however many images there are.
 
     Args:
         source: of training views, the first of each image.
         images: which of its images; None for all.
-        seed: of what is held out, one in `SHARE` images.
+        seed: of which images are held out together.
         progress: called as images are read.
 
     Raises:
         DataError: where no image has valid depth, or images cannot be read.
     """
     chosen = list(range(len(source.names)) if images is None else images)
-    held = set(drawn(seed, 0, HELD_OUT).permutation(len(chosen))[: max(len(chosen) // SHARE, 1)].tolist())
-    sums: dict[bool, Tensor] = {}
+    parts = (drawn(seed, 0, HELD_OUT).permutation(len(chosen)) % PARTS).tolist()
+    sums: dict[int, Tensor] = {}
     for done, batch in enumerate(source.training(0, chosen, 1, seed)):  # one by one: images may differ in size
         truth = patch_truth(batch.truth, (batch.patches.shape[-2], batch.patches.shape[-1]))
         if bool(truth.any()):
-            part, found = done in held, moments(batch.patches, truth)
-            sums[part] = sums[part].add_(found) if part in sums else found
+            found = moments(batch.patches, truth)
+            sums[parts[done]] = sums[parts[done]].add_(found) if parts[done] in sums else found
         progress("fitting the ridge", done + 1, len(chosen))
     if not sums:
         raise DataError(f"the training images of {source.name} have no valid depth to fit a ridge to")
-    strength = UNCHOSEN
-    if len(sums) == 2:
-        errors = [squared_error(solution, sums[True]) for solution in solve(sums[False], STRENGTHS)]
-        strength = STRENGTHS[errors.index(min(errors))]
-    (solution,) = solve(sum(sums.values(), torch.zeros((), dtype=torch.float64)), [strength])
+    whole, strength = torch.stack(list(sums.values())).sum(dim=0), UNCHOSEN
+    if len(sums) > 1:
+        errors = dict.fromkeys(STRENGTHS, 0.0)
+        for held in sums.values():
+            for tried, solution in zip(STRENGTHS, solve(whole - held, STRENGTHS), strict=True):
+                errors[tried] += squared_error(solution, held)
+        strength = min(STRENGTHS, key=errors.__getitem__)
+    (solution,) = solve(whole, [strength])
     device = batch.patches.device
     return Ridge(solution[:-1].float().to(device), float(solution[-1]), strength, source.depth_range)
 

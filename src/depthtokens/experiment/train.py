@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -30,9 +30,10 @@ from .config import Experiment
 from .interrupt import Interrupt
 from .learn import Learner, learn, peak_share
 from .learn import Step as Stepped
-from .log import LOG, Record, board, cut_log
+from .log import LOG, Record, Validated, board, cut_log
 from .named import PLACE, NamedData, place_sum
 from .source import Data, Reading, Source, Stored, check_sizes, open_source
+from .validation import Validation, in_words
 
 TOKENS, STATE, CONFIG = "tokens.safetensors", "checkpoint.safetensors", "experiment.toml"
 _MAY_CHANGE = {
@@ -42,6 +43,7 @@ _MAY_CHANGE = {
     "tensorboard",
     "epochs",
     "save_minutes",
+    "validate",
 }  # settings that may be others when a run is resumed; epochs may grow
 
 
@@ -82,7 +84,8 @@ def train(
     """Learn the tokens of an experiment, and write them to its `out` folder.
 
     `out` gets a token file and a checkpoint after every epoch and every `save_minutes`, and a log with a line per step. At Ctrl-C or
-    SIGTERM the run is saved and this function returns; a second one acts at once.
+    SIGTERM the run is saved and this function returns; a second one acts at once. The last tokens are the result, whatever `validate`
+    logs on the way.
 
     Args:
         experiment: all settings.
@@ -99,7 +102,7 @@ def train(
     Raises:
         UsageError: where `out` exists, or (when resuming) holds no run with these settings; and for settings that do not fit together.
         TrainingError: where there is nothing to learn, or the loss is no longer a finite number (the last good checkpoint stays).
-        DataError: for data that cannot be read, or a store of another CLIP or mode.
+        DataError: for data that cannot be read, a store of another CLIP or mode, or no test split where one is to be scored.
 
     Example:
         >>> import tempfile
@@ -225,7 +228,12 @@ class _Run:
         self.steps_per_epoch = -(-len(data) // experiment.batch_size)
         self.steps = experiment.epochs * self.steps_per_epoch
         self.learner = Learner(
-            self.model, self.steps, lr=experiment.lr, weight_decay=experiment.weight_decay, clip_norm=experiment.clip_norm
+            self.model,
+            self.steps,
+            lr=experiment.lr,
+            weight_decay=experiment.weight_decay,
+            clip_norm=experiment.clip_norm,
+            objective=experiment.objective,
         )  # made before anything that takes long, since it refuses a model with nothing to learn
         kept = experiment.cache and experiment.fixed_views
         if kept and not isinstance(data, FeatureStore) and data.augment is None and data.fixed_crop is None:
@@ -235,6 +243,7 @@ class _Run:
             cache=kept, workers=experiment.workers, precision=experiment.precision, list_file=experiment.list_file,
             progress=progress, notify=notify,
         )  # fmt: skip
+        self.validation = Validation(experiment, self.model, reading, progress) if experiment.validate else None
         self.source: Source = open_source(self.model, data, views, reading)
         read: Data = self.source.store if isinstance(self.source, Stored) else data  # a store has looked at every file already
         self.facts = {
@@ -280,12 +289,26 @@ class _Run:
                     curves.add_scalar("loss", loss, self.step)
                     curves.add_scalar("lr", lr, self.step)
                 self.progress("training", self.step, self.steps, record.in_words(experiment.epochs))
+                if self.step % self.steps_per_epoch == 0:
+                    self.validated(log, curves)
                 due = time.perf_counter() - saved >= 60 * experiment.save_minutes
                 if interrupt.asked or due or self.step % self.steps_per_epoch == 0:
                     self.save(out)
                     saved = time.perf_counter()
         self.model.eval()
         return TrainResult(self.model, out / TOKENS, self.epoch_losses, self.step, self.skipped, interrupt.asked)
+
+    def validated(self, log: TextIO, curves: Any) -> None:
+        """After an epoch, where scores are due: say them. What is saved comes later, so that a resumed run's log has each of them once."""
+        epoch, epochs = self.step // self.steps_per_epoch, self.experiment.epochs
+        if self.validation is None or not self.validation.due(epoch, epochs):
+            return
+        scores = self.validation.scores()
+        log.write(Validated(epoch, self.step, scores).to_line())
+        log.flush()
+        for name, score in scores.items() if curves else ():
+            curves.add_scalar(f"validation/{name}", score, self.step)
+        self.notify(f"epoch {epoch}/{epochs}  test images: {in_words(scores)}")
 
     def _take(self, steps: Iterator[Stepped]) -> float | None:
         """Take one step; returns its loss, NaN where its batch has no ground truth, or None where the run has no more steps."""
@@ -358,7 +381,8 @@ class _Run:
 
     def _compare(self, out: Path, state: Mapping[str, Any]) -> int:
         """How many epochs a checkpoint's run was to have. Raises UsageError, naming it, for whatever else is not as it was there."""
-        now, then = {"condition": None, **self.experiment.to_dict()}, state["experiment"]
+        usual = {field.name: field.default for field in fields(Experiment)}  # of settings that files leave out, or did not have
+        now, then = ({**usual, **settings} for settings in (self.experiment.to_dict(), state["experiment"]))
         changed = [name for name in now if name not in _MAY_CHANGE and json.loads(json.dumps(now[name])) != then.get(name)]
         if changed:
             raise UsageError(f"cannot resume {out} with other settings: {', '.join(changed)} changed")

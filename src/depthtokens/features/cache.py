@@ -15,7 +15,7 @@ from ..errors import DataError, DepthTokensError
 from ..files import cache_folder, size_text
 from ..progress import Notify, Progress, silent
 from .meta import read_meta
-from .plan import plan
+from .plan import Plan, plan
 from .store import FeatureStore
 from .views import META, Views
 from .write import write
@@ -69,7 +69,7 @@ def cached(
         DepthTokensError: where there is no room.
     """
     planned = plan(clip, dataset, views, modes, dtype, precision=precision, list_file=list_file)
-    place = (folder or cache_folder()) / "features" / planned.key[:20]
+    place = _place(planned, folder)
     if (place / META).is_file():
         try:
             return FeatureStore(place)
@@ -86,3 +86,13 @@ def cached(
         raise CannotStore(f"cannot keep patch features in {place}: {error.strerror or error}") from error
     notify(f"storing patch features of {planned.images} images ({size_text(planned.bytes)}) in {place}{hint}")
     return write(planned, place, batch_size=batch_size, workers=workers, device=device, wait=True, progress=progress)
+
+
+def is_cached(planned: Plan) -> bool:
+    """Whether a finished store of this content is in the cache folder."""
+    return (_place(planned) / META).is_file()
+
+
+def _place(planned: Plan, folder: Path | None = None) -> Path:
+    """Where a store is kept."""
+    return (folder or cache_folder()) / "features" / planned.key[:20]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
 
 from ..errors import UsageError, unknown
 
@@ -19,6 +21,8 @@ class Token:
 
 
 Word = str | Token
+METRES = "metres"
+"""The scale whose words say their bin's centre; they are had of `numbers`, once bins are known."""
 
 SCALES: dict[str, tuple[Word, ...]] = {
     "depth-7": ("very close", "close", "slightly close", "neither close nor distant", "slightly distant", "distant", "very distant"),
@@ -38,7 +42,7 @@ class DepthWords:
         spec: as it was given; a list of words as a tuple.
         kind: "words", "learned" (vectors), or "random" (vectors drawn once and frozen).
         count: number of entries, and so of bins.
-        words: the words of kind "words", bin 0 first; else empty.
+        words: the words of kind "words", bin 0 first; else empty, as they are of "metres:N" before bins are known.
         anchors: how many vectors are learned where the others lie between them ("path:K:N"), else None.
     """
 
@@ -53,7 +57,8 @@ def depth_words(spec: str | Sequence[Word]) -> DepthWords:
     """Read what is to fill {depth}.
 
     Args:
-        spec: "learned:N", "random:N", "path:K:N", the name of one of `SCALES`, or one word or phrase per bin (a list, or "near|far").
+        spec: "learned:N", "random:N", "path:K:N", "metres:N", the name of one of `SCALES`, or one word or phrase per bin (a list, or
+            "near|far").
 
     Raises:
         UsageError: for an unknown name, a count below two, or a word that is empty or no text.
@@ -72,16 +77,33 @@ def depth_words(spec: str | Sequence[Word]) -> DepthWords:
     if spec in SCALES:
         return DepthWords(spec, "words", len(SCALES[spec]), SCALES[spec])
     kind, _, count = spec.partition(":")
-    if kind in ("learned", "random") and _number(count) >= 2:
-        return DepthWords(spec, kind, _number(count))
+    if kind in ("learned", "random", METRES) and _number(count) >= 2:
+        return DepthWords(spec, "words" if kind == METRES else kind, _number(count))
     if kind == "path":
         numbers = [_number(n) for n in count.split(":")]
         if len(numbers) != 2 or not 2 <= numbers[0] <= numbers[1]:
             raise UsageError(f"'{spec}': say how many learned anchors, at least two, and how many tokens, no fewer, as in 'path:7:256'")
         return DepthWords(spec, "learned", numbers[1], anchors=numbers[0])
-    if kind in ("learned", "random"):
+    if kind in ("learned", "random", METRES):
         raise UsageError(f"'{spec}': say how many, at least two, as in '{kind}:7'")
-    raise unknown("depth scale", spec, [*SCALES, "learned:7", "random:7", "path:7:256"])
+    raise unknown("depth scale", spec, [*SCALES, "learned:7", "random:7", "path:7:256", "metres:7"])
+
+
+def numbers(centres: Sequence[float]) -> tuple[str, ...]:
+    """Words that say where bins lie: with two significant digits, or as many as tell neighbours apart.
+
+    Args:
+        centres: of the bins, metres, each above 0, increasing.
+
+    Example:
+        >>> numbers([0.7151, 2.1434, 12.5])
+        ('0.72 metres', '2.1 metres', '12 metres')
+    """
+    for digits in range(2, 18):  # 17 tell any two floats apart
+        found = [f"{Decimal(f'{centre:.{digits - 1}e}'):f} {METRES}" for centre in centres]
+        if all(near != far for near, far in pairwise(found)):
+            break
+    return tuple(found)
 
 
 def _number(text: str) -> int:

@@ -9,6 +9,8 @@ from ..data.dataset import DepthDataset
 from ..depth.linear import Trainable
 from ..errors import DataError
 from ..experiment.source import Reading, Source, Stored, open_source
+from ..features.cache import is_cached
+from ..features.plan import Plan, plan
 from ..features.store import FeatureStore
 from ..features.views import Views
 from ..progress import Notify, Progress
@@ -62,6 +64,16 @@ class RowFeatures:
     def stores(self) -> list[FeatureStore]:
         """Those that are used, each once."""
         return list({store.path: store for store in self._stores.values()}.values())
+
+    def unmade(self, clip: FrozenCLIP) -> list[Plan]:
+        """The stores that rows will need and that are neither given nor in the cache folder."""
+        found = []
+        for need, modes in self.needs.items():
+            if missing := [mode for mode in modes if (need, mode) not in self._stores]:
+                planned = plan(clip, self._images(need), need[2], missing, precision=self.settings.precision)
+                if not is_cached(planned):
+                    found.append(planned)
+        return found
 
     def stored(self, row: Row, split: str) -> bool:
         """Whether some row reads the features that this one would."""

@@ -13,7 +13,7 @@ from .rows import FEW_SHOT, FEW_SHOT_ROWS
 
 Curves = dict[str, tuple[int, dict[int, MeanStd]]]
 """By head: how many numbers it trains, and its score by the number of training images."""
-COLOURS = {"learned-7": "#7b2d8b", "path:7:64 log": "#c2731f", "linear head": "#1f7a6d", "ridge": "#3b6fb6", "mean map": "#222222"}
+COLOURS = {"learned-7": "#7b2d8b", "path:7:64 log silog+ce": "#c2731f", "linear head": "#1f7a6d", "ridge": "#3b6fb6", "mean map": "#222222"}
 
 
 def curves(rows: Sequence[Measured], images: int, metric: str) -> Curves:
@@ -28,7 +28,7 @@ def curves(rows: Sequence[Measured], images: int, metric: str) -> Curves:
     names = {value: name for name, value in FEW_SHOT_ROWS.items()}
     for one in rows:
         if one.row.table == FEW_SHOT:
-            _, scores = found.setdefault(names[one.row.model, one.row.kind], (one.result.parameters, {}))
+            _, scores = found.setdefault(names[one.row.model, one.row.kind, one.row.objective], (one.result.parameters, {}))
             scores[one.row.images or images] = one.result.measured(metric)
     return found
 

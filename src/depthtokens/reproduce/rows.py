@@ -18,6 +18,8 @@ DEPTH_RANGES = {"nyu": (0.001, 10.0), "kitti": (0.001, 80.0)}
 ROLES = {"nyu": "nyu", "kitti": "kitti", "scenes": "nyu", "scenes:road": "kitti"}
 """Whose rows a data set stands for: rendered scenes take the rows of the data set they look like, and no published figures."""
 PROMPT, LINEAR, ADAPTED, CROSS, CONSTANT, MEAN_MAP = "prompt", "linear head", "adapted", "cross", "constant", "mean map"
+SILOG = "silog"
+"""What the paper's rows minimise."""
 RIDGE, FEW_SHOT = "ridge", "few-shot"
 _STATED = ("template", "depth", "bins", "scale", "dense")
 
@@ -40,6 +42,7 @@ class Row:
         table: "3" to "7" or "depthclip" for a published row, "few-shot".
         source: of a "cross" row, the name of the row whose tokens it takes.
         rescaled: of a "cross" row, whether its bins are laid over the new range, or stay where they were, in metres.
+        objective: what training minimises.
         images: how many training images it learns from, which ones depends on the seed; None for all.
     """
 
@@ -54,6 +57,7 @@ class Row:
     table: str = ""
     source: str | None = None
     rescaled: bool = False
+    objective: str = SILOG
     images: int | None = None
 
     @property
@@ -103,12 +107,14 @@ class Row:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Options as files tell them: those that every row has, and others where they differ from the default."""
+        """Options and objective as files tell them: those that every row has, and others where they differ from the default."""
         if self.options is None:
             return {}
         usual = ModelOptions()
         values = {field.name: getattr(self.options, field.name) for field in fields(ModelOptions)}
         others = {name: value for name, value in values.items() if name not in _STATED and value != getattr(usual, name)}
+        if self.objective != SILOG:
+            others["objective"] = self.objective
         few = {} if self.images is None else {"images": self.images}
         stated = ("dense",) if self.kind in (RIDGE, MEAN_MAP) else _STATED  # these have no prompts
         return {**{name: values[name] for name in stated}, **others, **few}
@@ -167,21 +173,12 @@ EFFECTS: dict[str, tuple[ModelOptions, str, str]] = {
 }
 
 
-VALUE = replace(BASE, dense="value")
-CONDITIONED: dict[str, tuple[ModelOptions, str]] = {
-    "learned-7 shift": (replace(VALUE, condition="shift"), "CoCoOp: the image moves its prompts' vectors"),
-    "learned-7 gain": (replace(VALUE, condition="gain"), "the image has a factor on its depth"),
-}
-"""Rows whose tokens or depth depend on the image as a whole; each is one setting away from "learned-7 value"."""
-
-
 def effects(role: str, roles: list[str]) -> list[Row]:
     """The effects, one setting and one row each; tokens of one data set on another where both are at hand."""
     rows = [
         Row(f"effects/{role}/{name}", f"effects/{name}", role, options, kind=kind, asks=asks)
         for name, (options, kind, asks) in EFFECTS.items()
     ]
-    rows += [Row(f"effects/{role}/{name}", f"effects/{name}", role, options, asks=asks) for name, (options, asks) in CONDITIONED.items()]
     for other in roles:
         if other != role:
             taken = Row("", "", role, BASE, kind=CROSS, source=f"effects/{other}/learned-7")
@@ -194,24 +191,59 @@ def effects(role: str, roles: list[str]) -> list[Row]:
     return rows
 
 
+VALUE = replace(BASE, dense="value")
+BEYOND: dict[str, tuple[ModelOptions, str, str]] = {
+    f"{name} {objective}": (options, objective, asks)
+    for name, options in {
+        "learned-7": VALUE,
+        "learned-7 log": replace(VALUE, bins="log"),
+        "path:7:64 log": replace(VALUE, depth="path:7:64", bins="log"),
+    }.items()
+    for objective, asks in {
+        SILOG: "the released loss on features that were trained to match text",
+        "silog+ce": "does every seed leave its start where the right bin is named?",
+        "silog+ordinal": "and where bins nearby count as less wrong?",
+    }.items()
+} | {
+    "metres-7": (replace(VALUE, depth="metres:7"), SILOG, "numbers as words, nothing learned: does this CLIP read them?"),
+    "learned-7 init metres": (replace(VALUE, init="metres"), SILOG, "does it help to begin from numbers?"),
+}  # fmt: skip
+"""Rows that the paper does not have: what is learned over which bins, what training minimises, and what the row is there to tell."""
+
+
+CONDITIONED: dict[str, tuple[ModelOptions, str, str]] = {
+    "learned-7 log shift": (replace(VALUE, bins="log", condition="shift"), "silog+ce", "CoCoOp: the image moves its prompts' vectors"),
+    "learned-7 log gain": (replace(VALUE, bins="log", condition="gain"), "silog+ce", "the image has a factor on its depth"),
+}
+"""Rows in which the image as a whole decides more, each one setting away from "learned-7 log silog+ce"."""
+
+
+def beyond(role: str) -> list[Row]:
+    """The rows of `BEYOND` and `CONDITIONED` for a data set."""
+    return [
+        Row(f"beyond/{role}/{name}", f"beyond/{name}", role, options, asks=asks, objective=objective)
+        for name, (options, objective, asks) in {**BEYOND, **CONDITIONED}.items()
+    ]
+
+
 FEW = (1, 4, 16, 64, 256)
 """From how many training images the rows of the table "few-shot" learn, and from all."""
-VALUE = replace(BASE, dense="value")
-FEW_SHOT_ROWS: dict[str, tuple[ModelOptions, str]] = {
-    "mean map": (VALUE, MEAN_MAP),
-    "ridge": (VALUE, RIDGE),
-    "linear head": (VALUE, LINEAR),
-    "learned-7": (VALUE, PROMPT),
-    "path:7:64 log": (replace(VALUE, depth="path:7:64", bins="log"), PROMPT),
+FEW_SHOT_ROWS: dict[str, tuple[ModelOptions, str, str]] = {
+    "mean map": (VALUE, MEAN_MAP, SILOG),
+    "ridge": (VALUE, RIDGE, SILOG),
+    "linear head": (VALUE, LINEAR, SILOG),
+    "learned-7": (VALUE, PROMPT, SILOG),
+    "path:7:64 log silog+ce": (replace(VALUE, depth="path:7:64", bins="log"), PROMPT, "silog+ce"),
 }
+"""The paper's tokens, the tuned recipe's, and what stands beside them: options, kind, and what training minimises where there is any."""
 
 
 def few_shot(role: str) -> list[Row]:
     """Each of `FEW_SHOT_ROWS` from few images and from all; the seeds draw the images, too."""
     return [
         Row(f"{FEW_SHOT}/{role}/{name}, {count or 'all'}", f"{FEW_SHOT}/{name}, {count or 'all'}", role, options, kind=kind,
-            table=FEW_SHOT, images=count)
-        for name, (options, kind) in FEW_SHOT_ROWS.items()
+            table=FEW_SHOT, images=count, objective=objective)
+        for name, (options, kind, objective) in FEW_SHOT_ROWS.items()
         for count in (*FEW, None)
     ]  # fmt: skip
 

@@ -33,6 +33,7 @@ from ..experiment.train import CONFIG, train
 from ..files import atomic, locked, make_folder, sealed, unsealed, write_text
 from ..progress import Notify, Progress, silent
 from ..spread import Cluster, check_same, on_cluster
+from .estimate import Estimate, estimate
 from .features import RowFeatures
 from .measured import Measured, slug
 from .rows import CONSTANT, LINEAR, MEAN_MAP, RIDGE, Row, control_row
@@ -72,6 +73,8 @@ def reproduce(settings: Reproduction, progress: Progress = silent, notify: Notif
         DataError: for data that cannot be read, stores that do not fit, or an `out` that another process is writing.
         DepthTokensError: where `out` cannot be written.
     """
+    if not settings.data:
+        raise UsageError("no data: give --data nyu:ROOT, kitti:ROOT, scenes or scenes:road")
     run = _Run(settings, progress, notify)
     run.check()  # before anything is written
     make_folder(run.out)
@@ -86,6 +89,22 @@ def reproduce(settings: Reproduction, progress: Progress = silent, notify: Notif
             rows.append(run.measured(row))
         controls = [control for role in run.data for control in run.controls(role)]
     return Reproduced(settings, run.facts, [*rows, *controls])
+
+
+def expected(settings: Reproduction, progress: Progress = silent, notify: Notify = silent) -> Estimate:
+    """What a reproduction would take, none of which is run.
+
+    Args:
+        settings: what would be run.
+        progress: called as data is looked at.
+        notify: called with whatever in the data is worth knowing.
+
+    Raises:
+        UsageError: as `reproduce`.
+        DataError: as `reproduce`.
+    """
+    run = _Run(settings, progress, notify)
+    return estimate(settings, run.rows, run.sets, run.features.unmade(run.clip), run.model)
 
 
 class Part(NamedTuple):
@@ -170,9 +189,9 @@ class _Run:
     def read(self) -> None:
         """Have all stored features that rows still to be run will need, so that no row's minutes hold them."""
         for row in self.rows:
-            if self._twin(row) is None and not self.settings.from_images(row):
-                model = self._model(row, self.seeds[0])
-                for split in ("train", "test") if row.shown_training else ("test",):
+            if self._twin(row) is None and not self.settings.adapts(row):
+                model = self.model(row, self.seeds[0])
+                for split in ("train", "test") if row.shown_training and not self.settings.fresh(row) else ("test",):
                     self.features.of(row, split, model)
 
     def measured(self, row: Row) -> Measured:
@@ -264,7 +283,7 @@ class _Run:
                 started, self.step = time.monotonic(), f"controls of {self.data[role]}"
                 learned = learn_controls(self.sets[role, "train"], self._range(role, protocol), self.settings.workers, self.progress)
                 if self.features.stored(some, "test"):
-                    source = self.features.of(some, "test", self._model(some, self.seeds[0]))
+                    source = self.features.of(some, "test", self.model(some, self.seeds[0]))
                 else:
                     source = open_source(None, self.sets[role, "test"], None, Reading(workers=self.settings.workers))
                 scores = score_heads({}, source, protocol, learned, self.progress)
@@ -278,17 +297,19 @@ class _Run:
 
     def _run(self, row: Row, seeds: Sequence[int]) -> tuple[list[Scores], int]:
         """Scores of a row, seed by seed, and how many numbers one run trains."""
-        reading = Reading(workers=self.settings.workers, precision=self.settings.precision)
-        if self.settings.from_images(row):  # each run has a trunk of its own
+        if self.settings.from_images(row):
             scores = []
             for seed in seeds:
-                model = self._adapted(row, seed)
-                source = open_source(model, self.sets[row.role, "test"], None, reading)
+                model = self._from_images(row, seed)
+                if self.settings.adapts(row):
+                    source = open_source(model, self.sets[row.role, "test"], None, self._reading())
+                else:
+                    source = self.features.of(row, "test", model)
                 scores += self._scores(row, {str(seed): head_of(model)}, source)
             return scores, _trained(model) if row.learns or row.source else 0
         if row.kind == MEAN_MAP:
             return self._mean_maps(row, seeds)
-        models: list[Trainable] = [self._borrowed(row, seed) if row.source else self._model(row, seed) for seed in seeds]
+        models: list[Trainable] = [self._borrowed(row, seed) if row.source else self.model(row, seed) for seed in seeds]
         if row.kind == LINEAR:
             models = [LinearHead(model) for model in models if isinstance(model, DepthTokens)]
         if row.kind == RIDGE:
@@ -296,13 +317,13 @@ class _Run:
             ridges = {str(seed): learn_ridge(training, self._drawn(row, seed), seed, self.progress) for seed in seeds}
             return self._scores(row, ridges, self.features.of(row, "test", models[0])), ridges[str(seeds[0])].parameters
         if row.learns:
-            self._learn(row, seeds, models)
+            self._learn(row, seeds, models, self.features.of(row, "train", models[0]))
         heads = {str(seed): head_of(model) for seed, model in zip(seeds, models, strict=True)}
         return self._scores(row, heads, self.features.of(row, "test", models[0])), _trained(models[0]) if row.learns or row.source else 0
 
     def _mean_maps(self, row: Row, seeds: Sequence[int]) -> tuple[list[Scores], int]:
         """The same for the mean maps of the training images that each seed draws."""
-        source, depth_range = self.features.of(row, "test", self._model(row, seeds[0])), self._range(row.role, find_protocol(row.protocol))
+        source, depth_range = self.features.of(row, "test", self.model(row, seeds[0])), self._range(row.role, find_protocol(row.protocol))
         scores = []
         for seed in seeds:
             images = self._drawn(row, seed)
@@ -321,17 +342,16 @@ class _Run:
     def _scores(self, row: Row, heads: Mapping[str, Head], source: Source) -> list[Scores]:
         return list(score_heads(heads, source, row.protocol, progress=self.progress).values())
 
-    def _model(self, row: Row, seed: int, batchnorm: str = "frozen", depth_range: tuple[float, float] | None = None) -> DepthTokens:
+    def model(self, row: Row, seed: int, batchnorm: str = "frozen", depth_range: tuple[float, float] | None = None) -> DepthTokens:
         """A row's model for one seed, on its training data."""
         data = self.sets[row.role, "train"]
         options = replace(row.model, seed=seed, batchnorm=batchnorm)
         return DepthTokens.of(self.clip, options.on(depth_range or data.depth_range, min(data.image_size(0))))
 
-    def _learn(self, row: Row, seeds: Sequence[int], models: Sequence[Trainable]) -> None:
+    def _learn(self, row: Row, seeds: Sequence[int], models: Sequence[Trainable], source: Source) -> None:
         settings = self.settings
         steps = settings.steps_for(len(self.sets[row.role, "train"]))
-        learners = [Learner(model, steps, lr=settings.lr) for model in models]
-        source = self.features.of(row, "train", models[0])
+        learners = [Learner(model, steps, lr=settings.lr, objective=row.objective) for model in models]
         if row.images is not None:
             source = Subset(source, row.images)
         fit(learners, source, batch_size=settings.batch_size, progress=self.progress)
@@ -346,18 +366,22 @@ class _Run:
         """Tokens of another data set's row, over this data's range, or with their own bins in metres."""
         lender = next(other for other in self.rows if other.name == row.source)
         saved = DepthTokens.load(self._tokens(lender, seed), self.clip)
-        model = self._model(row, seed, saved.settings.batchnorm, None if row.rescaled else saved.depth_range)
+        model = self.model(row, seed, saved.settings.batchnorm, None if row.rescaled else saved.depth_range)
         restore(model.state(), saved.state(), self._tokens(lender, seed))
         return model
 
-    def _adapted(self, row: Row, seed: int) -> DepthTokens:
-        """A model whose BatchNorm has followed the training images: trained as released, or led over them once, learning nothing."""
+    def _from_images(self, row: Row, seed: int) -> Trainable:
+        """A model that has seen the training images themselves: trained, with new views in every epoch, or led over them once."""
         settings = self.settings
+        if row.kind == LINEAR:
+            head = LinearHead(self.model(row, seed))
+            self._learn(row, [seed], [head], self._new_views(row, seed, head))
+            return head
         if row.learns:
             out = self.out / "runs" / slug(row.name) / f"seed-{seed}"
             experiment = row.experiment(
-                self.data[row.role], depth_range=None, clip=settings.clip, weights=settings.weights, batchnorm="adapt", seed=seed,
-                nyu_depth=self.settings.nyu_depth, list_file=self.lists.get((row.role, "train")),
+                self.data[row.role], as_released=settings.as_released, depth_range=None, clip=settings.clip, weights=settings.weights,
+                seed=seed, nyu_depth=settings.nyu_depth, list_file=self.lists.get((row.role, "train")),
                 lr=settings.lr, epochs=settings.epochs, batch_size=settings.batch_size, workers=settings.workers,
                 device=settings.device, precision=settings.precision, out=str(out),
             )  # fmt: skip
@@ -368,12 +392,20 @@ class _Run:
             return run.model
         if row.source is not None:
             return self._borrowed(row, seed)
-        model = self._model(row, seed, "adapt").train()
-        data = self._open(row.role, "train", augment=True, seed=seed)
-        views = open_source(model, data, None, Reading(workers=settings.workers, precision=settings.precision))
-        for done, _ in enumerate(views.training(0, epoch_order(len(data), seed, 0), settings.batch_size), 1):
-            self.progress("adapting", min(done * settings.batch_size, len(data)), len(data))
+        model = self.model(row, seed, "adapt").train()
+        views = self._new_views(row, seed, model)
+        images = len(views.names)
+        for done, _ in enumerate(views.training(0, epoch_order(images, seed, 0), settings.batch_size), 1):
+            self.progress("adapting", min(done * settings.batch_size, images), images)
         return model.eval()
+
+    def _new_views(self, row: Row, seed: int, model: Trainable) -> Source:
+        """A row's training images, in new random views of that seed in every epoch."""
+        return open_source(model, self._open(row.role, "train", augment=True, seed=seed), None, self._reading())
+
+    def _reading(self) -> Reading:
+        """How features are computed that are not kept."""
+        return Reading(workers=self.settings.workers, precision=self.settings.precision)
 
     def _open(self, role: str, split: str, *, augment: bool = False, seed: int = 42) -> DepthDataset:
         """A split of a role's data set, by the list file that was given for it, if any."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from ..report.html import page
 from ..report.table import Table, write_cell
 from .fewshot import Curves, curves, few_shot_plot, few_shot_table
 from .measured import Measured
-from .rows import BASE, MEAN_MAP, PROMPT, Row
+from .plots import CONTROL, Mark, group_of, numbers_plot, row_plot
+from .rows import BASE, FEW_SHOT, MEAN_MAP, PROMPT, SILOG, Row
 from .run import Reproduced
 
 MAIN = "abs_rel"
@@ -26,17 +28,19 @@ MAIN = "abs_rel"
 OTHERS = [name for name in QUOTED if name != MAIN]
 LABEL = METRICS[MAIN].label
 AGAINST_BASE = f"{LABEL} − learned-7"
+STUCK = "stuck"
 HEAD = [
-    "row", "trained numbers", LABEL, f"{LABEL} 95 %", f"{LABEL} − mean map", AGAINST_BASE, *(METRICS[name].label for name in OTHERS),
+    "row", "trained numbers", LABEL, f"{LABEL} 95 %", f"{LABEL} − mean map", STUCK, AGAINST_BASE, *(METRICS[name].label for name in OTHERS),
     "minutes",
 ]  # fmt: skip
 WIDE = [AGAINST_BASE, METRICS["rmse"].label, METRICS["log10"].label]
-"""Columns that a terminal has no room for."""
+"""Columns that a terminal has no room for; a page shows them, and the last, on demand."""
 MARK = "*"
 LEGEND = (
     "published → measured, mean ± standard deviation over seeds; [ ] 95 % bootstrap interval over test images; "
     f"{MARK} the published figure lies outside the interval, widened by two standard deviations over seeds. Differences are of {LABEL}, "
-    "paired image by image, negative is better; ± how much other seeds would move them."
+    "paired image by image, negative is better; ± how much other seeds would move them. Stuck is a run that ended no better than the mean "
+    f"map, by {LABEL}."
 )
 
 
@@ -50,12 +54,14 @@ class Line:
         against_map: AbsRel less that of the mean map; None for the map itself.
         against_base: AbsRel less that of the paper's row "learned-7"; None where there is none, or it is the same run, or another
             protocol's.
+        stuck: how many runs ended no better than the mean map, by AbsRel; None where nothing was learned.
     """
 
     measured: Measured
     comparable: bool
     against_map: Difference | None
     against_base: Difference | None
+    stuck: int | None
 
     @property
     def row(self) -> Row:
@@ -96,7 +102,7 @@ class Line:
             "published": dict(row.published) if self.comparable else {}, "seeds": result.seeds, "measured": measured,
             "difference_to_mean_map": self.against_map and self.against_map.to_dict(),
             "difference_to_learned_7": self.against_base and self.against_base.to_dict(),
-            "trained_parameters": result.parameters, "minutes": result.minutes, "images": len(result.names),
+            "stuck_runs": self.stuck, "trained_parameters": result.parameters, "minutes": result.minutes, "images": len(result.names),
         }  # fmt: skip
 
 
@@ -114,13 +120,15 @@ def _lines(rows: list[Measured], spec: str) -> list[Line]:
         mean_map = maps[one.row.protocol]
         against_map = None if one is mean_map else one.result.minus(mean_map.result, MAIN)
         against_base = one.result.minus(base.result, MAIN) if base and _differ(one.row, base.row) else None
-        found.append(Line(one, comparable(spec), against_map, against_base))
+        bar = mean_map.result.score(MAIN)
+        stuck = sum(score >= bar for score in one.result.scores[MAIN]) if one.row.learns else None
+        found.append(Line(one, comparable(spec), against_map, against_base, stuck))
     return found
 
 
 def _is_base(row: Row) -> bool:
     """Whether a row is the paper's "learned-7", under whatever name."""
-    return (row.kind, row.options, row.protocol) == (PROMPT, BASE, "auty2023")
+    return (row.kind, row.options, row.protocol, row.objective) == (PROMPT, BASE, "auty2023", SILOG)
 
 
 def _differ(row: Row, base: Row) -> bool:
@@ -148,11 +156,39 @@ def _table(done: Reproduced, role: str, found: list[Line]) -> Table:
     rows = [
         [
             line.row.label, line.result.parameters, line.figure(MAIN), write_cell(line.result.interval(MAIN)).interval,
-            line.against_map, line.against_base, *(line.figure(metric) for metric in OTHERS), f"{line.result.minutes:.1f}",
+            line.against_map, "" if line.stuck is None else f"{line.stuck} of {len(line.result.seeds)}", line.against_base,
+            *(line.figure(metric) for metric in OTHERS), f"{line.result.minutes:.1f}",
         ]
         for line in found
     ]  # fmt: skip
-    return Table(HEAD, rows, describe(done, role), [line.kind for line in found])
+    return Table(HEAD, rows, describe(done, role), [line.kind for line in found], less=[*WIDE, "minutes"])
+
+
+def pictures(found: list[Line]) -> list[tuple[bytes, str]]:
+    """The rows of one data set as pictures, each with what it says in words: by score, and by the numbers that they train.
+
+    A run that stands under two names is drawn once, and of the controls those by the protocol that most rows have. The table "few-shot"
+    has a picture of its own.
+    """
+    found = [line for line in found if line.row.table != FEW_SHOT]
+    if all(line.row.control for line in found):
+        return []
+    protocol, _ = Counter(line.row.protocol for line in found if not line.row.image_free).most_common(1)[0]
+    drawn = [line for number, line in enumerate(found) if not any(line.row.same(other.row) for other in found[:number])]
+    marks = [_mark(line) for line in drawn if line.row.protocol == protocol or not line.row.image_free]
+    best, worst = (end(marks, key=lambda mark: mark.mean) for end in (min, max))
+    ends = f"from {best.label} ({best.mean:.3f}) to {worst.label} ({worst.mean:.3f})"
+    controls = ", ".join(f"{mark.label} {mark.mean:.3f}" for mark in marks if mark.group == CONTROL)
+    return [
+        (row_plot(marks, f"{LABEL} (less is better)"), f"Rows by {LABEL}, {ends}, with intervals; lines: {controls}"),
+        (numbers_plot(marks, f"{LABEL} (less is better)"), f"Trained numbers against {LABEL}, {ends}"),
+    ]
+
+
+def _mark(line: Line) -> Mark:
+    """A row as a picture shows it."""
+    result, label = line.result, line.row.label.removeprefix("effects/")
+    return Mark(label, group_of(line.row), result.parameters, result.interval(MAIN), result.scores[MAIN], line.published(MAIN))
 
 
 def _few_shot(done: Reproduced, role: str) -> Curves:
@@ -188,11 +224,15 @@ def recipe(done: Reproduced) -> str:
     """How rows were trained, in words."""
     s = done.settings
     steps = f"{s.steps} steps" if s.steps else f"{s.epochs} epochs"
+    fixed = "plain images, half of them mirrored" if s.views == 1 else f"{s.views} random views of each image"
+    new = "new random views in every epoch"
     if s.as_released:
-        how = "as released: BatchNorm adapts in rows that train tokens, new random views in every epoch; the linear head on plain images"
+        how = f"as released: BatchNorm adapts in rows that train tokens, {new}"
+        how += f"; linear head and ridge on stored features of {fixed}" if s.views else "; the ridge on plain images"
+    elif s.views:
+        how = f"CLIP frozen, stored features of {fixed}"
     else:
-        views = "plain images, half of them mirrored" if s.views == 1 else f"{s.views} random views of each image"
-        how = f"as written: CLIP frozen, stored features of {views}"
+        how = f"as the paper writes: CLIP frozen, {new}; the ridge on plain images"
     return f"{steps} of batch {s.batch_size}, AdamW, OneCycle to {s.lr:g}, seeds {s.seeds}; {how}"
 
 
@@ -235,7 +275,7 @@ def to_html(done: Reproduced) -> str:
     for role, found in lines(done).items():
         few = _few_shot(done, role)
         shown = (few_shot_plot(few, MAIN), few_shot_table(few, MAIN)) if few else None
-        parts.append((title(done, role), shown, _table(done, role, found), _questions(found)))
+        parts.append((title(done, role), pictures(found), shown, _table(done, role, found), _questions(found)))
     return page("reproduction.html", recipe=recipe(done), legend=LEGEND, parts=parts, made_with=_made_with(done))
 
 

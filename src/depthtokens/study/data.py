@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from ..data.dataset import DepthDataset
 from ..depth.model import DepthTokens
 from ..depth.protocol import Protocol
-from ..errors import DataError
+from ..depth.settings import SHIFT
+from ..errors import DataError, UsageError
 from ..experiment.named import NamedData
 from ..experiment.source import Data, Reading, Source, open_source, scored_views
 from ..features.store import FeatureStore
@@ -64,8 +65,9 @@ def open_study_data(
 
     Raises:
         DataError: where there is no test split, or no training split to search on, or a store's data has changed.
-        UsageError: as `open_source`.
+        UsageError: as `open_source` and `check_condition`.
     """
+    check_condition(model, images=True)
     store = named.store
 
     def source(data: Data, shown_by: Protocol, lines: str | None) -> Source:
@@ -97,6 +99,14 @@ def open_study_data(
         # Plain views of whole images, as `train --views 1` keeps them.
         train = source(words_on, replace(protocol, flip=False, input_crop=None), train_list)
     return StudyData(source(test, protocol, list_file), protocol, train, training, photos, reading.workers)
+
+
+def check_condition(model: DepthTokens, images: bool) -> None:
+    """Raise UsageError for tokens that a study cannot look at; with images it scores prompts, and nothing else that the image decides."""
+    if model.settings.condition == SHIFT:
+        raise UsageError("every image has prompts of its own with condition shift: there is no one set of tokens to study")
+    if model.settings.condition and images:
+        raise UsageError("a study scores prompts alone, and these tokens also have a factor on depth: leave out --data, or use `evaluate`")
 
 
 def _store(name: str) -> FeatureStore:

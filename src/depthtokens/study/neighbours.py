@@ -151,7 +151,7 @@ def depth_vectors(model: DepthTokens) -> Tensor:
     """What stands for {depth} before the text tower: [N, width] float32, for words the mean of their token embeddings."""
     if "depth" in model.tokens:
         return model.vectors().detach()[-len(model.centres) :].float()  # context vectors come first
-    return vectors_from_words(model.clip, model.settings.depth, len(model.words))
+    return vectors_from_words(model.clip, model.settings.words.words, len(model.words))
 
 
 def embeddings(model: DepthTokens, ids: Sequence[int]) -> Tensor:

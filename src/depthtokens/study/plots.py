@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -12,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..depth.depthmap import colourise
 from ..experiment.statistics import Interval
+from ..report.figure import figure_png, new_figure
 from .ablations import ALL, MERGED, PAIR, REMOVED, REPLACED
 from .geometry import Path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 NEAR_TO_FAR = "magma_r"
 """The colour map of depth, as in depth maps: near is bright."""
@@ -38,7 +37,7 @@ def distance_map(distances: ArrayLike, labels: Sequence[str], title: str = "") -
     table = np.asarray(distances, dtype=np.float64)
     count = len(table)
     side = float(np.clip(2.5 + 0.55 * count, 4.5, 11))
-    figure = _figure(side + 1.0, side)
+    figure = new_figure(side + 1.0, side)
     ax = figure.subplots()
     shown = np.where(np.eye(count, dtype=bool), np.nan, table)  # the diagonal is zero by definition, and would take the colours' range
     image = ax.imshow(shown, cmap="viridis_r")
@@ -53,7 +52,7 @@ def distance_map(distances: ArrayLike, labels: Sequence[str], title: str = "") -
                 dark = table[i, j] > (lowest + highest) / 2
                 ax.text(j, i, f"{table[i, j]:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
     ax.set_title(title)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def path_plot(path: Path, centres: ArrayLike, labels: Sequence[str], title: str = "") -> bytes:
@@ -68,7 +67,7 @@ def path_plot(path: Path, centres: ArrayLike, labels: Sequence[str], title: str 
     from matplotlib import patheffects
 
     depths = np.asarray(centres, dtype=np.float64)
-    figure = _figure(7.5, 5.5)
+    figure = new_figure(7.5, 5.5)
     ax = figure.subplots()
     points = path.points[np.argsort(depths)]
     ax.plot(points[:, 0], points[:, 1], color=QUIET, linewidth=1.2, zorder=1)
@@ -96,7 +95,7 @@ def path_plot(path: Path, centres: ArrayLike, labels: Sequence[str], title: str 
     ax.set_xlabel(f"first principal component ({path.explained[0]:.0%} of variance)")
     ax.set_ylabel(f"second ({path.explained[1]:.0%})")
     ax.set_title(title or f"along the first component: rank correlation with depth {path.along_first}")
-    return _png(figure)
+    return figure_png(figure)
 
 
 def bars(rows: Mapping[str, Interval | float], label: str, *, best: str | None = None, title: str = "") -> bytes:
@@ -108,12 +107,12 @@ def bars(rows: Mapping[str, Interval | float], label: str, *, best: str | None =
         best: the row that is marked.
         title: of the picture.
     """
-    figure = _figure(8, 1.3 + 0.36 * len(rows))
+    figure = new_figure(8, 1.3 + 0.36 * len(rows))
     ax = figure.subplots()
     _bars(ax, rows, [BEST if name == best else PLAIN for name in rows])
     ax.set_xlabel(label)
     ax.set_title(title)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def ablation_chart(
@@ -132,7 +131,7 @@ def ablation_chart(
     names = sorted(rows, key=lambda name: _value(rows[name]))
     left_out = names[EXTREMES:-EXTREMES]
     kept = {name: rows[name] for name in [*names[:EXTREMES], *names[max(EXTREMES, len(names) - EXTREMES) :]]}
-    figure = _figure(8, 1.5 + 0.3 * len(kept))
+    figure = new_figure(8, 1.5 + 0.3 * len(kept))
     ax = figure.subplots()
     _bars(ax, kept, [colours[name] for name in kept])
     ax.axvline(whole, color="#222", linewidth=1.2, linestyle="--")
@@ -142,7 +141,7 @@ def ablation_chart(
         ax.axhline(EXTREMES - 0.5, color="#222", linewidth=0.8, linestyle=":")
     ax.set_xlabel(label + (f"\n{len(left_out)} more at the dotted line" if left_out else ""))
     ax.set_title(title, pad=18)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def map_plot(
@@ -163,7 +162,7 @@ def map_plot(
     columns = min(len(table) + 2, 6 if width > 2 * height else 5)
     lines = math.ceil((len(table) + 2) / columns)
     cell = 2.6 if width <= 2 * height else 3.4
-    figure = _figure(cell * columns + 0.6, (cell * height / width + 0.35) * lines)
+    figure = new_figure(cell * columns + 0.6, (cell * height / width + 0.35) * lines)
     grid: list[Axes] = np.atleast_1d(figure.subplots(lines, columns)).ravel().tolist()
     for ax in grid:
         ax.set_axis_off()
@@ -178,7 +177,7 @@ def map_plot(
     last.imshow(colourise(expected, float(depths.min()), float(depths.max())), extent=extent, interpolation="nearest")
     last.set_title("expected depth", fontsize=10)
     figure.colorbar(shown, ax=grid, label="probability", shrink=0.8, fraction=0.03, pad=0.01)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _literal(label: str) -> str:
@@ -206,20 +205,3 @@ def _bars(ax: Axes, rows: Mapping[str, Interval | float], colours: Sequence[str]
     ax.set_xlim(min(0.0, *values) * 1.05, max(*ends, 0.0) * 1.12)
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_ylim(len(values) - 0.4, -0.6)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure of that size in inches."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    return Figure(figsize=(width, height), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-
-
-def _png(figure: Figure) -> bytes:
-    """A figure as a PNG file."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()

@@ -13,7 +13,6 @@ from torch import Tensor
 from .._version import versions
 from ..clip.bundled import trained_tokens
 from ..depth.model import DepthTokens
-from ..depth.settings import SHIFT
 from ..errors import UsageError
 from ..progress import Progress, prefixed, silent
 from ..prompt.scales import SCALES, depth_words
@@ -22,7 +21,7 @@ from ..prompt.tokens import has_words
 from . import BEST_OF, TOKENS, geometry
 from .ablations import KINDS, chosen_ablations
 from .carry import AS_TEXT, Carried, Elsewhere, carry, spoken, texts_of
-from .data import StudyData
+from .data import StudyData, check_condition
 from .neighbours import EMBEDDING, NeighbourTable, depth_features, depth_vectors, embeddings, nearest, neighbour_tables
 from .scores import StudyRow, TokenMaps, score, token_maps
 from .settings import StudySettings
@@ -127,7 +126,7 @@ def run_study(
     notes = _notes(model, data)
     candidates = word_candidates(
         model.encoder, model.settings.template, entries, context=_context(model, model.settings.template),
-        scales={**SCALES, **{name: depth_words(name).words for name in scales}}, progress=progress,
+        scales={**SCALES, **{name: one.settings.words.words for name, one in scales.items()}}, progress=progress,
     )  # fmt: skip
     studied = {TOKENS: model, **scales}
     names, ids = vocabulary_entries(model.clip, entries)
@@ -250,10 +249,7 @@ def _context(model: DepthTokens, template: str) -> Tensor | None:
 
 def _check(model: DepthTokens, settings: StudySettings, data: StudyData | None, elsewhere: Elsewhere | None) -> None:
     """Raise UsageError for settings that do not fit the model or the images."""
-    if model.settings.condition == SHIFT:
-        raise UsageError("every image has prompts of its own with condition shift: there is no one set of tokens to study")
-    if model.settings.condition and data is not None:
-        raise UsageError("a study scores prompts alone, and these tokens also have a factor on depth: leave out --data, or use `evaluate`")
+    check_condition(model, data is not None)
     if settings.neighbours < 1 or settings.patches < 1 or settings.images < 0:
         raise UsageError("a study needs at least one neighbour and one patch, and no negative number of images")
     if settings.phrase not in BEST_OF or not settings.search_seconds > 0:

@@ -214,13 +214,12 @@ def _descend(number: int, start: list[int], choices: Choices, truth: Tensor, cen
             break
         k = turn % count
         index = choices.best(descent.indices[k], turn // count % choices.changes, Others.of(logits, k, truth, centres))
-        trial, score = logits, math.inf
+        score = math.inf
         if index is not None:
             trial = logits.clone()
             trial[k] = choices.rows([index])[0]
             score = _score(trial, truth, centres)
-        if score < descent.scores[-1]:
-            assert index is not None
+        if index is not None and score < descent.scores[-1]:
             logits, unchanged = trial, 0
             descent.indices[k] = index
             descent.scores.append(score)
