@@ -73,10 +73,10 @@ class TrainingError(DepthTokensError):
 
     Example:
         >>> from depthtokens import DepthTokens, load_clip, make_optimizer
-        >>> make_optimizer(DepthTokens(load_clip("bundled"), depth="depth-7"), total_steps=100)
+        >>> make_optimizer(DepthTokens(load_clip("bundled"), depth="depth-7"), total_steps=100)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        depthtokens.errors.TrainingError: nothing to learn: use --depth learned:N, a template with {ctx} slots, or --scale learned
+        depthtokens.errors.TrainingError: nothing to learn: use --depth learned:N, ...
     """
 
 
