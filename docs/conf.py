@@ -29,7 +29,6 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
@@ -42,7 +41,6 @@ nb_merge_streams = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 autodoc_member_order = "bysource"
-autodoc_class_signature = "separated"
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 suppress_warnings = ["misc.highlighting_failure"]  # of `!command` in notebooks, which is no Python
