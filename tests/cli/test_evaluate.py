@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from depthtokens import DepthTokens, UsageError
 from depthtokens.experiment.source import Reading, open_source
 from depthtokens.reproduce.settings import Reproduction
-from helpers import run
+from helpers import refused, run
 
 
 @pytest.fixture
@@ -91,3 +92,38 @@ def test_its_json_is_what_a_model_card_takes(capsys, folder, tokens, tmp_path):
     )
     assert "\n" not in text.split("`ridge` is linear regression")[0]
     assert [line.split("|")[1].strip() for line in text.splitlines()[4:]] == ["tokens", "ridge", "constant", "mean map"]
+
+
+def test_predictions_under_the_same_ruler(capsys, folder, tokens, tmp_path):
+    maps, words = tmp_path / "maps", ("--data", f"folder:{folder}", "--depth-scale", 1000, "--workers", 0)
+    code, out, err = evaluate(capsys, folder, tokens, "--save-predictions", maps, "--csv", tmp_path / "a.csv", "--uncertainty",
+                              "--plot", tmp_path / "u.png", "--json")  # fmt: skip
+    assert code == 0, err
+    model = json.loads(out)
+    assert model["uncertainty"]["images"] == 2
+    with Image.open(tmp_path / "u.png") as plot:
+        assert plot.width > 1000
+    np.save(maps / "other.npy", np.ones((2, 2)))
+    code, out, err = run(capsys, "evaluate", "--predictions", maps, *words, "--csv", tmp_path / "b.csv", "--json")
+    assert code == 0 and "note: 1 depth maps belong to no image and are left out: other.npy" in err
+    found = json.loads(out)
+    rows = [row for row in model["rows"] if row["name"] != "ridge"]  # which reads features of a CLIP
+    for kind in ("scores", "image_wise", "pixel_wise"):
+        assert [row[kind] for row in found["rows"]] == [row[kind] for row in rows]
+    assert found["rows"][0]["align"] == "none" and "align" not in model["rows"][0] and found["predictions"] == str(maps)
+    code, out, err = run(capsys, "evaluate", "--predictions", maps, *words, "--align", "median")
+    assert code == 0 and "predictions scaled to the truth's median, image by image" in out and "align median" in out
+    code, out, _ = run(capsys, "evaluate", "--compare", tmp_path / "a.csv", tmp_path / "b.csv")
+    assert code == 0 and "2 images, protocol auty2023" in out and "+0.000 [+0.000, +0.000]" in out
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--data", "scenes"], "give a token file, or --predictions FOLDER for depth maps"),
+    (["--predictions", "p"], "--data is missing"), (["t", "--predictions", "p"], "not both"),
+    (["t", "--data", "scenes", "--align", "affine"], "--prediction-scale and --align are for --predictions"),
+    (["--predictions", "p", "--data", "store:s"], "not on a store"),
+    (["--predictions", "p", "--data", "scenes", "--align", "median", "--uncertainty"], "leave out --align"),
+    (["t", "--data", "scenes", "--plot", "no/where.png"], "no folder no to write --plot to"),
+])  # fmt: skip
+def test_flags_that_do_not_fit_are_refused(capsys, words, said):
+    assert said in refused(capsys, "evaluate", *words)

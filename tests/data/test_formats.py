@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from depthtokens.data.formats import read_depth
+from depthtokens.data.formats import read_depth, read_prediction
+from depthtokens.depth.depthmap import DepthMap
 from depthtokens.errors import DataError
 
 
@@ -167,3 +168,28 @@ def test_16_bit_grey_with_alpha_is_refused(tmp_path, message):
 def test_depth_images_are_png(tmp_path, message):
     Image.fromarray(np.full((8, 8), 100, np.uint8)).save(tmp_path / "a.png", format="JPEG")
     assert "a.png is a JPEG file, not a PNG" in message(lambda: read_depth(tmp_path / "a.png", 10, eight_bit=True))
+
+
+def test_predictions_are_read_as_depth_maps_are_saved(tmp_path, message):
+    metres = np.linspace(0.5, 9, 12, dtype=np.float32).reshape(3, 4)
+    made = DepthMap(metres, metres / 10, np.ones((1, 1, 1), np.float32), (0.1, 10.0), np.zeros((3, 4, 3), np.uint8))
+    for ending in (".png", ".npy", ".npz", ".tiff"):
+        made.save(tmp_path / f"d{ending}")
+        found = read_prediction(tmp_path / f"d{ending}")  # a PNG states its scale
+        assert np.abs(found.depth - metres).max() <= (0.0005 if ending == ".png" else 0)
+        assert (found.uncertainty is not None) == (ending == ".npz")
+    np.testing.assert_array_equal(read_prediction(tmp_path / "d.npz", 2).uncertainty, metres / 10 / np.float32(2))
+    np.savez(tmp_path / "bad.npz", depth=metres, uncertainty=-metres)
+    assert "no map of finite numbers from 0 up" in message(lambda: read_prediction(tmp_path / "bad.npz"))
+    for ending in (".png", ".tiff"):
+        Image.fromarray(np.array([[0, 5000]], np.uint16)).save(tmp_path / f"steps{ending}")
+        assert f"steps{ending} does not say its unit: state --prediction-scale" in message(
+            lambda ending=ending: read_prediction(tmp_path / f"steps{ending}")
+        )
+        np.testing.assert_array_equal(read_prediction(tmp_path / f"steps{ending}", 1000).depth, [[np.nan, 5]])
+        np.testing.assert_array_equal(read_prediction(tmp_path / f"steps{ending}", 1, relative=True).depth, [[0, 5000]])
+    np.save(tmp_path / "odd.npy", np.array([[-1, np.inf, np.nan]]))
+    np.testing.assert_array_equal(read_prediction(tmp_path / "odd.npy").depth, [[np.nan, np.inf, np.nan]])
+    np.testing.assert_array_equal(read_prediction(tmp_path / "odd.npy", relative=True).depth, [[-1, np.nan, np.nan]])
+    Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "photo.tiff")
+    assert "expected one channel of 16 bits or floats, found RGB" in message(lambda: read_prediction(tmp_path / "photo.tiff"))

@@ -121,6 +121,8 @@ def test_bad_settings(tiny_clip, settings, message):
     {"depth": "learned:7", "init": "depth-7", "scale": "learned", "batchnorm": "adapt"},
     {"depth": ["near", "middle", "far"], "bins": [1.0, 2.0, 4.0], "scale": 50.0, "dense": "value"},
     {"depth": "rand-txt-7"},
+    {"depth": "metres:5", "bins": "log", "scale": "learned"},
+    {"depth": "path:2:5", "init": "metres"},
 ])  # fmt: skip
 def test_save_and_load(tiny_clip, tmp_path, settings):
     model = DepthTokens(tiny_clip, **settings, depth_range=(0.1, 9.0), predict_side=64)
@@ -142,6 +144,14 @@ def test_save_and_load(tiny_clip, tmp_path, settings):
         header = json.loads(file.metadata()["depthtokens"])
     assert header["clip"]["fingerprint"] == tiny_clip.fingerprint and header["model"]["depth_range"] == [0.1, 9.0]
     assert {"torch", "open_clip", "depthtokens"} <= header["versions"].keys()
+
+
+def test_numbers_as_words_and_as_a_start(tiny_clip):
+    said = ("1.0 metres", "2.5 metres", "4.0 metres")
+    model = DepthTokens(tiny_clip, depth="metres:3", bins="1|2.5|4")
+    assert model.words == list(said) and torch.equal(model.text_features(), DepthTokens(tiny_clip, depth=said).text_features())
+    learned = DepthTokens(tiny_clip, depth="learned:3", bins="1|2.5|4", init="metres")
+    assert torch.equal(learned.tokens["depth"], DepthTokens(tiny_clip, depth="learned:3", init=said).tokens["depth"])
 
 
 @pytest.mark.parametrize("dense", ["tokens", "value"])

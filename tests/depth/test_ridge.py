@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from depthtokens.depth.ridge import Ridge, moments, patch_truth, solve, squared_error
+from depthtokens.depth.ridge import Ridge, moments, solve, squared_error
 
 
 @pytest.fixture
@@ -53,16 +53,3 @@ def test_constant_features_give_the_constant():
     sums = moments(torch.ones(1, 3, 2, 2), torch.tensor([1.0, 2.0, 4.0, 0.0]).view(1, 1, 2, 2))
     (found,) = solve(sums, [1e-3])
     assert found[:3].sum() + found[3] == pytest.approx(math.log(2))
-
-
-def test_truth_of_a_patch_is_the_median_of_the_pixels_nearest_to_its_place():
-    truth = torch.arange(1.0, 46.0).view(1, 1, 5, 9)
-    truth[0, 0, :2, :2] = torch.tensor([[99.0, 0.0], [0.0, 0.0]])
-    rows, columns = ((0, 2), (2, 5)), ((0, 2), (2, 6), (6, 9))  # of 9 columns, places 0, 4 and 8; a pixel half way counts to the next one
-    expected = [[torch.tensor(sorted(v for v in truth[0, 0, a:b, c:d].flatten().tolist() if v)).median().item() for c, d in columns]
-                for a, b in rows]  # fmt: skip
-    assert patch_truth(truth, (2, 3))[0, 0].tolist() == expected and expected[0][0] == 99
-    truth[0, 0, 0, 0] = 0
-    assert patch_truth(truth, (2, 3))[0, 0, 0, 0] == 0
-    assert patch_truth(truth, (5, 9)).equal(truth) and patch_truth(truth, (1, 1)).shape == (1, 1, 1, 1)
-    assert patch_truth(truth, (9, 9))[..., ::2, :].equal(truth)  # more patches than pixels

@@ -69,19 +69,21 @@ def test_side_by_side_is_alone(tiny_clip, store):
 
 
 def test_every_learner_has_its_objective(tiny_clip, store):
-    """Side by side, tokens and a linear head: the term beside SILog is in each loss as its weight says."""
+    """Side by side, tokens, a linear head and tokens with a condition: the term beside SILog is in each loss as its weight says."""
     models = [make(tiny_clip), make(tiny_clip), make(tiny_clip), LinearHead(make(tiny_clip))]
-    objectives = ["silog", "silog+ce:2", "silog+ordinal", "silog+ce"]
+    models += [make(tiny_clip, condition=kind) for kind in ("gain", "shift")]
+    objectives = ["silog", "silog+ce:2", "silog+ordinal", "silog+ce", "silog+ce", "silog+ce"]
     learners = [Learner(model, 2, objective=objective) for model, objective in zip(models, objectives, strict=True)]
     (view,) = Stored(store, "value").training(0, [0, 1, 2], 3)
     expected = []
-    for learner, weight in zip(learners, (0, 2, 0.5, 0.5), strict=True):
+    for learner, weight in zip(learners, (0, 2, 0.5, 0.5, 0.5, 0.5), strict=True):
         model = learner.model
-        logits, depth = (form(view.patches, model.text_features()) for form in (model.logits, model.depth_from))
+        logits, depth = (form(view.patches, model.text_features(view.patches)) for form in (model.logits, model.depth_from))
         beside = bin_cross_entropy(logits, view.truth, model.centres, ordinal=learner.objective.term == "ordinal")
         expected.append((silog(depth.depth, view.truth) + weight * beside).item())
-    assert update(learners, TextPass(models), [view] * 4) == pytest.approx(expected, rel=1e-4)
-    assert len(set(expected)) == 4 and all(bool((value.grad != 0).any()) for model in models for value in model.trainable().values())
+    assert update(learners, TextPass(models), [view] * 6) == pytest.approx(expected, rel=1e-4)
+    assert len(set(expected[:4])) == 4
+    assert all(bool((value.grad != 0).any()) for model in models[:5] for value in model.trainable().values())
 
 
 def test_one_text_pass_for_all_that_share_a_template(tiny_clip, monkeypatch):

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from depthtokens import DataError
-from depthtokens.depth.loss import MIN_TRUTH
-from depthtokens.depth.ridge import patch_truth
+from depthtokens.depth.loss import MIN_TRUTH, patch_truth
 from depthtokens.experiment import ridge as module
 from depthtokens.experiment.evaluate import score_heads
 from depthtokens.experiment.ridge import PARTS, STRENGTHS, UNCHOSEN, learn_ridge, ridge_for

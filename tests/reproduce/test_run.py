@@ -23,7 +23,7 @@ from depthtokens.files import locked, sealed, unsealed
 from depthtokens.reproduce import run as module
 from depthtokens.reproduce.measured import slug
 from depthtokens.reproduce.published import published_rows
-from depthtokens.reproduce.rows import BASE, BEYOND, EFFECTS, WORDS
+from depthtokens.reproduce.rows import BASE, BEYOND, CONDITIONED, EFFECTS, WORDS
 from depthtokens.reproduce.run import expected, reproduce
 from depthtokens.reproduce.settings import Reproduction, parse_seeds, rows_for
 from depthtokens.reproduce.tables import save
@@ -57,7 +57,7 @@ def test_tables_hold_every_published_row_once():
     names = [row.name for row in rows_for("all", ["nyu", "kitti"]) if row.published]
     assert sorted(names) == sorted(row.name for row in published_rows()) and len(names) == 36
     assert {row.role for row in rows_for("3", ["kitti"])} == {"kitti"} and len(rows_for("3", ["kitti"])) == 6
-    with pytest.raises(UsageError, match="needs --data nyu:ROOT; with this data, tables 3, 4, 5, 6, 7, effects, beyond run"):
+    with pytest.raises(UsageError, match="needs --data nyu:ROOT; with this data, tables 3, 4, 5, 6, 7, effects, beyond, few-shot run"):
         rows_for("depthclip", ["kitti"])
     with pytest.raises(UsageError, match="unknown table"):
         rows_for("8", ["nyu"])
@@ -72,7 +72,8 @@ def test_each_effect_is_one_setting_away():
 def test_beyond_is_asked_for_by_name(settings, monkeypatch):
     """Its rows train with an objective of their own, which files say where it is not the released one."""
     rows = {row.label: row for row in rows_for("beyond", ["nyu"])}
-    assert len(rows) == len(BEYOND) == 11 and not {row.name for row in rows.values()} & {row.name for row in rows_for("all", ["nyu"])}
+    assert len(rows) == len(BEYOND) + len(CONDITIONED) == 13
+    assert not {row.name for row in rows.values()} & {row.name for row in rows_for("all", ["nyu"])}
     released, tuned = rows["beyond/learned-7 silog"], rows["beyond/learned-7 silog+ce"]
     assert "objective" not in released.settings and tuned.to_dict()["settings"]["objective"] == "silog+ce" and not tuned.same(released)
     assert tuned.experiment("nyu:x").objective == "silog+ce" and not rows["beyond/metres-7"].learns
@@ -375,7 +376,7 @@ def test_few_images(settings, monkeypatch):
     done = reproduce(made)
     assert set(shown) == {(count, seed, count) for count in (1, 4) for seed in (0, 2)}
     rows = by_name(done)
-    names = ("mean map", "ridge", "linear head", "learned-7", "path:7:64 log")
+    names = ("mean map", "ridge", "linear head", "learned-7", "path:7:64 log silog+ce")
     assert list(rows)[:15] == [f"few-shot/nyu/{name}, {count}" for name in names for count in (1, 4, "all")]
     for name in ("ridge", "mean map"):
         one, all_of_them = rows[f"few-shot/nyu/{name}, 1"], rows[f"few-shot/nyu/{name}, all"]

@@ -17,10 +17,11 @@ from helpers import refused
 
 def test_without_images_at_a_position(tokens, tiny_clip, model_of, tmp_path, capsys):
     out = tmp_path / "study"
-    main(["study", str(tokens), "--out", str(out), "--position", "7", "--scales", "depth-7", "near|b|c|d|e|f|far", "--neighbours", "3"])
+    scales = ["depth-7", "near|b|c|d|e|f|far", "metres:7"]
+    main(["study", str(tokens), "--out", str(out), "--position", "7", "--scales", *scales, "--neighbours", "3"])
     assert "give --data" in capsys.readouterr().out and not (out / "scores.csv").exists()
     values = json.loads((out / "study.json").read_text())
-    assert "scores" not in values and {"tokens", "depth-7", "near|b|c|d|e|f|far"} == values["paths"].keys()
+    assert "scores" not in values and {"tokens", *scales} == values["paths"].keys()
     tables = {(table["words"], table["space"]): table["rows"] for table in values["neighbours"]}
     model = model_of(tiny_clip)
     for name, same in {"tokens": model, "depth-7": in_words(model, "depth-7")}.items():

@@ -102,17 +102,18 @@ class ScoringFlags(RunFlags, DataFlags, TokenFlags):
         device = find_device(self.device)
         return self.load(tokens).to(device)
 
-    def protocol_for(self, model: DepthTokens) -> Protocol:
+    def protocol_for(self, model: DepthTokens | None) -> Protocol:
         """The protocol asked for, else the tokens' own."""
         from ..depth.protocol import find_protocol
 
-        return find_protocol(self.protocol or model.provenance.protocol or "auty2023")
+        return find_protocol(self.protocol or (model.provenance.protocol if model else None) or "auty2023")
 
-    def named(self, data: str, model: DepthTokens) -> NamedData:
-        """The data of that name, for this model."""
+    def named(self, data: str, model: DepthTokens | None) -> NamedData:
+        """The data of that name, for this model, or for none."""
         from ..experiment.named import NamedData
 
-        return NamedData(data, self.depth_scale, self.depth_range, self.nyu_depth, model.provenance.training or {})
+        trained = (model.provenance.training if model else None) or {}
+        return NamedData(data, self.depth_scale, self.depth_range, self.nyu_depth, trained)
 
     def reading(self, progress: Progress) -> Reading:
         """How its features are had."""

@@ -304,6 +304,11 @@ class DepthDataset(Summarised, Dataset[Sample]):
         rows_columns = self._kept(index, *depth.shape)
         return depth if rows_columns is None else depth[rows_columns]
 
+    def cut(self, index: int, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A map of what pair `index` shows: one in the size of the stored image gets the fixed crop, any other is of the crop already."""
+        rows_columns = self._kept(index, *values.shape) if self.fixed_crop and values.shape == self._size(index) else None
+        return values if rows_columns is None else values[rows_columns]
+
     def in_range(self, depth: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Where depth lies in the depth range, as evaluation counts it: lo < depth <= hi."""
         lo, hi = self.depth_range

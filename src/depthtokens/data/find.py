@@ -123,14 +123,14 @@ class Finder:
                 folder = folder / known
             else:
                 return None
-        known = self._names(folder).get(_ending_in_small(spelling(last)))
+        known = self._names(folder).get(ending_in_small(spelling(last)))
         return folder / known if known is not None and is_file(folder / known) else None
 
     def _names(self, folder: Path) -> dict[str, str]:
         """What is in a folder, by one spelling of each name, with and without the letters of its ending made small."""
         if folder not in self._listed:
             there = _names_in(folder)
-            self._listed[folder] = {_ending_in_small(spelling(name)): name for name in there} | {spelling(name): name for name in there}
+            self._listed[folder] = {ending_in_small(spelling(name)): name for name in there} | {spelling(name): name for name in there}
         return self._listed[folder]
 
 
@@ -150,6 +150,7 @@ def _refuse(error: OSError) -> None:
         raise DataError(f"cannot read folder {error.filename}: {error.strerror or error}") from error
 
 
-def _ending_in_small(name: str) -> str:
+def ending_in_small(name: str) -> str:
+    """A file's name with the letters of its ending made small."""
     ending = Path(name).suffix
     return name.removesuffix(ending) + ending.lower()

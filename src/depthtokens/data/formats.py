@@ -7,7 +7,7 @@ import math
 import os
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from .find import is_file
 from .images import check_pixels, opened, read_header, reading
 
 DEPTH_ENDINGS = (".png", ".npy", ".npz")
+PREDICTION_ENDINGS = (*DEPTH_ENDINGS, ".tif", ".tiff")
 DEEP = ("I;16", "I;16B", "I;16L", "I")
 """Pillow's modes of 16-bit grey, the last in older versions."""
 _KIB = 1024
@@ -65,6 +66,56 @@ def read_depth(path: Path, scale: float | None = None, *, eight_bit: bool = Fals
     return depth
 
 
+class Prediction(NamedTuple):
+    """What somebody's file says of one image's depth.
+
+    Attributes:
+        depth: [H, W] float32, in metres or whatever else was asked for; NaN = none.
+        uncertainty: [H, W] float32, its standard deviation; None where the file has none.
+    """
+
+    depth: NDArray[np.float32]
+    uncertainty: NDArray[np.float32] | None
+
+
+def read_prediction(path: Path, scale: float | None = None, *, relative: bool = False) -> Prediction:
+    """Read a predicted depth map from a one-channel PNG or TIFF of 16 bits, a TIFF of floats, a .npy or a .npz.
+
+    Args:
+        path: the file. A .npz holds one array or one called "depth", and may hold one called "uncertainty".
+        scale: file units per metre; None for what a PNG states in its text field `depth_scale`, and for metres in files of floats.
+        relative: whether numbers are not metres, but depth or disparity up to scale and shift, of which none is too small.
+
+    Returns:
+        The map. A number that is none, or unless `relative` is not above 0, is NaN; infinity stays unless `relative`.
+
+    Raises:
+        DataError: where the file is missing, damaged, anything else than one depth map, or does not say its unit.
+    """
+    uncertainty = None
+    with reading("depth map", path):
+        match path.suffix.lower():
+            case ".png":
+                raw = _read_grey(path, eight_bit=False)
+                scale = scale or _stated_scale(path)
+            case ".tif" | ".tiff":
+                raw = _read_tiff(path)
+            case ".npz":
+                raw, uncertainty = _read_array(path), _read_entry(path, "uncertainty")
+            case _:
+                raw = _read_array(path)
+    if scale is None and raw.dtype.kind != "f":
+        raise DataError(f"{path} does not say its unit: state --prediction-scale (1000 for millimetres, 256 for KITTI's)")
+    with np.errstate(over="ignore"):
+        depth = raw.astype(np.float32) / np.float32(scale or 1)
+        if uncertainty is not None:
+            uncertainty = uncertainty.astype(np.float32) / np.float32(scale or 1)
+    if uncertainty is not None and not (uncertainty.shape == depth.shape and (uncertainty >= 0).all() and np.isfinite(uncertainty).all()):
+        raise DataError(f"{path}: its 'uncertainty' is no map of finite numbers from 0 up, as large as 'depth'")
+    depth[~np.isfinite(depth) if relative else ~(depth > 0)] = np.nan
+    return Prediction(depth, uncertainty)
+
+
 def mask_beside(path: Path) -> Path | None:
     """The file that says where an array's depth counts, None where there is none."""
     if path.suffix.lower() != ".npy":
@@ -93,6 +144,30 @@ def _colour_type(path: Path) -> int:
         return file.read(26)[25]
 
 
+def _stated_scale(path: Path) -> float | None:
+    """Units per metre that a PNG states, as this package writes them; None where it does not."""
+    with opened(path, "depth map") as image:
+        try:
+            scale = float(image.info["depth_scale"])
+        except (KeyError, TypeError, ValueError):
+            return None
+    return scale if 0 < scale < math.inf else None
+
+
+def _read_tiff(path: Path) -> NDArray:
+    """The values of a TIFF of one channel, as they are stored."""
+    with opened(path, "depth map") as image:
+        if image.mode not in (*DEEP, "F"):
+            raise DataError(f"{path} is no depth map: expected one channel of 16 bits or floats, found {image.mode}")
+        return np.asarray(image)
+
+
+def _read_entry(path: Path, name: str) -> NDArray | None:
+    """The array [H, W] of that name in a .npz, None where there is none."""
+    with zipfile.ZipFile(path) as archive:
+        return _unpacked(archive, f"{name}.npy", path) if f"{name}.npy" in archive.namelist() else None
+
+
 def _read_array(path: Path) -> NDArray:
     """The array [H, W] of a .npy, or of a .npz that has one or one called "depth"; [H, W, 1] is taken as well."""
     with path.open("rb") as file:
@@ -104,11 +179,16 @@ def _read_array(path: Path) -> NDArray:
         key = "depth" if "depth" in arrays else next(iter(arrays)) if len(arrays) == 1 else None
         if key is None:
             raise DataError(f"{path} holds {len(arrays)} arrays and none is called 'depth'")
-        entry = archive.getinfo(arrays[key])
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack to any size at once
-            raise ValueError("compressed in a way that NumPy does not write")
-        with archive.open(entry) as unpacked:
-            return _read_npy(unpacked, path, entry.file_size)
+        return _unpacked(archive, arrays[key], path)
+
+
+def _unpacked(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray:
+    """The array [H, W] of an entry of a .npz; `path` is what an error calls it."""
+    entry = archive.getinfo(name)
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack to any size at once
+        raise ValueError("compressed in a way that NumPy does not write")
+    with archive.open(entry) as unpacked:
+        return _read_npy(unpacked, path, entry.file_size)
 
 
 def _read_npy(file: IO[bytes], path: Path, size: int) -> NDArray:

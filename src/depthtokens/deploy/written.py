@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..depth.depthmap import COLOURS, DepthMap, check_colour_map
+from ..depth.names import DEPTHS, ENDINGS, result_name
 from ..errors import UsageError
 from ..files import atomic
 from .cloud import Lens, cloud_file, need_trimesh
 
-ENDINGS = {
-    "png": "_depth.png", "npy": "_depth.npy", "tiff": "_depth.tiff", "colour": "_colour.png", "ply": "_cloud.ply", "glb": "_cloud.glb",
-    "npz": "_depth.npz", "side": "_side.png",
-}  # fmt: skip
-"""Format -> how its files' names end. What takes memory for uncertainty, of a photo of 100 megapixels as much as depth, comes last."""
-DEPTHS = ("png", "npy", "npz", "tiff")
 VIDEO = "_depth.mp4"
 """How the names of films of depth end, the format `video`."""
 CLOUDS = ("ply", "glb")
-LONGEST = 200
-"""Bytes of the longest name that a result gets; file systems take 255, some of which a file needs while it is being written."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +106,3 @@ def described(depth: DepthMap) -> dict[str, Any]:
         "height": metres.shape[0], "width": metres.shape[1], "min": float(metres.min()), "mean": float(metres.mean()),
         "max": float(metres.max()), "uncertainty": float(depth.uncertainty.mean()), "png_scale": depth.png_scale,
     }  # fmt: skip
-
-
-def result_name(photo: Path, ending: str) -> str:
-    """The name of a photo's result: the photo's own and an ending, cut and told apart by a hash where file systems take no longer one."""
-    name = photo.stem + ending
-    if len(name.encode()) <= LONGEST:
-        return name
-    short = photo.stem.encode()[: LONGEST - len(ending) - 10].decode(errors="ignore")
-    return f"{short}-{hashlib.sha256(photo.stem.encode()).hexdigest()[:8]}{ending}"

@@ -176,7 +176,7 @@ class FusedDepth(nn.Module):
             probs = (probs + mirrored.probs.flip(-1)) / 2
             gain = None if gain is None or other is None else (gain + other) / 2
         centres = self.centres[:, None, None] if gain is None else gain * self.centres[:, None, None]
-        spread = (probs * (centres - depth).square()).sum(dim=1, keepdim=True).sqrt()
+        spread = spread_of(probs, centres, depth)
         return (depth, spread, probs) if gain is None else (depth, spread, probs, gain)
 
     def predict(self, images: Any, side: int | None = None, flip: bool = False, batch_size: int = 1) -> Any:
@@ -221,6 +221,20 @@ class FusedDepth(nn.Module):
         if self.precision == "float16":
             return "values of the image tower pass what float16 holds (65504), so there is no depth: use --precision bfloat16 or float32"
         return "the image tower gives no numbers for this photo, so there is no depth: are the CLIP's weights whole?"
+
+
+def spread_of(probs: Tensor, centres: Tensor, depth: Tensor) -> Tensor:
+    """The uncertainty of depth: the standard deviation about it over the bins' probabilities.
+
+    Args:
+        probs: [B, N, h, w].
+        centres: metres, [N, 1, 1], or [B, N, 1, 1] where every image has its own.
+        depth: [B, 1, h, w] metres.
+
+    Returns:
+        [B, 1, h, w] metres.
+    """
+    return (probs * (centres - depth).square()).sum(dim=1, keepdim=True).sqrt()
 
 
 def _length(x: Tensor) -> Tensor:

@@ -169,8 +169,11 @@ class Protocol:
         depth = depth.clamp(lo, hi)
         if mirrored is not None:
             depth = (depth + mirrored.clamp(lo, hi).flip(-1)) / 2
-        depth = F.interpolate(depth, size=size, mode="bilinear", align_corners=True)
-        return torch.nan_to_num(depth, nan=lo, posinf=hi, neginf=hi)
+        return torch.nan_to_num(self.resized(depth, size), nan=lo, posinf=hi, neginf=hi)
+
+    def resized(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Maps [B, C, h, w] at full size (H, W), bilinearly with the corners on each other; those of that size are as they were."""
+        return maps if maps.shape[-2:] == size else F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
 
 
 def count_not_finite(*depths: Tensor | None) -> int:

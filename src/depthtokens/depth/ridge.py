@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .loss import MIN_TRUTH
-from .shapes import need
 
 
 @dataclass(frozen=True)
@@ -39,44 +38,12 @@ class Ridge:
         return (F.conv2d(patches.float(), self.weight[None, :, None, None]) + self.bias).exp().clamp(*self.depth_range)
 
 
-def patch_truth(truth: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Ground truth at patch resolution: the median of the valid pixels that are nearest to each patch's place.
-
-    Places are those that protocols and SILog give to patches as they resize depth (align_corners): the outer ones lie on the border. On
-    rendered rooms a ridge that learns from the pixels within each patch instead has an AbsRel 4 % higher.
-
-    Args:
-        truth: [B, 1, H, W] metres; pixels count where it is above 0.001.
-        grid: (h, w), patches.
-
-    Returns:
-        [B, 1, h, w] metres, 0 where no pixel of the patch is valid; of an even number of pixels the lower middle one.
-    """
-    need(truth, "truth", "[B, 1, H, W]")
-    rows, columns = (_cells(pixels, patches) for pixels, patches in zip(truth.shape[-2:], grid, strict=True))
-    padded = F.pad(truth[:, 0], (0, 1, 0, 1)).cpu()
-    cells = padded[:, rows][..., columns].permute(0, 1, 3, 2, 4).flatten(3)  # [B, h, w, pixels of a patch]
-    found = cells.where(cells > MIN_TRUTH, torch.nan).nanmedian(dim=-1).values
-    return found.nan_to_num(0.0)[:, None].to(truth.device)
-
-
-def _cells(pixels: int, patches: int) -> Tensor:
-    """Which pixels of an axis each patch has, int64 [patches, most pixels]; `pixels` itself, which is none, fills the shorter ones."""
-    halves = (2 * torch.arange(patches + 1) - 1) * (pixels - 1)  # where one patch ends and the next begins, in half steps
-    edges = -(-halves).div(2 * max(patches - 1, 1), rounding_mode="floor").clamp(max=0)
-    edges[-1] = pixels
-    first = edges[:-1].clamp(max=pixels - 1)  # with more patches than pixels, some share one
-    last = torch.maximum(edges[1:], first + 1)
-    places = first[:, None] + torch.arange(int((last - first).max()))
-    return places.where(places < last[:, None], pixels)
-
-
 def moments(patches: Tensor, truth: Tensor) -> Tensor:
     """Sums of products over patches that have truth: all that ridge regression needs to know of them. Those of more patches are added.
 
     Args:
         patches: [B, C, h, w].
-        truth: [B, 1, h, w] metres, 0 = none.
+        truth: [B, h, w] metres, 0 = none, as `loss.patch_truth` gives it.
 
     Returns:
         [C + 2, C + 2] float64, on the CPU where the device has no double precision: products of features, 1 and log depth.

@@ -21,7 +21,10 @@ from ..schema import read_dataclass
 if TYPE_CHECKING:
     from ..data.dataset import DepthDataset
 
-RECIPES: dict[str, dict[str, Any]] = {"auty2023": {}, "tuned": {"objective": "silog+ce", "depth": "path:7:64", "bins": "log"}}
+RECIPES: dict[str, dict[str, Any]] = {
+    "auty2023": {},
+    "tuned": {"objective": "silog+ce", "depth": "path:7:64", "bins": "log", "lr": 1e-2},
+}
 """What takes the place of an experiment's defaults, by name: auty2023 is the released recipe, tuned what measurements prefer."""
 
 
@@ -130,6 +133,10 @@ class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
             raise UsageError("crop is the size of random training crops: it needs random views, not --views 1")
         if not self.weights:
             object.__setattr__(self, "weights", "random")
+
+    def written(self) -> dict[str, Any]:
+        """All fields as files keep them; an objective, too, only where it is not the released one."""
+        return {name: value for name, value in super().written().items() if (name, value) != ("objective", "silog")}
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON, which has no infinities: those are written out, "inf"."""

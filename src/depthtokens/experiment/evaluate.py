@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ..clip.device import precision_of
+from ..depth.fused import Output
 from ..depth.linear import Trainable
 from ..depth.metrics import METRICS, MetricAccumulator, Target
 from ..depth.model import DepthTokens
@@ -23,7 +24,10 @@ from ..files import user_path, write_text
 from ..progress import Progress, silent
 from ..summary import Summarised, Summary
 from .controls import Controls
-from .source import Data, Reading, Source, open_source
+from .source import Data, Reading, Scored, open_source
+
+Keep: TypeAlias = Callable[[str, list[int], Tensor, tuple[int, int]], None]
+"""Called with a row, indices of images, their depth [B, 1, h, w] as it is scored, in metres, and the size (H, W) of the whole images."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,6 +42,7 @@ class Scores(Summarised):
         per_image: for each image a dict of its "name", its metrics, and how many "pixels" counted.
         skipped: names of images without any valid ground truth.
         not_finite: predicted depths, at patch resolution, that were NaN or infinite; the protocol scored an end of its range instead.
+        align: how predictions of a folder were aligned, one of `ALIGNMENTS`; None for a model's.
     """
 
     protocol: Protocol
@@ -47,6 +52,7 @@ class Scores(Summarised):
     per_image: list[dict[str, Any]]
     skipped: list[str]
     not_finite: int = 0
+    align: str | None = None
 
     @property
     def quoted(self) -> dict[str, float]:
@@ -58,7 +64,7 @@ class Scores(Summarised):
         return {
             "protocol": self.protocol.to_dict(), "depth_range": list(self.depth_range), "images": len(self.per_image),
             "skipped": self.skipped, "not_finite": self.not_finite, "scores": self.quoted, "image_wise": self.image_wise,
-            "pixel_wise": self.pixel_wise,
+            "pixel_wise": self.pixel_wise, **({"align": self.align} if self.align else {}),
         }  # fmt: skip
 
     def summary(self) -> Summary:
@@ -66,13 +72,14 @@ class Scores(Summarised):
         lo, hi = self.protocol.depth_range or self.depth_range
         rows = [(metric.heading, f"{self.image_wise[name]:.3f}", f"{self.pixel_wise[name]:.3f}") for name, metric in METRICS.items()]
         left = f", {len(self.skipped)} without truth" if self.skipped else ""
-        title = f"Scores by {self.protocol.name}, {lo:g} to {hi:g} m, {len(self.per_image)} images{left}"
+        aligned = f", align {self.align}" if self.align else ""
+        title = f"Scores by {self.protocol.name}, {lo:g} to {hi:g} m, {len(self.per_image)} images{left}{aligned}"
         return Summary(title, rows, ("", "mean over images", "over all pixels"))
 
     def to_csv(self, path: str | Path | None = None) -> str:
         """The figures of each image as CSV text, written to a file where one is named. Raises DepthTokensError where it cannot be."""
-        rows = ({**row, "protocol": self.protocol.name} for row in self.per_image)
-        return csv_text(["name", *METRICS, "pixels", "protocol"], rows, path)
+        said = {"protocol": self.protocol.name, **({"align": self.align} if self.align not in (None, "none") else {})}
+        return csv_text(["name", *METRICS, "pixels", *said], ({**row, **said} for row in self.per_image), path)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: str | Path | None) -> str:
@@ -125,8 +132,8 @@ def evaluate(
     return score_heads({"tokens": head_of(model)}, source, protocol, progress=progress)["tokens"]
 
 
-def head_of(model: Trainable) -> Head:
-    """The part of a model that comes behind the image tower, as a head.
+def output_of(model: Trainable) -> Callable[[Tensor], Output]:
+    """The part of a model that comes behind the image tower: from patch features to depth and probabilities.
 
     The text side runs once, here, and never again per image, unless every image has prompts of its own.
     """
@@ -134,19 +141,26 @@ def head_of(model: Trainable) -> Head:
     with torch.inference_mode():
         text = None if model.settings.condition == SHIFT else model.text_features()
 
-    def head(patches: Tensor) -> Tensor:
+    def output(patches: Tensor) -> Output:
         with torch.inference_mode():
-            return model.depth_from(patches, model.text_features(patches) if text is None else text).depth
+            return model.depth_from(patches, model.text_features(patches) if text is None else text)
 
-    return head
+    return output
+
+
+def head_of(model: Trainable) -> Head:
+    """The same as a head, which gives depth alone."""
+    output = output_of(model)
+    return lambda patches: output(patches).depth
 
 
 def score_heads(
     heads: Mapping[str, Head],
-    source: Source,
+    source: Scored,
     protocol: str | Protocol,
     controls: Controls | None = None,
     progress: Progress = silent,
+    keep: Keep | None = None,
 ) -> dict[str, Scores]:
     """Score several heads by one protocol, in one pass over the source: patch features are computed or read once for all of them.
 
@@ -156,6 +170,7 @@ def score_heads(
         protocol: by which to score, or its name.
         controls: scored behind the heads, without flip averaging, since they do not look at the image; None for no controls.
         progress: called as images are scored.
+        keep: called with the depth of every image as it is scored, for each row; None where it is not wanted.
 
     Returns:
         Scores by row: of the heads, then of the controls.
@@ -188,6 +203,8 @@ def score_heads(
             low = head(patches)
             depth = protocol.full_size(low, flipped, size, depth_range).cpu()
             not_finite[name] += count_not_finite(low, flipped)
+            if keep is not None:
+                keep(name, indices, depth, (whole.shape[-2], whole.shape[-1]))
             for i, target in targets.items():
                 sums[name].add(target.moments(depth[i]), target.pixels)
         done += len(indices)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import DepthDataset
+from ..depth.loss import patch_truth
 from ..depth.model import DepthTokens
-from ..depth.ridge import Ridge, moments, patch_truth, solve, squared_error
+from ..depth.ridge import Ridge, moments, solve, squared_error
 from ..errors import DataError
 from ..features.views import Views
 from ..progress import Progress, silent

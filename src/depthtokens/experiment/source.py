@@ -77,8 +77,8 @@ class Shown(NamedTuple):
     truth: Tensor
 
 
-class Source(Protocol):
-    """Patch features and ground truth of a data set.
+class Scored(Protocol):
+    """What heads are scored on: what they read of a data set's images, and ground truth.
 
     Attributes:
         name: of the data set.
@@ -94,6 +94,14 @@ class Source(Protocol):
     depth_range: tuple[float, float]
     eval_crop: str | None
 
+    def evaluation(self, protocol: protocols.Protocol) -> Iterator[Shown]:
+        """All images in order, with patch features of what `protocol` shows to CLIP, some of one size at a time."""
+        ...
+
+
+class Source(Scored, Protocol):
+    """Patch features and ground truth of a data set, to learn from as well."""
+
     def training(self, epoch: int, order: Sequence[int], batch_size: int, seed: int = 0) -> Iterator[Batch]:
         """The views of one epoch, batch by batch.
 
@@ -103,10 +111,6 @@ class Source(Protocol):
             batch_size: images in a batch; the last may have fewer.
             seed: of whatever is drawn for this epoch and not by the data set.
         """
-        ...
-
-    def evaluation(self, protocol: protocols.Protocol) -> Iterator[Shown]:
-        """All images in order, with patch features of what `protocol` shows to CLIP, some of one size at a time."""
         ...
 
 

@@ -141,22 +141,23 @@ def _step_seconds(
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     for row in sorted(rows, key=lambda row: row.model.words.count):
-        kind = (row.role, row.kind, row.model.template, str(row.model.depth), row.model.condition)
+        kind = (row.role, row.kind, row.model.template, str(row.model.depth), row.model.condition, row.objective)
         if kind not in found and time.perf_counter() - started < PATIENCE:
             model = model_of(row)
             trained = LinearHead(model) if row.kind == LINEAR else model
-            found[kind] = _one_step(trained, sets[row.role, "train"][0], settings.batch_size), row.model.words.count
+            took = _one_step(trained, row.objective, sets[row.role, "train"][0], settings.batch_size)
+            found[kind] = took, row.model.words.count
         took, prompts = found.get(kind) or list(found.values())[-1]
         seconds[row.name] = took * max(1.0, row.model.words.count / prompts)
     return seconds
 
 
-def _one_step(model: Trainable, sample: Sample, batch_size: int) -> float:
+def _one_step(model: Trainable, objective: str, sample: Sample, batch_size: int) -> float:
     """Seconds of a training step on made-up features and the truth of one image."""
     patches = torch.rand(batch_size, model.clip.image.channels, *_grid(model, sample.image))
     truth = sample.depth.expand(batch_size, *sample.depth.shape).contiguous()
     batch = Batch.on(model.centres.device, torch.nn.functional.normalize(patches, dim=1), truth)
-    learner, texts = Learner(model, 10), TextPass([model])
+    learner, texts = Learner(model, 10, objective=objective), TextPass([model])
     first = _timed(lambda: update([learner], texts, [batch]))
     return first if first > 1 else min(first, _timed(lambda: update([learner], texts, [batch])))
 

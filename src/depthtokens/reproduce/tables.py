@@ -187,7 +187,7 @@ def pictures(found: list[Line]) -> list[tuple[bytes, str]]:
 
 def _mark(line: Line) -> Mark:
     """A row as a picture shows it."""
-    result, label = line.result, line.row.label.removeprefix("effects/")
+    result, label = line.result, line.row.label.removeprefix("effects/").removeprefix("beyond/")
     return Mark(label, group_of(line.row), result.parameters, result.interval(MAIN), result.scores[MAIN], line.published(MAIN))
 
 

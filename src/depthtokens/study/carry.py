@@ -20,7 +20,7 @@ from ..experiment.source import Reading, Source, open_source, scored_views
 from ..progress import Progress, prefixed, silent
 from ..prompt.scales import SCALES, Word
 from ..prompt.tokens import has_words
-from . import BEST, MAIN, WORDS
+from . import BEST, CONTROL, MAIN, WORDS
 from .ablations import Variant
 from .scores import StudyRow
 from .words import WordSearch
@@ -51,8 +51,8 @@ class Carried:
         texts: one per bin, by the name of the row that they come from.
         differs: for each text, whether its own CLIP reads other vocabulary entries in it than those that were found.
         rows: scores in the other CLIP: of the texts by those names, then of the hand-made scales.
-        survives: by row, which share is left of the lead that the best found have over the best hand-made scale (mean AbsRel over the test
-            images; each CLIP with its own best); None where there is no scale, or they had no lead.
+        survives: by row, which share is left of the lead that the best found have over the best row without any search (in mean AbsRel over
+            the test images; a hand-made scale, each CLIP with its own best, or a control); None where they had no lead.
     """
 
     model: DepthTokens
@@ -135,13 +135,13 @@ def carry(
     heads = {variant.name: variant.head(scale) for variant in variants}
     scores = score_heads(heads, elsewhere.test, protocol, progress=prefixed(progress, "in the other CLIP: "))
     found = [StudyRow(variant.name, variant.kind, scores[variant.name], Result.of([scores[variant.name]]), None) for variant in variants]
-    own, there = _leads(list(rows.values())), _leads(found)
+    own, there = _leads(list(rows.values())), _leads([*found, *(row for row in rows.values() if row.kind == CONTROL)])
     survives = {name: there[name] / own[name] if own.get(name, 0) > 0 and name in there else None for name in texts}
     return Carried(other, texts, differs, found, survives)
 
 
 def _leads(rows: Sequence[StudyRow]) -> dict[str, float]:
-    """By how much the best found are better than the best hand-made scale; empty where there is none."""
+    """By how much the best found are better than the best row without any search; empty where there is none."""
     scored = {row.name: (row.kind, row.result.interval(MAIN).mean) for row in rows}
-    scales = [mean for kind, mean in scored.values() if kind == WORDS]
-    return {name: min(scales) - mean for name, (kind, mean) in scored.items() if kind == BEST} if scales else {}
+    without = [mean for kind, mean in scored.values() if kind in (WORDS, CONTROL)]
+    return {name: min(without) - mean for name, (kind, mean) in scored.items() if kind == BEST} if without else {}

@@ -110,7 +110,7 @@ def carried_table(study: Study) -> Table:
     rows += [[row.name, own.get(row.name), None, there[row.name], None] for row in carried.rows if row.kind == WORDS]
     rows += [[row.name, own[row.name], None, own[row.name], None] for row in study.compared if row.kind == CONTROL]
     heads = ["", f"{METRICS[MAIN].heading}, own CLIP", "Own CLIP, as text", "The other CLIP", "Survives"]
-    read = f"{carried.model.clip.name}, {carried.model.settings.dense} features"
+    read = f"{carried.model.clip.identity.name}, {carried.model.settings.dense} features"
     return Table(heads, rows, f"the best found, as text in another CLIP ({read})")
 
 
