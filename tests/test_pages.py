@@ -83,7 +83,7 @@ def fill(folder, world, page):
     for path in world.iterdir():
         (folder / path.name).symlink_to(path)
     if "camera" in written and "data scenes camera" not in written:
-        write_folder(folder / "camera", count=4, workers=1)
+        write_folder(folder / "camera", count=4, test=2, workers=1)
     if "--out runs/a" not in written:
         (folder / "runs" / "a").mkdir(parents=True)
         shutil.copy(TOKENS, folder / "runs" / "a" / "tokens.safetensors")
