@@ -59,7 +59,7 @@ result.tokens, result.tokens.stat().st_size
 # Beside two controls that never look at the image. If the first line does not beat the third, it is the room that was learned, not the picture.
 
 # %%
-# !depthtokens evaluate runs/camera --data folder:camera --workers 0
+# !depthtokens evaluate runs/camera --data folder:camera --workers 0 2> progress.txt
 
 # %% [markdown]
 # ## A depth map
@@ -79,7 +79,7 @@ depth.side_by_side()
 # In metres, with the photo's colours: x right, y down, z forward. The camera is a pinhole; here it spans 60 degrees from left to right, and `--intrinsics FX FY CX CY` gives your own.
 
 # %%
-# !depthtokens predict runs/camera camera/test/images/000003.png --formats ply --fov 60 --out cloud
+# !depthtokens predict runs/camera camera/test/images/000003.png --formats ply --fov 60 --out cloud 2> progress.txt
 
 # %%
 import matplotlib.pyplot as plt
