@@ -123,7 +123,7 @@ def remembered_clips():
 
 
 @pytest.fixture(scope="session")
-def vit_clip(tmp_path_factory):
+def vit_file(tmp_path_factory):
     """A small ViT, patches of 16 pixels."""
     import open_clip
 
@@ -131,7 +131,12 @@ def vit_clip(tmp_path_factory):
     path = tmp_path_factory.mktemp("vit") / "vit.pt"
     torch.manual_seed(0)
     torch.save(open_clip.CLIP(**{**TINY_CONFIG, "vision_cfg": vision}).state_dict(), path)
-    return shared(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def vit_clip(vit_file):
+    return shared(vit_file)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,16 @@ _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 
 
 class DepthTokensError(Exception):
-    """Base of all errors of this package; its message is one line for a person."""
+    """Base of all errors of this package; its message is one line for a person.
+
+    Example:
+        >>> from depthtokens import load_clip
+        >>> try:
+        ...     load_clip("RN50", weights="openia")
+        ... except DepthTokensError as error:
+        ...     print(error)
+        unknown weights tag of RN50 'openia': did you mean 'openai'?
+    """
 
     exit_code = 1
 
@@ -22,21 +31,53 @@ class DepthTokensError(Exception):
 
 
 class UsageError(DepthTokensError):
-    """What was asked for makes no sense as asked (an unknown name, words that do not match bins, ...)."""
+    """What was asked for makes no sense as asked (an unknown name, words that do not match bins, ...).
+
+    Example:
+        >>> from depthtokens import Experiment
+        >>> Experiment(data="nyu:ROOT", epochs=0)
+        Traceback (most recent call last):
+            ...
+        depthtokens.errors.UsageError: epochs must be at least 1, not 0
+    """
 
     exit_code = 2
 
 
 class DataError(DepthTokensError):
-    """A data set, image or depth file is missing, unreadable or not what it should be."""
+    """A data set, image or depth file is missing, unreadable or not what it should be.
+
+    Example:
+        >>> from depthtokens import Folder
+        >>> Folder("nowhere")
+        Traceback (most recent call last):
+            ...
+        depthtokens.errors.DataError: no folder nowhere
+    """
 
 
 class WeightsError(DepthTokensError):
-    """CLIP weights or a token file are missing, damaged, unsafe, or of another model."""
+    """CLIP weights or a token file are missing, damaged, unsafe, or of another model.
+
+    Example:
+        >>> from depthtokens import load_clip
+        >>> load_clip("nowhere.pt")
+        Traceback (most recent call last):
+            ...
+        depthtokens.errors.WeightsError: no CLIP file or folder at nowhere.pt
+    """
 
 
 class TrainingError(DepthTokensError):
-    """Training cannot start or cannot go on."""
+    """Training cannot start or cannot go on.
+
+    Example:
+        >>> from depthtokens import DepthTokens, load_clip, make_optimizer
+        >>> make_optimizer(DepthTokens(load_clip("bundled"), depth="depth-7"), total_steps=100)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        depthtokens.errors.TrainingError: nothing to learn: use --depth learned:N, ...
+    """
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

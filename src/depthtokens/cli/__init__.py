@@ -28,6 +28,7 @@ VERBS = {
     "models": ("models", "the CLIP models there are: weights, towers, and how patch features are read"),
     "data scenes": ("data_scenes", "render scenes with exact depth into a folder"),
     "data check": ("data_check", "what is in a data set, and what is wrong with it"),
+    "completion": ("completion", "what completes verbs and flags by Tab in bash, zsh or fish"),
 }
 """Verb -> (module of this package, what it does). A module has `main(arguments) -> None`."""
 

@@ -296,23 +296,30 @@ def dense_features(clip: nn.Module, images: Tensor, mode: str | None = None) -> 
     """Patch features of images in the space of a CLIP's text features, in one of the ways to read its image tower.
 
     CLIP's ResNets (stride 32):
-        layer4 (the default): what both released codes read, the trunk before its attention pool, L2-normalised over its channels, then
-            thinned to C by a nearest resize of the channel axis, and not normalised again. Never trained to match text.
-        attnpool: every position as a query of the attention pool, its position embedding resized to the grid.
-        value: the pool's value path alone (MaskCLIP).
+
+    - `layer4` (the default): what both released codes read, the trunk before its attention pool, L2-normalised over its channels, then
+      thinned to C by a nearest resize of the channel axis, and not normalised again. Never trained to match text.
+    - `attnpool`: every position as a query of the attention pool, its position embedding resized to the grid.
+    - `value`: the pool's value path alone (MaskCLIP).
+
     open_clip's ViTs (stride = patch size; the position embedding is resized in two dimensions):
-        tokens (the default): the tower's own head applied to each patch token alone: ln_post(token) @ proj, behind the value path of the
-            attention pool in CoCa.
-        value: the same with the last block's attention replaced by its value path (MaskCLIP).
-        qq: with its attention from queries to queries, without residual and MLP (ClearCLIP).
-        kk: likewise from keys to keys, plus a Gaussian of the patches' distance (NACLIP).
-        qqkk: with the sum of both attentions, residual and MLP staying (SCLIP).
-        last: `layer4`'s counterpart: the last tokens before norm and head, L2-normalised, thinned, and not normalised again.
+
+    - `tokens` (the default): the tower's own head applied to each patch token alone: ln_post(token) @ proj, behind the value path of the
+      attention pool in CoCa.
+    - `value`: the same with the last block's attention replaced by its value path (MaskCLIP).
+    - `qq`: with its attention from queries to queries, without residual and MLP (ClearCLIP).
+    - `kk`: likewise from keys to keys, plus a Gaussian of the patches' distance (NACLIP).
+    - `qqkk`: with the sum of both attentions, residual and MLP staying (SCLIP).
+    - `last`: `layer4`'s counterpart: the last tokens before norm and head, L2-normalised, thinned, and not normalised again.
+
     timm's towers (SigLIP, PE, EVA, ViTamin, ConvNeXt, MobileCLIP, Swin):
-        tokens (the default): the tower's own head applied to each position alone; of attention pools that is their value path.
-        last: as above.
+
+    - `tokens` (the default): the tower's own head applied to each position alone; of attention pools that is their value path.
+    - `last`: as above.
+
     transformers' dual encoders (CLIP, MetaCLIP 2, SigLIP, SigLIP 2, TIPSv2):
-        tokens (the default), value, last: as above; the attention pool of SigLIP and SigLIP 2 by its value path in both of the former.
+
+    - `tokens` (the default), `value`, `last`: as above; the attention pool of SigLIP and SigLIP 2 by its value path in both of the former.
 
     All but `layer4` and `last` come out L2-normalised.
 
@@ -326,6 +333,11 @@ def dense_features(clip: nn.Module, images: Tensor, mode: str | None = None) -> 
 
     Raises:
         UsageError: for a mode that the tower does not have, images smaller than one patch or of a size that the tower does not take.
+
+    Example:
+        >>> from depthtokens import load_clip
+        >>> dense_features(load_clip("bundled"), torch.zeros(2, 3, 208, 272), "attnpool").shape
+        torch.Size([2, 256, 6, 8])
     """
     visual = getattr(clip, "visual", clip)
     tower = ImageTower(visual)

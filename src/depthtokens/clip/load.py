@@ -61,6 +61,11 @@ class FrozenCLIP(Summarised, nn.Module):
 
     Raises:
         WeightsError: for weights that are no finite numbers.
+
+    Example:
+        >>> clip = load_clip("bundled")
+        >>> clip.text.width, clip.image.stride("layer4"), clip.default_dense  # numbers of a vector in a prompt, pixels per patch, mode
+        (128, 32, 'layer4')
     """
 
     def __init__(self, model: nn.Module, name: str, weights: str | None, tokenizer: str | None = None, copied: bool = True) -> None:
@@ -164,6 +169,7 @@ def load_clip(name: str | os.PathLike[str] = "RN50", weights: str | os.PathLike[
 
     Args:
         name: one of
+
             - an open_clip model name, whose weights `weights` names;
             - `hf-hub:org/model`, an open_clip model of the hub;
             - `hf:` before a folder of transformers or before USER/NAME[@REVISION] of the hub: a CLIP, MetaCLIP 2, SigLIP, SigLIP 2 or
@@ -172,12 +178,17 @@ def load_clip(name: str | os.PathLike[str] = "RN50", weights: str | os.PathLike[
               off the tensors, which do not tell the activation: it is OpenAI's QuickGELU, with a warning unless the file is OpenAI's;
             - an open_clip folder (`open_clip_config.json` and weights);
             - "bundled", the small CLIP that comes with the package (`clip/bundled/MODEL_CARD.md`).
+
         weights: one of that open_clip model's tags, a weights file, or None or "random" for random weights; not used where `name` is
             anything but an open_clip model name.
 
     Raises:
         UsageError: for an unknown name or tag.
         WeightsError: for weights that cannot be had, are damaged, are no finite numbers or do not fit.
+
+    Example:
+        >>> load_clip("bundled").dense(torch.zeros(1, 3, 208, 272), "value").shape  # [B, C, h, w]
+        torch.Size([1, 256, 6, 8])
     """
     name = _written(name)
     weights = None if weights is None else _written(weights)

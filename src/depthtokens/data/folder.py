@@ -22,9 +22,10 @@ SETTINGS = "depthtokens.json"
 class Folder(DepthDataset):
     """Images (`images.FORMATS`) with depth maps (PNG, .npy, .npz with one array or one called "depth") in one of two layouts.
 
-      ROOT/train/images/, ROOT/train/depth/ and the same under ROOT/test/: files of one stem are a pair, in subfolders too; the depth map's
+    - ROOT/train/images/, ROOT/train/depth/ and the same under ROOT/test/: files of one stem are a pair, in subfolders too; the depth map's
       may end in _depth, and x_mask.npy beside x.npy is 0 where depth does not count;
-      ROOT/images/, ROOT/depth/ and lists ROOT/train.csv, ROOT/test.csv with the header "image,depth", paths relative to ROOT or absolute.
+    - ROOT/images/, ROOT/depth/ and lists ROOT/train.csv, ROOT/test.csv with the header "image,depth", paths relative to ROOT or absolute.
+
     Hidden files are skipped; photos that cannot be read and depth maps without image are counted in `warnings` and `notes`.
     ROOT/images with ROOT/depth and no lists, files of one stem being a pair, has "all" only, so that nobody tests on training images
     without knowing. ROOT/depthtokens.json, {"depth_scale": 1000, "depth_range": [0.5, 10]}, may state the folder's scale and range; an
@@ -45,6 +46,19 @@ class Folder(DepthDataset):
     Raises:
         UsageError: where the split is unknown, the scale is needed, or another argument makes no sense.
         DataError: where files are absent (unless `allow_missing`), or there is no such split.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for kind in ("images", "depth"):
+        ...         Path(root, "test", kind).mkdir(parents=True)
+        ...     Image.new("RGB", (64, 48)).save(Path(root, "test", "images", "a.png"))
+        ...     np.save(Path(root, "test", "depth", "a.npy"), np.full((48, 64), 2.0, np.float32))  # metres
+        ...     sample = Folder(root, "test")[0]
+        >>> sample.image.shape, sample.depth.shape, sample.depth.max()
+        (torch.Size([3, 48, 64]), torch.Size([1, 48, 64]), tensor(2.))
     """
 
     NAME: ClassVar = "folder"

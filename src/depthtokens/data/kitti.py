@@ -43,10 +43,11 @@ class KITTI(DepthDataset):
     Images lie in ROOT/raw/<date>/<drive>/image_02/data/*.png or .jpg (or without raw/), whichever of the two a list says; depth in
     ROOT/data_depth_annotated/<drive>/proj_depth/groundtruth/image_02/*.png, with or without train/ or val/ before <drive>, or without
     data_depth_annotated/. The pairs of a split are, in this order:
-      those of `list_file`, lines "image depth focal"; lines whose depth is None are left out and counted in `without_depth` (45 of
+
+    - those of `list_file`, lines "image depth focal"; lines whose depth is None are left out and counted in `without_depth` (45 of
       Eigen's 697);
-      those of a list in ROOT under one of its usual names (`LISTS`);
-      every left-camera pair found, sorted by path: "test" = those of Eigen's 28 test drives, "train" = all others. This is not the
+    - those of a list in ROOT under one of its usual names (`LISTS`);
+    - every left-camera pair found, sorted by path: "test" = those of Eigen's 28 test drives, "train" = all others. This is not the
       published choice of frames: results to compare with published ones need the lists.
 
     Args:
@@ -61,6 +62,21 @@ class KITTI(DepthDataset):
     Raises:
         UsageError: where the split is unknown, or crop or seed make no sense.
         DataError: where listed files are absent (unless `allow_missing`), or there are no pairs.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     drive = "2011_09_26_drive_0002_sync"
+        ...     images = Path(root, "raw", "2011_09_26", drive, "image_02", "data")
+        ...     depths = Path(root, "data_depth_annotated", drive, "proj_depth", "groundtruth", "image_02")
+        ...     for folder in (images, depths):
+        ...         folder.mkdir(parents=True)
+        ...     Image.new("RGB", (1242, 375)).save(images / "0000000005.png")
+        ...     Image.new("I;16", (1242, 375), 256 * 20).save(depths / "0000000005.png")  # 1/256 m
+        ...     sample = KITTI(root, "test")[0]
+        >>> sample.image.shape, sample.depth.max()
+        (torch.Size([3, 352, 1216]), tensor(20.))
     """
 
     NAME: ClassVar = "kitti"

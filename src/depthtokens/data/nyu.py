@@ -42,9 +42,11 @@ class NYUv2(DepthDataset):
     """NYU Depth v2: images 480x640, depth 16-bit PNG in millimetres, range 0.001-10 m.
 
     The pairs of a tree's split are, in this order:
-      those of `list_file`, lines "image depth focal", names relative to the split's folder or else to ROOT;
-      those of a list in ROOT under one of its usual names (`LISTS`);
-      every rgb_X.jpg or .png with sync_depth_X.png beside it, sorted by path, below the split's folder. "all" is every pair below ROOT.
+
+    - those of `list_file`, lines "image depth focal", names relative to the split's folder or else to ROOT;
+    - those of a list in ROOT under one of its usual names (`LISTS`);
+    - every rgb_X.jpg or .png with sync_depth_X.png beside it, sorted by path, below the split's folder. "all" is every pair below ROOT.
+
     A tree without list and without these folders has "all" only: train and test are never the same pairs unasked.
     A .mat file is split by splits.mat: `list_file`, or the one beside it. Its images have a black frame outside [7:474, 7:632], as the
     published test images made from it have.
@@ -65,6 +67,18 @@ class NYUv2(DepthDataset):
     Raises:
         UsageError: where the split is unknown, or crop, seed or `nyu_depth` make no sense.
         DataError: where files are absent (unless `allow_missing`), or there are no pairs.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     scene = Path(root, "official_splits", "test", "kitchen")
+        ...     scene.mkdir(parents=True)
+        ...     Image.new("RGB", (640, 480)).save(scene / "rgb_00000.jpg")
+        ...     Image.new("I;16", (640, 480), 2500).save(scene / "sync_depth_00000.png")  # millimetres
+        ...     sample = NYUv2(root, "test")[0]
+        >>> sample.image.shape, sample.depth.max()
+        (torch.Size([3, 480, 640]), tensor(2.5000))
     """
 
     NAME: ClassVar = "nyu"

@@ -44,6 +44,12 @@ class DepthMap(Summarised):
     Raises:
         UsageError: for maps that are not [H, W], both.
         DataError: for depth or uncertainty that is not a finite number: a map without holes is what everything behind it relies on.
+
+    Example:
+        >>> two, probs = np.full((4, 6), 2.0, np.float32), np.ones((1, 2, 3), np.float32)
+        >>> depth = DepthMap(two, 0 * two, probs, (0.5, 10.0), np.zeros((4, 6, 3), np.uint8))
+        >>> depth.png_scale, depth.colour().size  # steps per metre in a 16-bit PNG; PIL's (width, height)
+        (1000, (6, 4))
     """
 
     def __init__(

@@ -65,6 +65,12 @@ def bin_cross_entropy(logits: Tensor, target: Tensor, centres: Tensor, *, ordina
 
     Raises:
         UsageError: for other shapes, or that do not fit together.
+
+    Example:
+        >>> target, centres = torch.full((1, 1, 6, 8), 2.0), torch.tensor([1.0, 2.0, 4.0])
+        >>> sure = torch.tensor([0.0, 9.0, 0.0])[None, :, None, None].expand(1, 3, 3, 4)  # of the bin at 2 m
+        >>> bin_cross_entropy(sure, target, centres).item() < 0.001
+        True
     """
     need(logits, "bin_cross_entropy's logits", "[B, N, h, w]")
     need(target, "bin_cross_entropy's target", "[B, 1, H, W]", hint="metres, 0 where there is no ground truth")

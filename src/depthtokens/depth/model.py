@@ -75,6 +75,13 @@ class DepthTokens(Summarised, nn.Module):
 
     Raises:
         UsageError: for an unknown name, a mode that the CLIP does not have, or another number of bins than of words.
+
+    Example:
+        >>> from depthtokens import load_clip
+        >>> model = DepthTokens(load_clip("bundled"), depth="learned:7", depth_range=(0.5, 10.0))
+        >>> out = model(torch.zeros(1, 3, 208, 272))
+        >>> out.depth.shape, out.probs.shape, model.tokens["depth"].shape
+        (torch.Size([1, 1, 6, 8]), torch.Size([1, 7, 6, 8]), torch.Size([7, 128]))
     """
 
     def __init__(

@@ -73,7 +73,15 @@ class RunFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(RunFlags, ModelOptions, DataFlags, ClipFlags):
-    """Everything that a training run depends on; the defaults are the released recipe, with CLIP frozen as the paper says."""
+    """Everything that a training run depends on; the defaults are the released recipe, with CLIP frozen as the paper says.
+
+    Example:
+        >>> experiment = Experiment(data="nyu:ROOT", depth="learned:20", bins="log")
+        >>> experiment.clip, experiment.epochs, experiment.lr
+        ('RN50', 25, 0.000357)
+        >>> 'bins = "log"' in experiment.to_toml()
+        True
+    """
 
     data: str
     """Training data: nyu:ROOT, kitti:ROOT, folder:ROOT, scenes, or store:FOLDER (patch features that `features` made)."""

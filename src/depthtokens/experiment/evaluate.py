@@ -119,6 +119,13 @@ def evaluate(
     Raises:
         DataError: where no image has valid ground truth, images cannot be read, or the store is not of this CLIP, mode and protocol.
         UsageError: for an unknown protocol or precision, or a store where the model's trunk is no longer the CLIP's.
+
+    Example:
+        >>> from depthtokens import DepthTokens, Scenes, load_clip
+        >>> model = DepthTokens(load_clip("bundled"), depth="depth-7", depth_range=(0.5, 10.0))
+        >>> scores = evaluate(model, Scenes("indoor", "test", 2), workers=0)
+        >>> list(scores.image_wise)[:3], len(scores.per_image)
+        (['abs_rel', 'sq_rel', 'rmse'], 2)
     """
     precision = precision or precision_of(model.dtype)
     source = open_source(model, dataset, None, Reading(batch_size=batch_size, workers=workers, precision=precision))

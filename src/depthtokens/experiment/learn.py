@@ -202,6 +202,12 @@ def make_optimizer(
 
     Raises:
         TrainingError: where the model has nothing to learn.
+
+    Example:
+        >>> from depthtokens import DepthTokens, load_clip
+        >>> optimizer, scheduler = make_optimizer(DepthTokens(load_clip("bundled")), total_steps=100)
+        >>> round(scheduler.get_last_lr()[0], 8)  # the peak over 25
+        1.428e-05
     """
     trainable = model.trainable()
     if not trainable:

@@ -103,6 +103,18 @@ def train(
         UsageError: where `out` exists, or (when resuming) holds no run with these settings; and for settings that do not fit together.
         TrainingError: where there is nothing to learn, or the loss is no longer a finite number (the last good checkpoint stays).
         DataError: for data that cannot be read, a store of another CLIP or mode, or no test split where one is to be scored.
+
+    Example:
+        >>> import tempfile
+        >>> from depthtokens.scenes import write_folder
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = write_folder(Path(folder, "rooms"), count=2, workers=1)
+        ...     settings = {"clip": "bundled", "views": 1, "cache": False, "epochs": 2, "workers": 0}
+        ...     result = train(Experiment(data=f"folder:{data}", out=f"{folder}/run", **settings))
+        ...     sorted(path.name for path in result.tokens.parent.iterdir() if path.suffix)
+        ['checkpoint.safetensors', 'experiment.toml', 'log.jsonl', 'tokens.safetensors']
+        >>> result.steps, len(result.epoch_losses)
+        (2, 2)
     """
     out = user_path(experiment.out)
     existed = out.exists()

@@ -39,6 +39,11 @@ class Scenes(DepthDataset):
     Raises:
         UsageError: where an argument makes no sense.
         DataError: where the cache cannot be written.
+
+    Example:
+        >>> scenes = Scenes("indoor", "test", 2)
+        >>> scenes[0].image.shape, scenes[0].depth.shape, scenes.depth_range
+        (torch.Size([3, 208, 272]), torch.Size([1, 208, 272]), (0.5, 10.0))
     """
 
     NAME: ClassVar = "scenes"
