@@ -43,7 +43,7 @@ def test_one_file(demo, page, tmp_path):
 def test_table(demo, page):
     table = score_table(demo)
     assert table.columns == ["row", "trained numbers", *(METRICS[name].heading for name in COLUMNS)]
-    assert [row[0] for row in table.rows] == list(demo.results) and table.kinds[:3] == ["control", "control", ""]
+    assert [row[0] for row in table.rows] == list(demo.results) and table.kinds[:4] == ["control", "control", "control", ""]
     assert dict(zip(demo.results, table.kinds, strict=True))["learned-7"] == "learned"
     for column, name in enumerate(COLUMNS, 2):
         scores = [result.score(name) for result in demo.results.values()]

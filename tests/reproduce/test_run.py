@@ -376,8 +376,8 @@ def test_few_images(settings, monkeypatch):
     done = reproduce(made)
     assert set(shown) == {(count, seed, count) for count in (1, 4) for seed in (0, 2)}
     rows = by_name(done)
-    names = ("mean map", "ridge", "linear head", "learned-7", "path:7:64 log silog+ce")
-    assert list(rows)[:15] == [f"few-shot/nyu/{name}, {count}" for name in names for count in (1, 4, "all")]
+    names = ("mean map", "ridge", "linear head", "learned-7", "learned-7 log scale 40", "path:7:64 log silog+ce")
+    assert list(rows)[:18] == [f"few-shot/nyu/{name}, {count}" for name in names for count in (1, 4, "all")]
     for name in ("ridge", "mean map"):
         one, all_of_them = rows[f"few-shot/nyu/{name}, 1"], rows[f"few-shot/nyu/{name}, all"]
         assert len(set(one.scores["abs_rel"])) == 2 and len(all_of_them.seeds) == 1 and one.parameters == all_of_them.parameters
