@@ -244,6 +244,7 @@ import pieces
 from depthtokens.cli import _terminate
 from depthtokens.spread import Cluster, on_cluster
 signal.signal(signal.SIGTERM, _terminate)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell ignores it
 with on_cluster(Cluster(sys.argv[1]), pieces.Endless(sys.argv[2]), Path(sys.argv[2])) as run:
     for _ in run([1, 2]):
         pass
