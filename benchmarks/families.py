@@ -40,7 +40,7 @@ MEMBERS = (
     "PE-Core-B-16", "coca_ViT-B-32",
 )  # fmt: skip
 """open_clip's names; behind "hf:", a kind of transformers in the size that its configuration has by default."""
-MINUTES, GIB = 4, 6
+MINUTES, GIB = 5, 6
 SIZE = (224, 224)
 
 

@@ -39,7 +39,7 @@ class Counts:
 MANY = Counts(
     kills=100, rooms=(0, 4096, 20_000, 60_000, 200_000, 1_000_000), writers=(2, 8), seconds=30, flips=200, mutated=8500, generated=1500
 )  # fmt: skip
-FEW = Counts(kills=2, rooms=(20_000,), writers=(2,), seconds=2, flips=24, mutated=40, generated=20)
+FEW = Counts(kills=1, rooms=(20_000,), writers=(2,), seconds=2, flips=24, mutated=40, generated=20)
 
 Trial = tuple[str, str, Callable[[], tuple[int, list[str]]]]
 """What kind of fault, on what, and what tries it: it gives the number of tries and each outcome that is not allowed."""
