@@ -60,7 +60,7 @@ def few_shot(rows: list[Row]) -> list[list[str]]:
         heads.setdefault(name, (row["trained_parameters"], {}))[1][images] = figure(row["measured"]["abs_rel"])
     sizes = list(next(iter(heads.values()))[1])
     lines = [[name, f"{numbers:,}", *(scores[size] for size in sizes)] for name, (numbers, scores) in heads.items()]
-    return [["learned from", "trained numbers", *(f"{size} images" for size in sizes)], *lines]
+    return [["learned from", "trained numbers", *(f"{size} image{'' if size == '1' else 's'}" for size in sizes)], *lines]
 
 
 def table(folder: Path) -> str:
