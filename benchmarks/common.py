@@ -38,12 +38,13 @@ def random_clip(device: str = "cpu") -> FrozenCLIP:
 def interleaved(works: Mapping[str, Work], repeats: int, device: str = "cpu", budget: float = 45) -> dict[str, list[float]]:
     """Seconds of each work, round by round, so that a slow minute of the machine falls on all alike.
 
-    Each runs once before, which does not count, then `repeats` times, or as often as `budget` seconds allow, but at least twice.
+    Every other round goes the other way round, since what ran before a work makes it slower or faster. Each runs once
+    before, which does not count, then `repeats` times, or as often as `budget` seconds allow, but at least twice.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     spent = dict.fromkeys(works, 0.0)
     for turn in range(repeats + 1):
-        for name, work in works.items():
+        for name, work in list(works.items())[:: 1 if turn % 2 else -1]:
             if turn > 2 and spent[name] >= budget:
                 continue
             _synchronise(device)

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from depthtokens import UsageError, WeightsError
+from depthtokens.clip.hubname import HubName
 from depthtokens.deploy.hub import contents, pull, push, scores_text, write_contents
 from depthtokens.depth.checkpoint import TOKENS, read_tokens
-from depthtokens.depth.hub import HubName
 from helpers import make_model
 from hub import TOKEN
 

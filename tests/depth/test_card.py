@@ -8,10 +8,10 @@ import pytest
 
 from depthtokens import UsageError
 from depthtokens.clip import CLIPIdentity
+from depthtokens.clip.hubname import HubName
 from depthtokens.depth.card import CARD, code, model_card, shared_files
 from depthtokens.depth.checkpoint import TOKENS, read_tokens
 from depthtokens.depth.header import Header
-from depthtokens.depth.hub import HubName
 from depthtokens.depth.settings import ModelSettings, Provenance
 from depthtokens.experiment.config import Experiment
 

@@ -9,8 +9,9 @@ import torch
 from huggingface_hub import constants
 
 from depthtokens import DepthTokens, DepthTokensError, UsageError, WeightsError
+from depthtokens.clip.hubname import HubName
 from depthtokens.depth.checkpoint import TOKENS, read_tokens, token_file
-from depthtokens.depth.hub import HubName, fetch
+from depthtokens.depth.hub import fetch
 from helpers import make_model
 from hub import TOKEN
 

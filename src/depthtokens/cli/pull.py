@@ -34,8 +34,8 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, pull, print."""
     args = parse(Pull, "pull", arguments)
 
+    from ..clip.hubname import HubName
     from ..deploy.hub import pull
-    from ..depth.hub import HubName
 
     done = pull(HubName.read(args.name, args.revision), args.out, args.overwrite)
     model, clip = done.header.model, done.header.clip

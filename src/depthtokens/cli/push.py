@@ -42,8 +42,9 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, push, print."""
     args = parse(Push, "push", arguments)
 
+    from ..clip.hubname import HubName
     from ..deploy.hub import contents, push, write_contents
-    from ..depth.hub import MESSAGE, HubName
+    from ..depth.hub import MESSAGE
 
     name = HubName.read(args.name, args.revision)
     if args.dry_run is not None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..clip.hubname import HubName
 from ..depth.card import code, shared_files
 from ..depth.checkpoint import TOKENS, read_tokens
 from ..depth.header import Header
-from ..depth.hub import MESSAGE, Commit, HubName, fetch, publish
+from ..depth.hub import MESSAGE, Commit, fetch, publish
 from ..depth.metrics import METRICS
 from ..errors import UsageError, cut, printable
 from ..files import atomic, atomic_folder, check_writable, user_path

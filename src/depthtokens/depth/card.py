@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from ..clip import CLIPIdentity
+from ..clip.hubname import HubName
 from ..clip.stated import is_public
 from ..errors import UsageError, cut
 from .checkpoint import TOKENS, packed
 from .header import Header
-from .hub import HubName
 from .settings import ModelSettings
 
 CARD = "README.md"

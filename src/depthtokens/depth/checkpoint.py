@@ -18,11 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..clip.hubname import REPO, HubName
 from ..errors import UsageError, WeightsError
 from ..files import atomic, sealed, unsealed, user_path
 from ..schema import check_plain
 from .header import Header
-from .hub import REPO, HubName, fetch, is_hub_name
+from .hub import fetch, is_hub_name
 
 Tensors = dict[str, Tensor]
 KEY, TENSORS = "depthtokens", "tensors"

@@ -21,9 +21,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from ..clip.hubname import PREFIX
-from ..clip.hubname import REPO as REPO
-from ..clip.hubname import HubName as HubName
+from ..clip.hubname import PREFIX, HubName
 from ..clip.load import quiet
 from ..errors import DepthTokensError, UsageError, WeightsError, first_line
 

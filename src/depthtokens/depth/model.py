@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .._version import versions
 from ..clip.device import precision_of, stamp
+from ..clip.hubname import HubName
 from ..clip.load import FrozenCLIP
 from ..clip.stated import load_stated
 from ..data.images import Photo
@@ -31,7 +32,7 @@ from .condition import Gain, Shift, TextOf, condition_of, mean_patch, shifted_te
 from .depthmap import DepthMap
 from .fused import FusedDepth, Output
 from .header import STATISTICS, Header, check_shapes
-from .hub import MESSAGE, Commit, HubName, fetch, is_hub_name, publish
+from .hub import MESSAGE, Commit, fetch, is_hub_name, publish
 from .settings import ModelSettings, Provenance, spoken
 from .shapes import need, need_features, need_images
 
