@@ -122,6 +122,7 @@ def test_a_quick_tower_s_features_are_the_same(tiny_clip, vit):
     tower, images = tiny_clip.image, torch.randn(2, 3, 64, 96)
     quick = tower.quick()
     assert tower.batchnorm_layers() and not quick.batchnorm_layers()
+    assert not any(module.training for module in quick.visual.modules())  # images would go through it all at once
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in quick.visual.parameters() if w.ndim == 4)
     for mode, features in tower.patches_in(images, list(tower.modes)).items():
         assert (quick.patches(images, mode) - features).abs().max() < 1e-5

@@ -383,4 +383,4 @@ def fold_batchnorm(visual: nn.Module) -> nn.Module:
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
-    return tower
+    return tower.eval()  # a new layer is in training mode, in which `ImageTower` would take all images at once
