@@ -55,19 +55,57 @@ class Pairs:
 
 
 @dataclass
+class Texts:
+    """ids: [T, L] of CLIP's BPE with start and end, zero behind them. end: [T] position of the end of each text."""
+
+    ids: Tensor
+    end: Tensor
+
+
+@dataclass
 class Batch:
-    """images: float32 [B, 3, S, S], normalised. captions: `CAPTIONS` for each, all first ones first.
+    """images: uint8 [B, 3, S, S]. light: [B, 1, 1, 1] their brightness. captions: `CAPTIONS` for each, all first ones first.
     where: [R, 2] image and position (row-major) of each captioned region.
     said: [R] which of `sayings` is said of it."""
 
     images: Tensor
-    captions: list[str]
+    light: Tensor
+    captions: Texts
     where: Tensor
     said: Tensor
-    sayings: list[str]
+    sayings: Texts
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        images, light, where, said = (x.to(device, non_blocking=True) for x in (self.images, self.light, self.where, self.said))
+        captions, sayings = (Texts(x.ids.to(device), x.end.to(device)) for x in (self.captions, self.sayings))
+        return Batch(images, light, captions, where, said, sayings)
 
 
-def draw(pairs: Pairs, size: int, batch: int, regions: int, indoor: float, seed: Sequence[int]) -> Batch:
+@dataclass
+class Draws(torch.utils.data.Dataset[Batch]):
+    """The batch of every step, the same for the same seed whichever process draws it.
+
+    Of the first low_steps at low_size pixels, then at size. batch: pictures; indoor: share of rooms among them; regions: captioned
+    positions of each.
+    """
+
+    pairs: Pairs
+    words: Words
+    size: int
+    low_size: int
+    low_steps: int
+    batch: int
+    indoor: float
+    regions: int
+    seed: int
+
+    def __getitem__(self, step: int) -> Batch:
+        size = self.low_size if step < self.low_steps else self.size
+        return draw(self.pairs, self.words, size, self.batch, self.regions, self.indoor, (self.seed, step))
+
+
+def draw(pairs: Pairs, words: Words, size: int, batch: int, regions: int, indoor: float, seed: Sequence[int]) -> Batch:
     """One training batch: the same for the same seed. indoor: share of rooms; regions: captioned positions per picture."""
     rng = np.random.default_rng(seed)
     rooms = round(batch * indoor) if len(pairs.road) else batch
@@ -86,7 +124,6 @@ def draw(pairs: Pairs, size: int, batch: int, regions: int, indoor: float, seed:
     if rng.random() < 0.5:
         images, cells, captions = images.flip(-1), cells.flip(-1), [mirrored(text) for text in captions]
     light = torch.from_numpy(np.exp(rng.normal(0, 0.1, (batch, 1, 1, 1)))).float()
-    images = normalised((images * (light / 255)).clamp(0, 1))
     depth, share = _grid(cells, size // STRIDE)
     where, distances = _choose(depth, share, regions, rng)
     # two sayings for each 5 % of distance serve the whole batch: the text tower is most of the work otherwise
@@ -98,7 +135,7 @@ def draw(pairs: Pairs, size: int, batch: int, regions: int, indoor: float, seed:
         if (domain, level, which) not in drawn:
             drawn[domain, level, which] = sayings.setdefault(say(metres, domain, rng), len(sayings))
         said.append(drawn[domain, level, which])
-    return Batch(images.contiguous(memory_format=torch.channels_last), captions, where, torch.tensor(said), list(sayings))
+    return Batch(images, light, words.texts(captions), where, torch.tensor(said), words.texts(list(sayings)))
 
 
 def say(metres: float, domain: str, rng: np.random.Generator) -> str:
@@ -117,46 +154,39 @@ def mirrored(text: str) -> str:
     return _SIDES.sub(lambda found: FLIPPED[found[1]], text)
 
 
-def normalised(images: Tensor) -> Tensor:
-    """Images [B, 3, h, w] in 0..1 as the library feeds them: with ImageNet's mean and standard deviation."""
-    return (images - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
+def normalised(images: Tensor, light: Tensor | None = None) -> Tensor:
+    """Images uint8 [B, 3, h, w] as the library feeds them, with ImageNet's mean and standard deviation; light: [B, 1, 1, 1] brightness."""
+    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (((images * ((1.0 if light is None else light) / 255)).clamp(0, 1) - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def squares(pairs: Pairs, chosen: np.ndarray, size: int) -> Tensor:
     """Whole scenes squeezed into squares, normalised: [B, 3, size, size]."""
     rows, columns = pairs.cells.shape[1:]
     whole = pairs.pictures(chosen, (0, rows, 0, columns))
-    return normalised(F.interpolate(whole, size=(size, size), mode="bilinear", antialias=True).float() / 255)
+    return normalised(F.interpolate(whole, size=(size, size), mode="bilinear", antialias=True))
 
 
 class Words:
-    """Texts to ids of CLIP's BPE, and ids to the rows of a table that holds only those that ever occurred."""
+    """Texts to ids of CLIP's BPE; a word is looked up once."""
 
     def __init__(self) -> None:
         self.tokenizer = SimpleTokenizer()
-        self.rows: dict[int, int] = {}
         self._known: dict[str, list[int]] = {}
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, with start and end."""
-        out = []
-        for text in texts:
-            ids: list[int] = [self.tokenizer.sot_token_id]
-            for word in text.replace(",", " ,").replace(".", " .").replace(";", " ;").split():
-                if word not in self._known:
-                    self._known[word] = self.tokenizer.encode(word)
-                ids += self._known[word]
-            out.append([*ids, self.tokenizer.eot_token_id])
-        return out
+    def texts(self, texts: Sequence[str]) -> Texts:
+        """Texts, cut at the longest one's end."""
+        encoded = [torch.tensor(self._ids(text)) for text in texts]
+        ids = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True)
+        return Texts(ids, torch.tensor([len(one) - 1 for one in encoded]))
 
-    def table_rows(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Rows [B, L] of the compact table, and the position [B] of end-of-text."""
-        encoded = self.encode(texts)
-        length = max(map(len, encoded))
-        rows = torch.zeros(len(texts), length, dtype=torch.int64)
-        for i, ids in enumerate(encoded):
-            rows[i, : len(ids)] = torch.tensor([self.rows[j] for j in ids])
-        return rows, torch.tensor([len(ids) - 1 for ids in encoded])
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = [self.tokenizer.sot_token_id]
+        for word in text.replace(",", " ,").replace(".", " .").replace(";", " ;").split():
+            if word not in self._known:
+                self._known[word] = self.tokenizer.encode(word)
+            ids += self._known[word]
+        return [*ids, self.tokenizer.eot_token_id]
 
 
 def load(cache: Path, jobs: Sequence[tuple[str, int, int]], size: tuple[int, int] = (208, 272)) -> list[Scenes]:

@@ -1,11 +1,10 @@
 """Train the small CLIP that comes with the package, by image-caption contrast on procedural scenes alone.
 
-    python tools/train_clip.py --work WORK --out src/depthtokens/clip/bundled --processes 2
+    python tools/train_clip.py --work WORK --out src/depthtokens/clip/bundled
 
 Two contrasts share the text tower: whole pictures against captions (CLIP's own loss), and single positions of the value path against
 captions of that region ("about three metres away", "far"). Depth never enters a loss as a number. Every batch is drawn from
-(seed, step, process) alone, so that `--resume` continues as if nothing had happened. Several processes of one thread each, with
-their gradients averaged, share a busy machine far better than one process with several threads.
+(seed, step) alone, so that `--resume` continues as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from clip_pairs import Batch, Pairs, Words, draw, load
+from clip_pairs import Batch, Draws, Pairs, Texts, Words, load, normalised
 from depthtokens.clip.family import resized_positions
 from depthtokens.clip.resnet import trunk
-from depthtokens.scenes import Scenes
+from depthtokens.scenes.store import cores
 
 ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 256,
@@ -34,7 +33,6 @@ ARCHITECTURE: dict[str, Any] = {
     "vision_cfg": {"image_size": 192, "layers": [1, 2, 3, 3], "width": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 3},
 }
-ROWS = 2048  # of the compact vocabulary table: more than captions use
 SCALE_LIMIT = math.log(100.0)  # CLIP's
 
 
@@ -42,71 +40,63 @@ SCALE_LIMIT = math.log(100.0)  # CLIP's
 class Config:
     """How to train. work: cache and checkpoints. out: the folder that the model is written to.
 
-    scenes: indoor and road scenes per seed; seeds: of the training scenes. low_steps: first steps, at low_size pixels; then steps at the
-    architecture's own size, during which the rate falls to nothing over the last decay_steps. batch: pictures per process and step.
-    indoor: share of rooms in a batch. region_weight: of the region contrast. processes: of one thread each.
+    indoor_scenes, road_scenes: how many to learn from; scene_seed: theirs. low_steps: the first of the steps, at low_size pixels; the
+    others are at the architecture's own size. The rate rises over warmup steps and falls to nothing over the last decay_steps.
+    batch: pictures of a step; indoor: share of rooms among them; regions: captioned positions of each. region_weight: of the region
+    contrast. workers: processes that draw batches, None = one per core. log_every, save_every: steps.
     """
 
     work: Path
     out: Path | None = None
     cache: Path | None = None
-    scenes: tuple[tuple[int, int], ...] = ((6000, 3000), (8000, 0))
-    seeds: tuple[int, ...] = (101, 102)
-    low_steps: int = 300
+    indoor_scenes: int = 28000
+    road_scenes: int = 12000
+    scene_seed: int = 101
+    steps: int = 5000
+    low_steps: int = 500
     low_size: int = 96
-    steps: int = 440
-    batch: int = 128
+    batch: int = 512
     regions: int = 12
     indoor: float = 0.6
     region_weight: float = 0.5
     lr: float = 1.5e-3
     weight_decay: float = 0.1
-    warmup: int = 100
-    decay_steps: int = 340
+    warmup: int = 200
+    decay_steps: int = 3000
     seed: int = 5
-    processes: int = 2
-    save_every: int = 50
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    workers: int | None = None
+    log_every: int = 50
+    save_every: int = 250
     resume: bool = False
 
 
 class Trainer(nn.Module):
-    """The CLIP in training: its towers, a compact table for the vocabulary rows that occur, and a second scale for regions."""
+    """The CLIP in training: its towers, a second scale for regions, and which rows of the vocabulary occurred."""
 
-    def __init__(self, config: Config) -> None:
+    seen: Tensor
+
+    def __init__(self, seed: int) -> None:
         super().__init__()
-        torch.manual_seed(config.seed)
+        torch.manual_seed(seed)
         self.clip = open_clip.CLIP(**ARCHITECTURE)
-        self.initial = self.clip.token_embedding.weight.detach().clone()
-        self.clip.token_embedding.weight.requires_grad_(False)
-        self.table = nn.Embedding(ROWS, self.initial.shape[1])
         self.region_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.words = Words()
+        self.register_buffer("seen", torch.zeros(ARCHITECTURE["text_cfg"]["vocab_size"], dtype=torch.bool))
         self.clip.visual.to(memory_format=torch.channels_last)
 
     def parameters_for(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Parameter groups: matrices decay, everything else does not."""
-        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
-        small = [p for name, p in named if p.ndim < 2 or "embedding" in name or name.startswith("table")]
-        large = [p for name, p in named if not (p.ndim < 2 or "embedding" in name or name.startswith("table"))]
+        """Parameter groups: matrices decay, everything else does not, so that rows of words that never occur stay as they were drawn."""
+        large = [p for name, p in self.named_parameters() if p.ndim >= 2 and "embedding" not in name]
+        small = [p for name, p in self.named_parameters() if p.ndim < 2 or "embedding" in name]
         return [{"params": large, "weight_decay": weight_decay}, {"params": small, "weight_decay": 0.0}]
 
-    def add_rows(self, batch: Batch) -> None:
-        """Give ids that occur for the first time, in any process, a row of the table: what the full table holds."""
-        new = {i for ids in self.words.encode([*batch.captions, *batch.sayings]) for i in ids} - self.words.rows.keys()
-        found: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(found, sorted(new))
-        with torch.no_grad():
-            for token in sorted(set().union(*found)):
-                self.words.rows[token] = len(self.words.rows)
-                self.table.weight[self.words.rows[token]] = self.initial[token]
-
-    def encode_text(self, texts: list[str]) -> Tensor:
-        """L2-normalised features [B, C], cut at the longest text; what follows end-of-text cannot reach it."""
-        rows, end = self.words.table_rows(texts)
-        clip, length = self.clip, rows.shape[1]
-        x = self.table(rows) + clip.positional_embedding[:length]
+    def encode_text(self, texts: Texts) -> Tensor:
+        """L2-normalised features [T, C]; what follows end-of-text cannot reach it."""
+        clip, length = self.clip, texts.ids.shape[1]
+        self.seen[torch.where(torch.arange(length, device=texts.ids.device) <= texts.end[:, None], texts.ids, texts.ids[:, :1])] = True
+        x = clip.token_embedding(texts.ids) + clip.positional_embedding[:length]
         x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
-        x = clip.ln_final(x[torch.arange(len(x)), end])
+        x = clip.ln_final(x[torch.arange(len(x), device=x.device), texts.end])
         return F.normalize((x @ clip.text_projection).float(), dim=-1)
 
     def pool(self, x: Tensor) -> Tensor:
@@ -122,9 +112,9 @@ class Trainer(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The two losses of a batch, and its top-1 accuracy from picture to caption."""
-        pool, features = self.clip.visual.attnpool, trunk(self.clip.visual, batch.images)
+        pool, features = self.clip.visual.attnpool, trunk(self.clip.visual, normalised(batch.images, batch.light))
         images, texts = self.pool(features), self.encode_text(batch.captions)
-        labels = torch.arange(len(images))
+        labels = torch.arange(len(images), device=images.device)
         logits = self.clip.logit_scale.exp() * images @ texts.unflatten(0, (-1, len(images))).mT  # [captions of each, B, B]
         whole = torch.stack([(F.cross_entropy(one, labels) + F.cross_entropy(one.T, labels)) / 2 for one in logits]).mean()
         out = {"whole": whole, "top1": (logits.argmax(2) == labels).float().mean()}
@@ -134,111 +124,67 @@ class Trainer(nn.Module):
         out["region"] = F.cross_entropy(logits, batch.said)
         return out
 
-    def exported(self) -> dict[str, Tensor]:
-        """The CLIP's weights in float16, trained vocabulary rows put back into the full table."""
-        state = self.clip.state_dict()
-        full = self.initial.clone()
-        ids = list(self.words.rows)
-        full[ids] = self.table.weight.detach()[: len(ids)]
-        state["token_embedding.weight"] = full
-        return {
-            key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in state.items() if key != "attn_mask"
-        }
-
 
 def main(config: Config) -> None:
-    """Train with `processes` processes, with a checkpoint every so often; then write the open_clip folder."""
+    """Train, with a checkpoint every so often; then write the open_clip folder."""
     config.work.mkdir(parents=True, exist_ok=True)
-    scenes(config)  # rendered once, before every process opens them
-    if not config.resume:
-        (config.work / "checkpoint.pt").unlink(missing_ok=True)
-        (config.work / "training_log.jsonl").unlink(missing_ok=True)
-    meeting = config.work / "meeting"
-    meeting.unlink(missing_ok=True)
-    if config.processes > 1:
-        torch.multiprocessing.spawn(train, args=(config, meeting.resolve()), nprocs=config.processes)  # type: ignore[attr-defined, no-untyped-call]
-    else:
-        train(0, config, meeting.resolve())
-
-
-def scenes(config: Config) -> list[Scenes]:
-    """The training scenes."""
-    jobs = [
-        (domain, count, seed)
-        for seed, counts in zip(config.seeds, config.scenes, strict=True)
-        for domain, count in zip(("indoor", "road"), counts, strict=True)
-        if count
-    ]
-    return load(config.cache or config.work / "cache", jobs)
-
-
-def train(rank: int, config: Config, meeting: Path) -> None:
-    """One process of the training; all of them hold the same weights after every step."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=config.processes)
-    pairs, trainer = Pairs(scenes(config)), Trainer(config)
-    parameters = [p for p in trainer.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainer.parameters_for(config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
     checkpoint, log = config.work / "checkpoint.pt", config.work / "training_log.jsonl"
+    if not config.resume:
+        checkpoint.unlink(missing_ok=True)
+        log.unlink(missing_ok=True)
+    jobs = [("indoor", config.indoor_scenes, config.scene_seed), ("road", config.road_scenes, config.scene_seed)]
+    pairs = Pairs(load(config.cache or config.work / "cache", [job for job in jobs if job[1]]))
+    device = torch.device(config.device)
+    trainer = Trainer(config.seed).to(device)
+    optimizer = torch.optim.AdamW(trainer.parameters_for(config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
     start, spent = 0, 0.0
     if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
         trainer.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        trainer.words.rows = state["rows"]
         start, spent = state["step"], state["seconds"]
-        if rank == 0:  # steps after the checkpoint are done again
-            lines = [line for line in log.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= start]
-            log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    total, began = config.low_steps + config.steps, time.monotonic() - spent
-    means: dict[str, float] = {}
-    for step in range(start, total):
-        size = config.low_size if step < config.low_steps else ARCHITECTURE["vision_cfg"]["image_size"]
-        batch = draw(pairs, size, config.batch, config.regions, config.indoor, (config.seed, step, rank))
-        trainer.add_rows(batch)
-        lr = config.lr * min((step + 1) / config.warmup, 1.0, (total - step) / config.decay_steps)
+        lines = [line for line in log.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= start]
+        log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")  # steps after the checkpoint are done again
+    size = ARCHITECTURE["vision_cfg"]["image_size"]
+    draws = Draws(pairs, Words(), size, config.low_size, config.low_steps, config.batch, config.indoor, config.regions, config.seed)
+    began, means = time.monotonic() - spent, dict[str, Tensor]()
+    for step, batch in enumerate(_drawn(draws, range(start, config.steps), config.workers or cores()), start):
+        lr = config.lr * min((step + 1) / config.warmup, 1.0, (config.steps - step) / config.decay_steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        with torch.autocast("cpu", torch.bfloat16):
-            losses = trainer(batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):  # few processors are any faster so
+            losses = trainer(batch.to(device))
         optimizer.zero_grad(set_to_none=True)
         (losses["whole"] + config.region_weight * losses["region"]).backward()
-        average([p.grad for p in parameters if p.grad is not None])
-        norm = nn.utils.clip_grad_norm_(parameters, 2.0)
+        norm = nn.utils.clip_grad_norm_(trainer.parameters(), 2.0)
         optimizer.step()
         with torch.no_grad():
             trainer.clip.logit_scale.clamp_(0, SCALE_LIMIT)
             trainer.region_scale.clamp_(0, SCALE_LIMIT)
-        for name, value in {**losses, "norm": norm}.items():
-            means[name] = 0.9 * means.get(name, value.item()) + 0.1 * value.item()
-        last = step + 1 == total
-        if (step + 1) % config.save_every == 0 or last:
-            average([value for name, value in trainer.named_buffers() if "running" in name])  # BatchNorm's statistics
-        if rank == 0 and ((step + 1) % 20 == 0 or last):
-            row = {"step": step + 1, "seconds": round(time.monotonic() - began), "size": size, "lr": round(lr, 7)}
-            row |= {name: round(value, 4) for name, value in means.items()}
-            row |= {"scale": round(float(trainer.clip.logit_scale.exp()), 2), "region_scale": round(float(trainer.region_scale.exp()), 2)}
+            for name, value in {**losses, "norm": norm}.items():
+                means[name] = 0.9 * means.get(name, value) + 0.1 * value
+        done = step + 1
+        if done % config.log_every == 0 or done == config.steps:
+            row = {"step": done, "seconds": round(time.monotonic() - began), "size": batch.images.shape[-1], "lr": round(lr, 7)}
+            row |= {name: round(value.item(), 4) for name, value in means.items()}
+            row |= {"scale": round(trainer.clip.logit_scale.exp().item(), 2), "region_scale": round(trainer.region_scale.exp().item(), 2)}
             with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**row, "rows": len(trainer.words.rows)}) + "\n")
-        if rank == 0 and ((step + 1) % config.save_every == 0 or last):
-            state = {"model": trainer.state_dict(), "optimizer": optimizer.state_dict(), "rows": trainer.words.rows, "step": step + 1}
+                file.write(json.dumps({**row, "rows": int(trainer.seen.sum())}) + "\n")
+        if done % config.save_every == 0 or done == config.steps:
+            state = {"model": trainer.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
             torch.save({**state, "seconds": time.monotonic() - began}, checkpoint.with_suffix(".new"))
             checkpoint.with_suffix(".new").replace(checkpoint)
-    if rank == 0 and config.out:
-        write(trainer, config.out, log)
+    if config.out:
+        write(trainer.cpu(), config.out, log)
 
 
-def average(tensors: list[Tensor]) -> None:
-    """Replace tensors by their mean over processes, in one message."""
-    flat = torch.cat([t.detach().reshape(-1) for t in tensors])
-    torch.distributed.all_reduce(flat)
-    flat /= torch.distributed.get_world_size()
-    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-        tensor.copy_(part.view_as(tensor))
+def _drawn(draws: Draws, steps: range, workers: int) -> torch.utils.data.DataLoader[Batch]:
+    """The batches of some steps, drawn ahead by processes of one thread each."""
+    return torch.utils.data.DataLoader(draws, batch_size=None, sampler=steps, num_workers=workers)
 
 
 def write(trainer: Trainer, folder: Path, log: Path | None = None) -> None:
-    """Write the folder that open_clip loads with `local-dir:`, with the trained vocabulary, the weights' checksum and the log."""
+    """Write the folder that open_clip loads with `local-dir:`, in float16, with the trained vocabulary, a checksum and the log."""
     import hashlib
 
     from safetensors.torch import save_file
@@ -247,13 +193,15 @@ def write(trainer: Trainer, folder: Path, log: Path | None = None) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "open_clip_model.safetensors"
-    save_file(trainer.exported(), weights, metadata={"format": "pt"})
+    state = {key: value for key, value in trainer.clip.state_dict().items() if key != "attn_mask"}
+    halves = {key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in state.items()}
+    save_file(halves, weights, metadata={"format": "pt"})
     weights.chmod(0o644)
     preprocess = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bilinear", "resize_mode": "squash"}
     config = {"model_cfg": ARCHITECTURE, "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    encoder = {index: token for token, index in trainer.words.tokenizer.encoder.items()}
-    trained = {str(index): encoder[index] for index in sorted(trainer.words.rows)}
+    encoder = {index: token for token, index in Words().tokenizer.encoder.items()}
+    trained = {str(index): encoder[index] for index in trainer.seen.nonzero().flatten().tolist()}
     (folder / "trained_tokens.json").write_text(json.dumps(trained, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     (folder / "sha256.txt").write_text(f"{digest}  {weights.name}\n", encoding="utf-8")
