@@ -20,6 +20,12 @@ from stores import make_folder, opened
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
 
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """torch lets a GPU round convolutions to TF32 unless told otherwise."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.fixture(scope="module")
 def clips():
     """The bundled CLIP on the CPU and on the GPU."""

@@ -52,8 +52,8 @@ class Config:
     indoor_scenes: int = 28000
     road_scenes: int = 12000
     scene_seed: int = 101
-    steps: int = 5000
-    low_steps: int = 500
+    steps: int = 2500
+    low_steps: int = 250
     low_size: int = 96
     batch: int = 512
     regions: int = 12
@@ -62,7 +62,7 @@ class Config:
     lr: float = 1.5e-3
     weight_decay: float = 0.1
     warmup: int = 200
-    decay_steps: int = 3000
+    decay_steps: int = 1500
     seed: int = 5
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     workers: int | None = None

@@ -9,18 +9,11 @@ from ..experiment.statistics import MeanStd
 from ..report.figure import figure_png, new_figure
 from ..report.table import Cell, Table
 from .measured import Measured
-from .rows import FEW_SHOT, FEW_SHOT_ROWS
+from .plots import COLOURS, CONTROL, log_axis
+from .rows import FEW_SHOT, FEW_SHOT_ROWS, MEAN_MAP
 
 Curves = dict[str, tuple[int, dict[int, MeanStd]]]
 """By head: how many numbers it trains, and its score by the number of training images."""
-COLOURS = {
-    "learned-7": "#7b2d8b",
-    "learned-7 log scale 40": "#d0487a",
-    "path:7:64 log silog+ce": "#c2731f",
-    "linear head": "#1f7a6d",
-    "ridge": "#3b6fb6",
-    "mean map": "#222222",
-}
 
 
 def curves(rows: Sequence[Measured], images: int, metric: str) -> Curves:
@@ -54,21 +47,21 @@ def few_shot_plot(found: Curves, metric: str) -> bytes:
 
     figure = new_figure(6.4, 4.4, dpi=160)
     ax = figure.subplots()
-    for name, (numbers, scores) in found.items():
+    for place, (name, (numbers, scores)) in enumerate(found.items()):
         sizes = sorted(scores)
         means = [scores[size].mean for size in sizes]
         spreads = [scores[size].std or 0.0 for size in sizes]
-        dashed = "--" if name == "mean map" else "-"
-        ax.plot(sizes, means, dashed, color=COLOURS[name], marker="o", markersize=4, label=f"{name} ({numbers:,})")
+        colour, line = (COLOURS[CONTROL], "--") if name == MEAN_MAP else (f"C{place}", "-")
+        ax.plot(sizes, means, line, color=colour, marker="o", markersize=4, label=f"{name} ({numbers:,})")
         low, high = ([mean + sign * spread for mean, spread in zip(means, spreads, strict=True)] for sign in (-1, 1))
-        ax.fill_between(sizes, low, high, color=COLOURS[name], alpha=0.13, linewidth=0)
+        ax.fill_between(sizes, low, high, color=colour, alpha=0.13, linewidth=0)
     every = sorted({size for _, scores in found.values() for size in scores})
+    log_axis(ax, "y")
     ax.set_xscale("log")
     ax.set_xticks(every, [f"{size:,}" for size in every])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("training images")
     ax.set_ylabel(METRICS[metric].heading)
-    ax.spines[["top", "right"]].set_visible(False)
     ax.legend(title="(trained numbers)", frameon=False, fontsize=8, title_fontsize=8)
     return figure_png(figure)

@@ -84,7 +84,7 @@ def row_plot(marks: Sequence[Mark], label: str) -> bytes:
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.grid(axis="y", color="#eeeeee", linewidth=0.8, zorder=-1)
     ax.set_xlabel(label)
-    _log(ax, "x")
+    log_axis(ax, "x")
     _legend(figure, ax, marks, published=True)
     return figure_png(figure)
 
@@ -116,7 +116,7 @@ def numbers_plot(marks: Sequence[Mark], label: str) -> bytes:
     ax.axvline(0.5, color="#dddddd", linewidth=0.8)
     ax.set_xlabel("trained numbers")
     ax.set_ylabel(label)
-    _log(ax, "y")
+    log_axis(ax, "y")
     ax.set_ylim(ax.get_ylim()[0] * 0.93)
     _legend(figure, ax, marks)
     named = [f"{number}  {mark.label} ({mark.numbers:,}): {mark.mean:.3f}" for number, mark in enumerate(best, 1)]
@@ -133,7 +133,7 @@ def unbeaten(marks: Sequence[Mark]) -> list[Mark]:
     return found
 
 
-def _log(ax: Axes, which: str) -> None:
+def log_axis(ax: Axes, which: str) -> None:
     """A logarithmic axis with plain numbers at its ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
