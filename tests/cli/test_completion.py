@@ -1,10 +1,14 @@
-"""Completion by Tab: every verb, every flag that help lists, and a real bash."""
+"""Completion by Tab: every verb, every flag that help lists, and real shells where there are any."""
 
 from __future__ import annotations
 
+import os
+import pty
 import re
+import select
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -47,3 +51,48 @@ def test_zsh_and_fish_get_the_same(capsys):
     assert code == 0 and all(line.startswith(("#", "complete -c depthtokens -n ")) for line in fish.splitlines())
     assert "-n '__fish_seen_subcommand_from predict' -l formats -x -a 'png npy" in fish
     assert "did you mean 'zsh'" in refused(capsys, "completion", "tcsh")
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="needs fish")
+def test_fish_completes(tmp_path):
+    (tmp_path / "c.fish").write_text(script("fish"))
+    (tmp_path / "demo.log").touch()  # no file is meant where a verb is
+    cases = {
+        "pre": ["predict"], "d": ["data", "demo"], "data c": ["check"], "features ch": ["check"], "data check --q": ["--quick"],
+        "predict --formats np": ["npy", "npz"], "predict x.safetensors --fov 60 --overw": ["--overwrite"],
+    }  # fmt: skip
+    asked = "; ".join(f"complete -C 'depthtokens {line}'; echo ---" for line in cases)
+    home = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(["fish", "--no-config", "-c", f"source c.fish; {asked}"], capture_output=True, text=True, cwd=tmp_path, env=home)
+    found = [[line.split("\t")[0] for line in part.splitlines()] for part in done.stdout.split("---\n")[:-1]]
+    assert not done.stderr and dict(zip(cases, found, strict=True)) == cases
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="needs zsh")
+@pytest.mark.parametrize(
+    ("line", "shown"), [("pre", "depthtokens predict "), ("data check --q", "--quick "), ("predict --formats np", "npz")]
+)
+def test_zsh_completes(tmp_path, line, shown):
+    """A zsh at a terminal, which gets a Tab."""
+    (tmp_path / "c.zsh").write_text(script("zsh"))
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(tmp_path)
+        os.execvpe("zsh", ["zsh", "-f"], {**os.environ, "TERM": "dumb", "HOME": str(tmp_path)})
+    try:
+        os.write(terminal, b"autoload -U compinit; compinit -u; source c.zsh; echo rea''dy\n")
+        _read_until(terminal, "ready")
+        os.write(terminal, f"depthtokens {line}\t".encode())
+        _read_until(terminal, shown)
+    finally:
+        os.kill(process, 9)
+        os.waitpid(process, 0)
+        os.close(terminal)
+
+
+def _read_until(terminal, shown, seconds=60):
+    said, end = "", time.monotonic() + seconds
+    while shown not in said:
+        assert time.monotonic() < end, said
+        if select.select([terminal], [], [], 0.1)[0]:
+            said += os.read(terminal, 65536).decode(errors="replace")

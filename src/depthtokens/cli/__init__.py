@@ -14,7 +14,7 @@ from ..errors import DepthTokensError, printable, unknown
 
 VERBS = {
     "train": ("train", "learn depth tokens on a data set"),
-    "evaluate": ("evaluate", "score tokens by a protocol, beside two controls that need no image"),
+    "evaluate": ("evaluate", "score tokens or anybody's depth maps by a protocol, beside controls"),
     "reproduce": ("reproduce", "the paper's tables and the effects behind them, beside the published figures"),
     "predict": ("predict", "depth of photos and films: 16-bit PNG, .npy, pictures, point clouds, films"),
     "study": ("study", "what tokens mean: nearest words, their shape, what each is worth, and the best human words instead"),

@@ -141,11 +141,12 @@ def _fish(known: dict[str, Flags]) -> Iterator[str]:
     for verb, (_, text) in VERBS.items():
         first, _, second = verb.partition(" ")
         if second:
-            yield f"complete -c depthtokens -n '__fish_seen_subcommand_from {first}' -a {second} -d {shlex.quote(text)}"
+            alone = "" if first in VERBS else "-f "  # no file is meant
+            yield f"complete -c depthtokens -n '__fish_seen_subcommand_from {first}' {alone}-a {second} -d {shlex.quote(text)}"
         else:
-            yield f"complete -c depthtokens -n __fish_use_subcommand -a {first} -d {shlex.quote(text)}"
+            yield f"complete -c depthtokens -n __fish_use_subcommand -f -a {first} -d {shlex.quote(text)}"
     for first in dict.fromkeys(verb.split()[0] for verb in known if verb.split()[0] not in known):
-        yield f"complete -c depthtokens -n __fish_use_subcommand -a {first}"
+        yield f"complete -c depthtokens -n __fish_use_subcommand -f -a {first}"
     for verb, flags in known.items():
         seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in verb.split())
         for flag, values in flags.items():
