@@ -35,7 +35,7 @@ def narrowed(table: list[list[str]]) -> list[list[str]]:
 
     def cells(row: list[str]) -> list[str]:
         named = dict(zip(head, row, strict=True))
-        named["row"] = re.sub("^(beyond|effects)/", "", named["row"])
+        named["row"] = named["row"].removeprefix("beyond/")
         return [f"{named[name]} {named[BEHIND[name]]}" if name in BEHIND else named[name] for name in COLUMNS]
 
     return [list(COLUMNS), [dict(zip(head, align, strict=True))[name] for name in COLUMNS], *map(cells, rows)]
