@@ -45,7 +45,7 @@ def main() -> None:
     print(machine(asked.device), "\n")
     rows: list[Row] = []
     for name in works:
-        bare = "bare trunk in that form" + name[name.find(",") :] * ("," in name)
+        bare = "".join(["bare trunk in that form", *name.partition(",")[1:]])
         rows.append(
             {"tower": name, "ms per image": milliseconds(times[name]) / asked.images, "of the bare trunk's time": ratio(times, name, bare)}
         )
