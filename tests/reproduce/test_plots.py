@@ -7,9 +7,10 @@ import io
 import numpy as np
 from PIL import Image
 
+from depthtokens.experiment.config import CONSTANT
 from depthtokens.experiment.statistics import Interval
 from depthtokens.reproduce.plots import COLOURS, CONTROL, LEARNED, PLAIN, RANDOM, WORDS, Mark, group_of, numbers_plot, row_plot, unbeaten
-from depthtokens.reproduce.rows import CONSTANT, control_row, ridge_rows
+from depthtokens.reproduce.rows import control_row, ridge_rows
 from depthtokens.reproduce.settings import rows_for
 
 

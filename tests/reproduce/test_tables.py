@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from depthtokens.depth.metrics import METRICS
+from depthtokens.experiment.config import CONSTANT, MEAN_MAP
 from depthtokens.experiment.result import Result
 from depthtokens.reproduce import tables as module
 from depthtokens.reproduce.measured import Measured
-from depthtokens.reproduce.rows import CONSTANT, MEAN_MAP, control_row
+from depthtokens.reproduce.rows import control_row
 from depthtokens.reproduce.run import Reproduced
 from depthtokens.reproduce.settings import Reproduction
 from depthtokens.reproduce.tables import (

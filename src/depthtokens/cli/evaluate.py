@@ -17,7 +17,8 @@ from .flags import JsonFlag, ScoringFlags
 if TYPE_CHECKING:
     from ..data.dataset import DepthDataset
     from ..depth.model import DepthTokens
-    from ..experiment.source import Data
+    from ..experiment.evaluate import Scores
+    from ..experiment.source import Data, Scored
     from ..experiment.uncertainty import UncertaintyScores
 
 
@@ -67,26 +68,61 @@ class Evaluate(JsonFlag, ScoringFlags):
         return self.data
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """What was scored.
+
+    Attributes:
+        row: name of what was asked about: "tokens" or "predictions".
+        source: of the test images.
+        depth_scale: units per metre in the files of their depth.
+        rows: name -> scores; that row, then the controls.
+        numbers: name -> how many numbers were learned from data, where that is known.
+        uncertainty: where it was asked for.
+    """
+
+    row: str
+    source: Scored
+    depth_scale: float | None
+    rows: dict[str, Scores]
+    numbers: dict[str, int]
+    uncertainty: UncertaintyScores | None
+
+
 def main(arguments: Sequence[str]) -> None:
     """Parse, evaluate, print."""
     args = parse(Evaluate, "evaluate", arguments)
     if args.compare:
         show_comparison(args.compare, args.json)
         return
-    named_data = args.check()
+    named_data, given = args.check(), args.tokens or args.predictions
+    assert given is not None
+    scored = score(args, named_data)
+    scores, source, uncertainty = scored.rows[scored.row], scored.source, scored.uncertainty
+    if args.csv:
+        scores.to_csv(args.csv)
+    if args.plot and uncertainty:
+        write_plot(args.plot, uncertainty, f"{scored.row} ({given.name}) on {source.name} {source.split}")
+    if not args.json:
+        show(args, scored)
+        return
+    measured = [{"name": name, "trained_parameters": scored.numbers.get(name), **found.to_dict()} for name, found in scored.rows.items()]
+    said = {scored.row: str(given), "data": args.data, "split": source.split, "rows": measured}
+    print_json(said | ({"uncertainty": uncertainty.to_dict()} if uncertainty else {}))
 
+
+def score(args: Evaluate, named_data: str) -> Scoring:
+    """Score what was given, and the controls beside it."""
     from ..data.find import left_out
-    from ..depth.align import ALIGNMENTS
-    from ..depth.metrics import METRICS, QUOTED
     from ..depth.protocol import Head
+    from ..experiment.config import RIDGE
     from ..experiment.controls import learn_controls
     from ..experiment.evaluate import head_of, score_heads
     from ..experiment.predictions import PREDICTIONS, Predictions, saving, score_predictions
-    from ..experiment.ridge import RIDGE, ridge_for
-    from ..experiment.source import Scored, open_source, scored_views
+    from ..experiment.ridge import ridge_for
+    from ..experiment.source import open_source, scored_views
     from ..experiment.uncertainty import score_uncertainty
     from ..features.store import FeatureStore
-    from ..report.table import Cell, Table
 
     model = args.model(args.tokens) if args.tokens else None
     named, protocol = args.named(named_data, model), args.protocol_for(model)
@@ -123,36 +159,38 @@ def main(arguments: Sequence[str]) -> None:
         uncertainty = score_uncertainty(model, source, protocol, progress) if args.uncertainty or args.plot else None
     if training is not None and named.store:
         notify(f"note: no row '{RIDGE}': the store holds no features of training images; with the data set itself there is one")
-    scores, given = rows[row], args.tokens or args.predictions
-    assert given is not None
-    if args.csv:
-        scores.to_csv(args.csv)
-    if args.plot and uncertainty:
-        write_plot(args.plot, uncertainty, f"{row} ({given.name}) on {source.name} {source.split}")
-    if args.json:
-        measured = [{"name": name, "trained_parameters": numbers.get(name), **found.to_dict()} for name, found in rows.items()]
-        said = {row: str(given), "data": args.data, "split": source.split, "rows": measured}
-        print_json(said | ({"uncertainty": uncertainty.to_dict()} if uncertainty else {}))
-        return
+    depth_scale = data.meta["data"]["depth_scale"] if isinstance(data, FeatureStore) else data.depth_scale
+    return Scoring(row, source, depth_scale, rows, numbers, uncertainty)
+
+
+def show(args: Evaluate, scored: Scoring) -> None:
+    """Print tables, and what has to be said of them."""
+    from ..depth.align import ALIGNMENTS
+    from ..depth.metrics import METRICS, QUOTED
+    from ..report.table import Cell, Table
+
+    scores = scored.rows[scored.row]
     aligned = f", predictions {ALIGNMENTS[args.align]}" if args.predictions else ""
-    described = scores.protocol.describe(scores.depth_range, source.eval_crop)
+    protocol, source = scores.protocol, scored.source
+    described = protocol.describe(scores.depth_range, source.eval_crop)
     print(f"{args.data} {source.split}: {len(scores.per_image)} images, {described}{aligned}\n")
     for title, pooled in (("mean over images", False), ("pooled over pixels", True)):
         mark = " (the protocol's figures)" if pooled == (protocol.average == "pixel") else ""
         mark += f", align {args.align}" if args.predictions else ""
-        figures = {name: found.pixel_wise if pooled else found.image_wise for name, found in rows.items()}
+        figures = {name: found.pixel_wise if pooled else found.image_wise for name, found in scored.rows.items()}
         cells: list[list[Cell]] = [[name, *values.values()] for name, values in figures.items()]
         print_table(Table(["", *METRICS], cells, title=title + mark, less=[name for name in METRICS if name not in QUOTED]))
-    if uncertainty:
-        show_uncertainty(row, uncertainty)
-    counted = ", ".join(f"{name} {count:,}" for name, count in numbers.items())
+    if scored.uncertainty:
+        show_uncertainty(scored.row, scored.uncertainty)
+    counted = ", ".join(f"{name} {count:,}" for name, count in scored.numbers.items())
     if counted:
         print(f"\ntrained numbers: {counted}")
-    for name, found in rows.items():
+    for name, found in scored.rows.items():
         if found.not_finite:
             notify(f"warning: {found.not_finite:,} depths of '{name}' were no numbers, and an end of the range was scored in their place")
-    if (scale := data.meta["data"]["depth_scale"] if isinstance(data, FeatureStore) else data.depth_scale) is not None:
-        print(f"\ndepth files: {scale:g} units per metre; truth counts from {scores.depth_range[0]:g} to {scores.depth_range[1]:g} m")
+    if scored.depth_scale is not None:
+        lo, hi = scores.depth_range
+        print(f"\ndepth files: {scored.depth_scale:g} units per metre; truth counts from {lo:g} to {hi:g} m")
     if scores.skipped:
         notify(f"note: {len(scores.skipped)} images without valid depth were skipped: {', '.join(scores.skipped[:3])}")
 

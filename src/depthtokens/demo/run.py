@@ -16,11 +16,12 @@ from ..depth.model import DepthTokens
 from ..depth.protocol import Head
 from ..depth.settings import ModelOptions, ModelSettings, Provenance
 from ..errors import DepthTokensError
+from ..experiment.config import RIDGE
 from ..experiment.controls import learn_controls
 from ..experiment.evaluate import head_of, score_heads
 from ..experiment.learn import Learner, fit
 from ..experiment.result import Result
-from ..experiment.ridge import RIDGE, learn_ridge
+from ..experiment.ridge import learn_ridge
 from ..experiment.source import Reading, Source, open_source
 from ..features.views import Views
 from ..files import cache_folder, locked, make_folder

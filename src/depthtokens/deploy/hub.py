@@ -16,10 +16,10 @@ from ..depth.header import Header
 from ..depth.hub import MESSAGE, Commit, fetch, publish
 from ..depth.metrics import METRICS
 from ..errors import UsageError, cut, printable
+from ..experiment.config import RIDGE
 from ..files import atomic, atomic_folder, check_writable, user_path
 from ..places import last_part
 from ..report.table import Cell, Table
-from ..reproduce.rows import RIDGE
 
 LARGEST = 2**24
 """Bytes of the largest file of scores that is read."""

@@ -21,6 +21,8 @@ from ..schema import read_dataclass
 if TYPE_CHECKING:
     from ..data.dataset import DepthDataset
 
+CONSTANT, MEAN_MAP, RIDGE = "constant", "mean map", "ridge"
+"""What stands beside every row: two controls that never look at the image, and one that reads the same patch features as tokens."""
 RECIPES: dict[str, dict[str, Any]] = {
     "auty2023": {},
     "tuned": {"bins": "log", "scale": 40.0, "lr": 1e-2},

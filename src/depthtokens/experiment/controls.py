@@ -15,9 +15,8 @@ from ..data.loader import batches
 from ..depth.protocol import Head, Protocol
 from ..errors import DataError
 from ..progress import Progress, silent
+from .config import CONSTANT, MEAN_MAP
 
-CONSTANT, MEAN_MAP = "constant", "mean map"
-"""Names of the two rows."""
 MOST = 2000
 """How many depth maps of a training split are read at most, evenly spaced over it."""
 

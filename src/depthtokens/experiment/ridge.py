@@ -18,8 +18,6 @@ from ..progress import Progress, silent
 from .controls import MOST, spaced
 from .source import HELD_OUT, Reading, Source, drawn, open_source
 
-RIDGE = "ridge"
-"""Name of its row."""
 STRENGTHS = tuple(10.0**power for power in range(-6, 3))
 """What the strength of the penalty is chosen from, in units of the features' mean variance."""
 UNCHOSEN = 1.0

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..depth.metrics import METRICS
+from ..experiment.config import MEAN_MAP
 from ..experiment.statistics import MeanStd
 from ..report.figure import figure_png, new_figure
 from ..report.table import Cell, Table
 from .measured import Measured
 from .plots import COLOURS, CONTROL, log_axis
-from .rows import FEW_SHOT, FEW_SHOT_ROWS, MEAN_MAP
+from .rows import FEW_SHOT, FEW_SHOT_ROWS
 
 Curves = dict[str, tuple[int, dict[int, MeanStd]]]
 """By head: how many numbers it trains, and its score by the number of training images."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..experiment.config import CONSTANT, MEAN_MAP
 from ..experiment.statistics import Interval
 from ..report.figure import figure_png, new_figure
-from .rows import ADAPTED, CONSTANT, CROSS, MEAN_MAP, PROMPT, Row
+from .rows import ADAPTED, CROSS, PROMPT, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,16 +11,16 @@ from typing import Any
 
 from ..depth.settings import ModelOptions
 from ..errors import UsageError, unknown
-from ..experiment.config import Experiment
+from ..experiment.config import CONSTANT, MEAN_MAP, RIDGE, Experiment
 
 DEPTH_RANGES = {"nyu": (0.001, 10.0), "kitti": (0.001, 80.0)}
 """Metres over which the published rows laid their bins, by role."""
 ROLES = {"nyu": "nyu", "kitti": "kitti", "scenes": "nyu", "scenes:road": "kitti"}
 """Whose rows a data set stands for: rendered scenes take the rows of the data set they look like, and no published figures."""
-PROMPT, LINEAR, ADAPTED, CROSS, CONSTANT, MEAN_MAP = "prompt", "linear head", "adapted", "cross", "constant", "mean map"
+PROMPT, LINEAR, ADAPTED, CROSS = "prompt", "linear head", "adapted", "cross"
 SILOG = "silog"
 """What the paper's rows minimise."""
-RIDGE, FEW_SHOT = "ridge", "few-shot"
+FEW_SHOT = "few-shot"
 _STATED = ("template", "depth", "bins", "scale", "dense")
 
 

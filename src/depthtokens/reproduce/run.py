@@ -22,6 +22,7 @@ from ..depth.model import DepthTokens
 from ..depth.protocol import Head, Protocol, find_protocol
 from ..depth.settings import Provenance
 from ..errors import UsageError
+from ..experiment.config import CONSTANT, MEAN_MAP, RIDGE
 from ..experiment.controls import learn_controls
 from ..experiment.evaluate import Scores, head_of, score_heads
 from ..experiment.learn import Learner, epoch_order, fit
@@ -36,7 +37,7 @@ from ..spread import Cluster, check_same, on_cluster
 from .estimate import Estimate, estimate
 from .features import RowFeatures
 from .measured import Measured, slug
-from .rows import CONSTANT, LINEAR, MEAN_MAP, RIDGE, Row, control_row
+from .rows import LINEAR, Row, control_row
 from .settings import Reproduction
 
 PLAN = "plan.json"

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..depth.metrics import METRICS, QUOTED
 from ..depth.protocol import find_protocol
+from ..experiment.config import MEAN_MAP
 from ..experiment.result import Result
 from ..experiment.statistics import Difference, MeanStd
 from ..files import json_text, write_text
@@ -20,7 +21,7 @@ from ..report.table import Table, write_cell
 from .fewshot import Curves, curves, few_shot_plot, few_shot_table
 from .measured import Measured
 from .plots import CONTROL, Mark, group_of, numbers_plot, row_plot
-from .rows import BASE, FEW_SHOT, MEAN_MAP, PROMPT, SILOG, Row
+from .rows import BASE, FEW_SHOT, PROMPT, SILOG, Row
 from .run import Reproduced
 
 MAIN = "abs_rel"

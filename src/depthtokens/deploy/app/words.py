@@ -16,7 +16,8 @@ from ...depth.metrics import METRICS, Errors, Target
 from ...depth.model import DepthTokens
 from ...depth.protocol import Head, find_protocol
 from ...errors import UsageError
-from ...experiment.controls import CONSTANT, learn_controls
+from ...experiment.config import CONSTANT
+from ...experiment.controls import learn_controls
 from ...experiment.evaluate import head_of
 from ...experiment.source import Reading, open_source, scored_views
 from ...files import cache_folder
