@@ -15,19 +15,15 @@ from helpers import TESTS
 TOOLS = TESTS.parent / "tools"
 
 
-@pytest.fixture
-def train_clip(monkeypatch):
-    """The script that trains the bundled CLIP."""
-    monkeypatch.syspath_prepend(TOOLS)
-    return importlib.import_module("train_clip")
-
-
 class Stopped(Exception):
     """As if the machine had gone."""
 
 
 @pytest.mark.slow
-def test_training_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, train_clip):
+def test_training_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(TOOLS)
+    train_clip = importlib.import_module("train_clip")
+
     def config(name: str, **changes: object):
         few = {"indoor_scenes": 4, "road_scenes": 2, "steps": 3, "low_steps": 1, "batch": 4, "regions": 2, "warmup": 1, "decay_steps": 2}
         every = {"workers": 1, "log_every": 1, "save_every": 2, "device": "cpu"}

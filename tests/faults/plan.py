@@ -17,8 +17,8 @@ from faults.readers import Reader, make_readers
 from faults.world import VERBS, Verb, make_world
 
 SLOW = {"study": 4, "export": 4, "reproduce": 2, "demo": 2, "predict": 1}
-"""Verbs that take long: they are killed a n-th as often, and where that is less than once nothing is tried: each has a test of its own in
-which it is stopped. None is crowded but the last."""
+"""Verbs that take long: they are killed a n-th as often; where that is less than once they meet no full disk either, and tests of their
+own stop them. None is crowded but the last."""
 SLOW_FILES = {"CLIP weights": 5, "checkpoint": 5, "log.jsonl": 5, "scenes": 10, "ONNX file": 5, "open_clip folder": 3}
 """Files that take long to read: they are read a n-th as often."""
 
@@ -81,12 +81,10 @@ class Faults:
     def commands(self, counts: Counts) -> Iterator[Trial]:
         """Commands that are disturbed, one after the other."""
         for verb in VERBS:
-            times = counts.kills // SLOW.get(verb.name, 1)
-            if not times:
-                continue
-            yield "killed", verb.name, lambda verb=verb, times=times: self.kill(verb, times)
-            yield "disk full", verb.name, lambda verb=verb: self.fill(verb, counts.rooms)
-            yield "no right to write", verb.name, lambda verb=verb: self._one(scarce.forbidden(self.world, self.folder / "w", verb))
+            if times := counts.kills // SLOW.get(verb.name, 1):
+                yield "killed", verb.name, lambda verb=verb, times=times: self.kill(verb, times)
+                yield "disk full", verb.name, lambda verb=verb: self.fill(verb, counts.rooms)
+            yield "no right to write", verb.name, lambda verb=verb: self.forbid(verb)
             if SLOW.get(verb.name, 1) == 1:
                 for count in counts.writers:
                     yield f"{count} at once", verb.name, lambda verb=verb, count=count: self.crowd(verb, count)
@@ -123,6 +121,11 @@ class Faults:
         except PermissionError:
             return 0, []
         return len(rooms), [f"{room} bytes left: {wrong}" for room, wrong in zip(rooms, found, strict=True) if wrong]
+
+    def forbid(self, verb: Verb) -> tuple[int, list[str]]:
+        """Run a verb where it may not write, once its modules are loaded, which others than root may not read everywhere."""
+        self.expected(verb)
+        return self._one(scarce.forbidden(self.world, self.folder / "w", verb))
 
     def crowd(self, verb: Verb, count: int) -> tuple[int, list[str]]:
         """Run a verb so often at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import shutil
 import signal
@@ -11,7 +12,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -23,6 +24,8 @@ from ..errors import DepthTokensError, UsageError
 
 _GRACE = 10
 """Seconds after which a worker that was told to end ends by itself."""
+_SPARE = 4
+"""Open files that a worker leaves free when it sends a batch by shared memory, which takes one for each tensor."""
 T = TypeVar("T", covariant=True)
 U = TypeVar("U")
 _KILLED = "a process that reads images ended too early, killed perhaps for want of memory: give fewer --workers (0 = none but this one)"
@@ -185,8 +188,9 @@ class _Send(Generic[T]):
 
     def __call__(self, items: list[T]) -> _Parcel:
         try:
-            return _Parcel(bytes(ForkingPickler.dumps(items)))
-        except (OSError, RuntimeError):  # no room in shared memory
+            with _spare_files():
+                return _Parcel(bytes(ForkingPickler.dumps(items)))
+        except (OSError, RuntimeError):  # no room in shared memory, or too many open files
             pass
         path = self.spool / uuid.uuid4().hex
         try:
@@ -196,6 +200,15 @@ class _Send(Generic[T]):
             path.unlink(missing_ok=True)
             return _Parcel(None)
         return _Parcel(None, path)
+
+
+@contextmanager
+def _spare_files() -> Iterator[None]:
+    """So many open files less in here, which are free after it: Python's thread that hands out shared memory opens one to answer."""
+    with ExitStack() as stack:
+        for _ in range(_SPARE):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        yield
 
 
 def _leave_signals(_worker: int) -> None:
