@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +45,30 @@ class Endless:
     def work(self, number):
         Path(self.folder, f"at-work-{os.getpid()}").write_text("")
         time.sleep(1000)
+
+
+@dataclass
+class Doomed:
+    """A recipe whose first piece on one node is never done; other nodes do none before that one is at work, which a file says."""
+
+    recipe: Callable[[], Callable[[Any], Any]]
+    node: str
+    at_work: str
+
+    def __call__(self):
+        import ray
+
+        work, here = self.recipe(), ray.get_runtime_context().get_node_id()
+
+        def held(piece):
+            if here == self.node:
+                Path(self.at_work).write_text("")
+                time.sleep(1000)
+            while not Path(self.at_work).exists():
+                time.sleep(0.02)
+            return work(piece)
+
+        return held
 
 
 def elsewhere():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import platform
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import depthtokens
@@ -70,10 +72,13 @@ def nodes():
 
 @pytest.fixture
 def three(nodes):
-    """With three nodes, whatever the test before has killed."""
+    """With three nodes, whatever the test before has killed, and as many threads here as a worker with one core has."""
     while len(nodes.others) < 2:
         nodes.others.append(nodes.add())
-    return nodes
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield nodes
+    torch.set_num_threads(threads)
 
 
 def bytes_of(folder):
@@ -81,21 +86,23 @@ def bytes_of(folder):
 
 
 @pytest.fixture
-def dead(three, monkeypatch):
-    """The workers that were found dead: a node is killed when it is at work and the first piece has come from another."""
-    dead, run, bury = [], spread._Crew.run, spread._Crew.bury
+def dead(three, monkeypatch, tmp_path_factory):
+    """The workers that were found dead: a node is killed in the middle of a piece, when the first one has come from another node."""
+    at_work, node, dead = tmp_path_factory.mktemp("dead") / "at-work", three.others[-1].node_id, []
+    init, run, bury = spread._Crew.__init__, spread._Crew.run, spread._Crew.bury
 
-    def deadly(crew, pieces):
-        for number, found in enumerate(run(crew, pieces)):
-            if number == 0 and len(three.others) == 2:
-                wanted = 3 - (len(crew.hired) - len(crew.beginning))  # one may be waiting for a node that is dead
-                if wanted > 0:
-                    crew.ray.wait(list(crew.beginning), num_returns=wanted)
+    def doom(crew, cluster, job):
+        init(crew, cluster, replace(job, recipe=pickle.dumps(pieces.Doomed(pickle.loads(job.recipe), node, str(at_work)))))
+
+    def deadly(crew, work):
+        for found in run(crew, work):
+            if len(three.others) == 2:
                 three.kill()
-                while len(crew.nodes()) > 2:  # its worker would do a few short pieces yet
+                while len(crew.nodes()) > 2:
                     time.sleep(0.05)
             yield found
 
+    monkeypatch.setattr(spread._Crew, "__init__", doom)
     monkeypatch.setattr(spread._Crew, "run", deadly)
     monkeypatch.setattr(spread._Crew, "bury", lambda crew, worker: dead.append(worker) or bury(crew, worker))
     return dead
