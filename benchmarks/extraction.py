@@ -15,6 +15,7 @@ from functools import partial
 import torch
 
 from common import Row, interleaved, machine, milliseconds, random_clip, ratio, table
+from depthtokens.clip.fold import quick
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     asked = parser.parse_args()
     eager = random_clip(asked.device).image
-    quick = eager.quick()
+    folded = quick(eager)
     images = torch.randn(asked.images, 3, 480, 640, device=asked.device)
     together = images.split(1 if asked.device == "cpu" else asked.images)
 
@@ -34,13 +35,13 @@ def main() -> None:
 
     works: dict[str, Callable[[], object]] = {
         "as open_clip has it": lambda: eager.patches_in(images, ["layer4"]),
-        "as `features` runs it": lambda: quick.patches_in(images, ["layer4"]),
-        "bare trunk in that form": lambda: [quick.trunk(some, "layer4") for some in together],
+        "as `features` runs it": lambda: folded.patches_in(images, ["layer4"]),
+        "bare trunk in that form": lambda: [folded.trunk(some, "layer4") for some in together],
     }
     if asked.device == "cuda":
         works |= {f"{name}, bfloat16": partial(halved, work) for name, work in works.items()}
     with torch.inference_mode():
-        difference = (eager.patches(images[:1], "layer4") - quick.patches(images[:1], "layer4")).abs().max()
+        difference = (eager.patches(images[:1], "layer4") - folded.patches(images[:1], "layer4")).abs().max()
         times = interleaved(works, asked.repeats, asked.device)
     print(machine(asked.device), "\n")
     rows: list[Row] = []

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from depthtokens import DepthTokens, load_clip
-from depthtokens.clip.image import fold_batchnorm
+from depthtokens.clip.fold import fold_batchnorm
 from depthtokens.clip.resnet import trunk
 from depthtokens.deploy.export import Graph, to_onnx
 from depthtokens.deploy.runtime import open_session

@@ -16,6 +16,7 @@ from torch.testing import assert_close
 import duals
 from depthtokens import DepthTokens, PromptEncoder, UsageError, WeightsError, load_clip, make_optimizer, silog
 from depthtokens.clip import dual
+from depthtokens.clip.fold import Folded
 from depthtokens.clip.hf import KINDS
 from depthtokens.clip.load import fingerprint
 from depthtokens.clip.remembered import recall, remember
@@ -67,7 +68,7 @@ def test_patches(made, size):
     found = tower.patches_in(images, list(tower.modes))
     for mode, features in found.items():
         assert features.shape == (2, tower.channels, *grid) == (2, tower.channels, *tower.grid(size, mode)) and features.isfinite().all()
-        folded, text = tower.folded(mode), torch.randn(5, tower.channels)
+        folded, text = Folded(tower, mode), torch.randn(5, tower.channels)
         vectors = folded(images)
         logits = F.linear(vectors, folded.weights_for(text)) / vectors.norm(dim=-1, keepdim=True)
         assert_close(logits, torch.einsum("bchw,nc->bhwn", features, text), atol=2e-4, rtol=1e-3)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from depthtokens import DepthTokens, UsageError
 from depthtokens.clip.family import Mode, resized_positions, thinned_channels
+from depthtokens.clip.fold import Folded
 from depthtokens.clip.image import ImageTower, dense_features
 from depthtokens.clip.resnet import RESNET, attention_pool, trunk
 from depthtokens.clip.vit import VIT
@@ -118,18 +119,6 @@ def test_several_modes_from_one_pass(tiny_clip, vit):
             assert torch.equal(features, dense_features(visual, images, mode))
 
 
-def test_a_quick_tower_s_features_are_the_same(tiny_clip, vit):
-    tower, images = tiny_clip.image, torch.randn(2, 3, 64, 96)
-    quick = tower.quick()
-    assert tower.batchnorm_layers() and not quick.batchnorm_layers()
-    assert not any(module.training for module in quick.visual.modules())  # images would go through it all at once
-    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in quick.visual.parameters() if w.ndim == 4)
-    for mode, features in tower.patches_in(images, list(tower.modes)).items():
-        assert (quick.patches(images, mode) - features).abs().max() < 1e-5
-    transformer = ImageTower(vit)
-    assert transformer.quick() is transformer  # nothing to gain, and half the memory
-
-
 def test_a_mode_may_read_another_trunk_with_patches_of_another_size(tiny_clip, monkeypatch):
     """One entry is all that a mode with smaller patches is."""
 
@@ -144,7 +133,7 @@ def test_a_mode_may_read_another_trunk_with_patches_of_another_size(tiny_clip, m
     assert (tower.stride("early"), tower.grid((64, 96), "early")) == (4, (16, 24))
     both = tower.patches_in(images, ("early", "layer4"))
     assert both["early"].shape == (2, 32, 16, 24) and torch.equal(both["layer4"], tiny_clip.dense(images, "layer4"))
-    assert torch.allclose(F.normalize(tower.folded("early")(images), dim=-1), both["early"].permute(0, 2, 3, 1), atol=1e-5)
+    assert torch.allclose(F.normalize(Folded(tower, "early")(images), dim=-1), both["early"].permute(0, 2, 3, 1), atol=1e-5)
     assert tower.patches(images[..., :4, :9], "early").shape == (2, 32, 1, 2)
     with pytest.raises(UsageError, match="image of 3x9 pixels is smaller than one 4x4 patch"):
         tower.patches(images[..., :3, :9], "early")
@@ -160,7 +149,7 @@ def test_a_mode_may_read_another_trunk_with_patches_of_another_size(tiny_clip, m
     (torch.full((1, 3, 64, 64), torch.nan), "images hold NaN"),
 ])  # fmt: skip
 def test_images_that_are_none(tiny_clip, vit, images, message):
-    tower, folded = tiny_clip.image, tiny_clip.image.folded("layer4")
+    tower, folded = tiny_clip.image, Folded(tiny_clip.image, "layer4")
     doors = [
         lambda: tower.patches(images, "layer4"), lambda: tower.encode(images, "value", "clip"), lambda: tower.encode(images, "layer4"),
         lambda: tiny_clip.dense(images), lambda: dense_features(vit, images, "tokens"),
@@ -197,7 +186,7 @@ def test_half_precision_that_overflows_says_so(tiny_clip, mode):
     with pytest.raises(UsageError, match=message):
         loud.image.encode(images, mode, precision="float16")
     with pytest.raises(UsageError, match=message):
-        loud.image.folded(mode, torch.float16)(images)
+        Folded(loud.image, mode, torch.float16)(images)
     model = DepthTokens(loud, dense=mode)
     with pytest.raises(UsageError, match=message):
         model.image_features(images, "float16")

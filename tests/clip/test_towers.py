@@ -11,6 +11,7 @@ from torch.testing import assert_close
 import towers
 from depthtokens import UsageError, dense_features
 from depthtokens.clip import timm
+from depthtokens.clip.fold import Folded
 from depthtokens.clip.image import ImageTower
 from depthtokens.clip.load import fingerprint
 
@@ -46,7 +47,7 @@ def test_towers(name):
             if mode not in ("layer4", "last"):
                 assert_close(features.norm(dim=1), torch.ones(len(features), *features.shape[2:]))
             assert features.flatten(2).std(dim=-1).mean() > 1e-4  # patches differ
-        folded = tower.folded(mode)
+        folded = Folded(tower, mode)
         text = torch.randn(5, tower.channels)
         vectors = folded(own)
         logits = F.linear(vectors, folded.weights_for(text)) / vectors.norm(dim=-1, keepdim=True)
@@ -87,7 +88,7 @@ def test_positions_are_resized_as_timm_does_it_when_it_builds_for_any_size(name)
 def test_a_vit_exports_for_any_size():
     """Its own grid, another with as many rows, and one that has nothing in common with it."""
     tower = ImageTower(towers.shrunk("ViT-B-16"))
-    folded, free = tower.folded("tokens"), dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    folded, free = Folded(tower, "tokens"), dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     exported = torch.export.export(folded, (torch.randn(2, 3, 97, 161),), dynamic_shapes=(free,)).module()
     for size in (tower.image_size, (48, 80), (64, 33)):
         images = torch.randn(3, 3, *size)

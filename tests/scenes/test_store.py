@@ -186,7 +186,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, rendered, rend
     assert len(workers()) == 2
     process.kill()
     process.wait()
-    for _ in range(100):
+    for _ in range(600):
         if not workers():
             break
         time.sleep(0.05)

@@ -10,7 +10,6 @@ import torch
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.constants import IMAGENET_MEAN, IMAGENET_STD
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import UsageError, unknown
 from . import NORMALISATIONS
@@ -23,7 +22,6 @@ from .vit import VIT
 FAMILIES = (RESNET, VIT, TIMM, DUAL)
 CPU_PIXELS = 480 * 640
 """Pixels that go through a tower together on a CPU: as many as leave its caches some use."""
-_FOLDED = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1"))  # "0", "1": a bottleneck's `downsample`
 
 
 class ImageTower:
@@ -214,83 +212,6 @@ class ImageTower:
         """A tower of its own, whose statistics may change without changing this one's."""
         return ImageTower(copy.deepcopy(self.visual))
 
-    def quick(self) -> ImageTower:
-        """A tower for inference that makes the same features within rounding, in less time.
-
-        Of a tower that is made of convolutions it is a copy, in which they have taken in the BatchNorm behind them and channels lie last;
-        any other is given as it is.
-        """
-        convolutions = sum(isinstance(module, nn.Conv2d) for module in self.visual.modules())
-        if convolutions < 2:  # a transformer's one cuts the image into patches
-            return self
-        return ImageTower(fold_batchnorm(self.visual).to(memory_format=torch.channels_last))
-
-    def folded(self, mode: str, dtype: torch.dtype = torch.float32) -> Folded:
-        """A copy for inference: each convolution has taken in the BatchNorm behind it, channels lie last, and unused parts are left out.
-
-        Args:
-            mode: the one mode that it can be read in.
-            dtype: of its weights.
-        """
-        self.check_mode(mode)
-        return Folded(ImageTower(fold_batchnorm(self.visual)), mode, dtype)
-
-
-class Folded(nn.Module):
-    """An image tower for inference in one mode, which keeps nothing but what that mode reads. Made by `ImageTower.folded`.
-
-    Where a mode is linear in the trunk's output up to length, all that is linear is left to the caller's own product (`weights_for`).
-
-    Args:
-        tower: whose module this one takes over and changes.
-        mode: the one mode that it can be read in.
-        dtype: of the trunk; vectors come out in float32.
-    """
-
-    def __init__(self, tower: ImageTower, mode: str, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        self.mode, self.dtype, way = mode, dtype, tower.modes[mode]
-        self.stride, self.linear = tower.stride(mode), way.linear
-        with torch.no_grad():
-            self.project = way.project(tower.visual) if way.project else None
-            self.kept: Tensor | None
-            self.kept, self.width = way.kept(tower.visual) if way.kept else (None, tower.channels)
-        if self.linear and tower.family.drop:
-            tower.family.drop(tower.visual)
-        self.visual = tower.visual.to(dtype=dtype, memory_format=torch.channels_last)
-        self._tower = tower
-
-    def forward(self, images: Tensor, normalisation: str = "imagenet") -> Tensor:
-        """Images as data sets hand them out to vectors whose directions count.
-
-        Args:
-            images: [B, 3, H, W], normalised with ImageNet's mean and standard deviation.
-            normalisation: one of `NORMALISATIONS`, what the tower is to see.
-
-        Returns:
-            [B, h, w, D] float32, of any length.
-
-        Raises:
-            UsageError: for images of another shape or type, smaller than one patch, or features that are no numbers.
-        """
-        self._tower.check_images(images)
-        self._tower.check_size(images, self.mode)
-        images = self._tower.normalised(images, normalisation).to(self.dtype, memory_format=torch.channels_last)
-        x = self._tower.trunk(images, self.mode) if self.linear else self._tower.patches(images, self.mode)
-        check_finite(x, images, self.visual)
-        x = x.float().permute(0, 2, 3, 1)  # a 1x1 convolution is a matrix product over the last axis, which lies together in memory
-        return x if self.project is None else self.project(x)
-
-    def weights_for(self, features: Tensor) -> Tensor:
-        """[..., C] -> [..., D]: what correlates with this module's vectors as `features` do with the mode's own."""
-        if self.kept is None:
-            return features
-        return features.new_zeros(*features.shape[:-1], self.width).index_add(-1, self.kept.to(features.device), features)
-
-    def own(self, vectors: Tensor) -> Tensor:
-        """[..., D] -> [..., C]: the mode's own features, of this module's vectors in unit length."""
-        return vectors if self.kept is None else vectors.index_select(-1, self.kept.to(vectors.device))
-
 
 def dense_features(clip: nn.Module, images: Tensor, mode: str | None = None) -> Tensor:
     """Patch features of images in the space of a CLIP's text features, in one of the ways to read its image tower.
@@ -372,15 +293,3 @@ def check_normalisation(normalisation: str) -> None:
     """Raise UsageError unless `normalisation` is one of `NORMALISATIONS`."""
     if normalisation not in NORMALISATIONS:
         raise unknown("normalisation", normalisation, NORMALISATIONS)
-
-
-def fold_batchnorm(visual: nn.Module) -> nn.Module:
-    """A copy of an image module in which each convolution has taken in the BatchNorm behind it (eval mode)."""
-    tower = copy.deepcopy(visual).eval()
-    for module in list(tower.modules()):
-        for conv_name, norm_name in _FOLDED:
-            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
-                setattr(module, norm_name, nn.Identity())
-    return tower.eval()  # a new layer is in training mode, in which `ImageTower` would take all images at once

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..clip.device import dtype_of, sent
+from ..clip.fold import Folded
 from ..clip.image import ImageTower
 from ..data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from ..data.images import shown_at
@@ -102,7 +103,7 @@ class FusedDepth(nn.Module):
         super().__init__()
         self.precision = precision
         self.normalisation, self.depth_range, self.predict_side = settings.normalisation, settings.depth_range, settings.predict_side
-        self.tower = tower.folded(settings.dense, dtype_of(precision))
+        self.tower = Folded(tower, settings.dense, dtype_of(precision))
         self.stride = tower.stride(settings.dense)
         self.text_of = None if isinstance(text, Tensor) else text
         rows = None if not isinstance(text, Tensor) else torch.cat([text, gain.weight[None]]) if gain else text

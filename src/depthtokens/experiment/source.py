@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..clip.device import dtype_of, sent
+from ..clip.fold import quick
 from ..data.dataset import DepthDataset, Sample
 from ..data.loader import batches
 from ..depth import protocol as protocols
@@ -192,7 +193,7 @@ def open_source(
         check_store(model, data)
         return Stored(data, settings.dense, device=model.centres.device, flip=flip, batch_size=how.batch_size)
     device = model.centres.device
-    tower = model.tower.quick() if settings.batchnorm == "frozen" else model.tower
+    tower = quick(model.tower) if settings.batchnorm == "frozen" else model.tower
 
     def encode(images: Tensor) -> Tensor:
         return tower.encode(sent(images, device), settings.dense, settings.normalisation, how.precision)

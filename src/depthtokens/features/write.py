@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..clip.device import autocast, find_device, sent
+from ..clip.fold import quick
 from ..clip.image import ImageTower
 from ..clip.load import load_clip
 from ..data.dataset import DepthDataset, Sample
@@ -321,7 +322,7 @@ def _computed(plan: Plan, order: Sequence[int], making: Making) -> Generator[tup
     """
     device = find_device(making.device)
     plan.clip.visual.to(device)
-    tower = plan.clip.image.quick()
+    tower = quick(plan.clip.image)
     count = plan.views.count
     draws = _Draws(plan.dataset, count)
     for samples in batches(draws, order, making.batch_size, making.workers, block=making.per_shard * count):

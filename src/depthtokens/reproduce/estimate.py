@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..clip.device import sent
+from ..clip.fold import quick
 from ..data.dataset import DepthDataset, Sample
 from ..depth.linear import LinearHead, Trainable
 from ..depth.model import DepthTokens
@@ -98,7 +99,7 @@ def _image_seconds(model: DepthTokens, data: DepthDataset, settings: Reproductio
     samples = [data[number] for number in range(min(IMAGES, len(data)))]
     reading = min(_timed(lambda: data[0]) for _ in range(2)) / max(1, settings.workers)
     device, where = model.centres.device, model.settings
-    tower = model.tower if settings.as_released else model.tower.quick()
+    tower = model.tower if settings.as_released else quick(model.tower)
 
     def encode() -> float:
         image = sent(samples.pop().image[None], device)
