@@ -122,7 +122,7 @@ def test_extraction_reads_features_and_nothing_else(clip, tmp_path, monkeypatch)
     monkeypatch.setattr("depthtokens.features.write.find_device", torch.device)
     data = opened(make_folder(tmp_path / "data", [(64, 96)] * 3))
     planned = plan(clip, data, Views(1, mirrored=True), list(clip.image.modes))
-    monkeypatch.setattr("depthtokens.clip.image.ImageTower.quick", lambda tower: tower)  # pretended weights have no other order
+    monkeypatch.setattr("depthtokens.features.write.quick", lambda tower: tower)  # pretended weights have no other order
     monkeypatch.setattr(clip.visual, "to", lambda device: None, raising=False)  # nor can they be brought where they are
     with pretended() as gpu:
         bring(clip)

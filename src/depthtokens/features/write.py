@@ -34,7 +34,7 @@ from .store import FeatureStore, wrong_size
 from .views import DTYPES, FORMAT, META, PLAN, Views
 
 TRUNK = "quick"
-"""How shards are computed, by `ImageTower.quick`; a store that another version began is not mixed with it."""
+"""How shards are computed, by `clip.fold.quick`; a store that another version began is not mixed with it."""
 
 
 class Written(NamedTuple):
