@@ -64,7 +64,9 @@ class Doomed:
             if here == self.node:
                 Path(self.at_work).write_text("")
                 time.sleep(1000)
+            deadline = time.monotonic() + 120
             while not Path(self.at_work).exists():
+                assert time.monotonic() < deadline, "the node that is to be killed has no work"
                 time.sleep(0.02)
             return work(piece)
 

@@ -98,7 +98,7 @@ def dead(three, monkeypatch, tmp_path_factory):
         for found in run(crew, work):
             if len(three.others) == 2:
                 three.kill()
-                while len(crew.nodes()) > 2:
+                while len(crew.nodes()) > 2:  # or else a worker is hired for it once more
                     time.sleep(0.05)
             yield found
 
@@ -197,6 +197,16 @@ def test_figures_are_those_of_one_process(three, dead, nyu_tree, tiny_file, tmp_
     for mine, theirs in zip(found.rows, expected.rows, strict=True):
         assert mine.row == theirs.row and replace(mine.result, minutes=0) == replace(theirs.result, minutes=0)
     assert bytes_of(tmp_path / "many" / "tokens") == bytes_of(tmp_path / "one" / "tokens")
+
+
+def test_a_worker_folds_its_trunk_once(tiny_clip, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("depthtokens.features.write.quick", lambda tower: made.append(tower) or tower)
+    planned = plan(tiny_clip, opened(make_folder(tmp_path / "data", [(64, 96)] * 4)), Views(), ["value"])
+    (tmp_path / "store").mkdir()
+    do = _Maker.of(planned, Making(tmp_path / "store", 2, 1, 0, "cpu"))()
+    shards = [do(number) for number in range(2)]
+    assert len(bytes_of(tmp_path / "store")) == len({shard.file for shard in shards}) == 2 and len(made) == 1
 
 
 def test_other_data_or_another_clip_is_refused(tiny_clip, tmp_path, message):

@@ -216,7 +216,8 @@ def make_shards(
     check_room(plan.bytes * len(missing) // -(-plan.images // making.per_shard), making.out)
     try:
         if cluster is None:
-            for number, written in _extract(plan, making, missing, lambda image: progress(label, ready + image, total)):
+            computed = _extract(plan, _tower(plan, making), making, missing, lambda image: progress(label, ready + image, total))
+            for number, written in computed:
                 done[number] = written
             return
         with on_cluster(cluster, _Maker.of(plan, making), making.out) as run:
@@ -267,17 +268,26 @@ class _Maker:
         clip = load_clip(*self.clip)
         check_same(self.seen, {"CLIP": clip.fingerprint, "data": self.dataset.fingerprint()})
         plan = Plan(clip, self.dataset, self.views, self.meta, self.bytes)
-        return lambda number: dict(_extract(plan, self.making, [number]))[number]
+        tower = _tower(plan, self.making)
+        return lambda number: dict(_extract(plan, tower, self.making, [number]))[number]
 
 
-def _extract(plan: Plan, making: Making, numbers: Sequence[int], progress: Callable[[int], None] = silent) -> Iterator[tuple[int, Written]]:
+def _tower(plan: Plan, making: Making) -> ImageTower:
+    """What computes the features, once for all shards that a process makes."""
+    plan.clip.visual.to(find_device(making.device))
+    return quick(plan.clip.image)
+
+
+def _extract(
+    plan: Plan, tower: ImageTower, making: Making, numbers: Sequence[int], progress: Callable[[int], None] = silent
+) -> Iterator[tuple[int, Written]]:
     """Write the shards with these numbers, and give each once it is there; `progress` is told how many images are done.
 
     Views of all images are numbered through: view k of image i, of `count` views each, has the number i * count + k.
     """
     count, ready = plan.views.count, 0
     order = [image * count + view for number in numbers for image in _images(plan, making, number) for view in range(count)]
-    with closing(_computed(plan, order, making)) as computed:
+    with closing(_computed(plan, tower, order, making)) as computed:
         for number in numbers:
             builder = Builder(plan.meta["modes"], plan.dataset.depth_scale)
             for _ in _images(plan, making, number):
@@ -315,14 +325,12 @@ class _Draws:
         return self.dataset.view(*divmod(place, self.count))
 
 
-def _computed(plan: Plan, order: Sequence[int], making: Making) -> Generator[tuple[Sample, StoredView], None, None]:
+def _computed(plan: Plan, tower: ImageTower, order: Sequence[int], making: Making) -> Generator[tuple[Sample, StoredView], None, None]:
     """The views with these numbers, each with its features, in the given order.
 
     A batch begins with every shard: what comes beside an image in it, and so its rounding, does not depend on which shards were there.
     """
     device = find_device(making.device)
-    plan.clip.visual.to(device)
-    tower = quick(plan.clip.image)
     count = plan.views.count
     draws = _Draws(plan.dataset, count)
     for samples in batches(draws, order, making.batch_size, making.workers, block=making.per_shard * count):
